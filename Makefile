@@ -1,0 +1,51 @@
+# Every target sets itself up in .venv; all it needs is Python 3.10 or newer.
+PYTHON ?= python3
+
+python := .venv/bin/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint bench clean
+.NOTPARALLEL:
+
+help:
+	@echo 'make demo    watch a migration on a real server that comes with it'
+	@echo 'make test    run the tests; ARGS="-k preview" passes arguments to pytest'
+	@echo 'make lint    check style, types and the Lua scripts'
+	@echo 'make bench   measure; KEYS=100000 sets how many keys'
+	@echo 'make clean   remove everything these targets made'
+	@echo
+	@echo 'PYTHON=python3.12 chooses the Python they are set up with.'
+
+demo: .venv/demo.installed
+	@$(python) -m demo
+
+test: .venv/test.installed
+	$(python) -m pytest -n 2 $(ARGS)
+
+lint: .venv/test.installed .venv/lint.installed
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+	$(python) -m mypy
+	$(python) tests/lua_syntax.py lua/*.lua
+
+bench: .venv/test.installed
+	$(python) -m bench $(if $(KEYS),--keys $(KEYS))
+
+clean:
+	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+
+# The stamp of a set of extras, which is older than pyproject.toml when that has changed.
+.venv/%.installed: pyproject.toml .venv/created
+	@echo 'Installing tt-migrate[$*] into .venv ...'
+	@$(python) -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+.venv/created:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo 'This needs Python 3.10 or newer, and "$(PYTHON)" is not. PYTHON=python3.12 names another.'; \
+		exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo '"$(PYTHON)" cannot make virtual environments. On Debian: apt install python3-venv'; \
+		exit 1; }
+	@"$(PYTHON)" -m venv .venv
+	@touch $@

@@ -1,0 +1,103 @@
+-- batch.lua: one batch, as many SCAN steps as fit into a time. Put before every script that scans.
+--
+-- Gives: SCAN_ARGV_COUNT, scan_argument_error(), plain_error(err), is_key_error(err),
+--        scan(cursor, count, budget, visit)
+
+-- Redis 6.2 takes a write after SCAN or TIME only from a script that replicates its effects; later
+-- versions always do.
+if redis.replicate_commands then
+  redis.replicate_commands()
+end
+
+-- Scripts see a clock that runs either in os.clock (Redis 8, Valkey 8: TIME stands still there) or in
+-- TIME (Redis 6.2 and 7.0, where naming the global `os` is an error).
+local os_library = rawget(_G, 'os')
+
+local function microseconds()
+  if os_library and os_library.clock then
+    return os_library.clock() * 1000000
+  end
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+local SCAN_ARGV_COUNT = 4
+
+local function whole_number(text, lowest, highest)
+  local number = string.match(text, '^%d+$') and tonumber(text)
+  return number and number >= lowest and number <= highest
+end
+
+-- The message for the first of ARGV's town, cursor, count and budget that is wrong, nil when all are right.
+local function scan_argument_error()
+  if #KEYS ~= 0 or #ARGV ~= SCAN_ARGV_COUNT then
+    return 'BADARG takes no KEYS and ' .. SCAN_ARGV_COUNT .. ' ARGV: town, cursor, count, budget'
+  end
+  if ARGV[1] == '' then
+    return 'BADARG town: is empty'
+  end
+  if not whole_number(ARGV[2], 0, 18446744073709551615) then
+    return 'BADARG cursor: is no unsigned 64-bit number'
+  end
+  if not whole_number(ARGV[3], 1, 1000000) then
+    return 'BADARG count: is no whole number from 1 to 1000000'
+  end
+  if not whole_number(ARGV[4], 1, 60000000) then
+    return 'BADARG budget: is no whole number of microseconds from 1 to 60000000'
+  end
+  return nil
+end
+
+-- An error of redis.pcall as a client would see it: Redis 6.2 wraps it in the script's position.
+local function plain_error(err)
+  local text = string.gsub(string.gsub(err, '^@user_script:[^:]*: *%-?', ''), '[\r\n]+', ' ')
+  if string.find(text, 'run th', 1, true) then
+    -- "can't run this command" or "no permissions to run the '...' command"
+    text = 'NOPERM ' .. text
+  elseif not string.find(text, '^%u+ ') then
+    text = 'ERR ' .. text
+  end
+  return (string.gsub(text, ' +$', ''))
+end
+
+-- Whether a plain error is about one key. The rest (READONLY, NOPERM for a command, MISCONF,
+-- NOREPLICAS, ...) are about the server or the user and would meet every key alike.
+local function is_key_error(err)
+  return string.find(err, '^ERR ') ~= nil
+end
+
+-- Runs SCAN steps of `count` keys from `cursor`, calling visit(key) for each tt:* key, until the
+-- cursor is '0' again, or another step as long as the longest would pass `budget` microseconds, or
+-- visit returns an error. Returns the next cursor, the steps, the microseconds, and that error or
+-- nil; with an error the cursor is the one of the step that met it, so that no key is passed over.
+local function scan(cursor, count, budget, visit)
+  local started = microseconds()
+  local steps, elapsed, longest = 0, 0, 0
+  repeat
+    local reply = redis.pcall('SCAN', cursor, 'MATCH', 'tt:*', 'COUNT', count)
+    if reply.err then
+      return cursor, steps, elapsed, plain_error(reply.err)
+    end
+    for _, key in ipairs(reply[2]) do
+      local err = visit(key)
+      if err then
+        return cursor, steps, microseconds() - started, err
+      end
+    end
+    cursor = reply[1]
+    steps = steps + 1
+    local now = microseconds() - started
+    longest = math.max(longest, now - elapsed)
+    -- A clock that stood still over a step cannot bound the next one.
+    if now <= elapsed then
+      break
+    end
+    elapsed = now
+  until cursor == '0' or elapsed + longest > budget
+  return cursor, steps, elapsed, nil
+end
+
+local function key_total()
+  local size = redis.pcall('DBSIZE')
+  return type(size) == 'number' and size or 0
+end

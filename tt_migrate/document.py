@@ -17,12 +17,13 @@ from tt_migrate.results import Count, Migration, Preview, Result
 class JsonReport:
     """Says what was found and done. The fields are documented in the README and stay as they are.
 
-    `mode` is `preview`, `check` or `migrate`; `server` the redacted URL.
+    `mode` is `preview`, `check` or `migrate`, None when the options could not be read; `server` is
+    the redacted URL.
     """
 
     out: Output
     err: Output
-    mode: str
+    mode: str | None
     town: str | None = None
     server: str | None = None
 

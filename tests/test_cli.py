@@ -1,0 +1,402 @@
+"""What the command prints and its exit status, run as a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.command import TT, environment, tt
+from tests.servers import Server, StartServer
+
+NOTHING_TO_DO = "✅ No migration needed - all keys already use town isolation format"
+
+PREVIEW = """\
+🔍 Migration Preview (dry run)
+   Town: my-project
+
+   Keys to migrate:
+   tt:agent:abc123 → tt:my-project:agent:abc123
+   tt:inbox:abc123 → tt:my-project:inbox:abc123
+   tt:task:def456 → tt:my-project:task:def456
+
+   Total: 3 key(s) would be migrated
+
+   Run 'tt migrate' (without --dry-run) to perform migration.
+"""
+
+
+@pytest.fixture
+def example(newest: Server) -> Server:
+    """A server with the three keys of Tinytown's documentation."""
+    newest.client().mset({"tt:task:def456": "t", "tt:inbox:abc123": "i", "tt:agent:abc123": "a"})
+    return newest
+
+
+def test_the_preview_of_the_example_is_this_text(server: Server) -> None:
+    server.client().mset({"tt:task:def456": 1, "tt:inbox:abc123": 1, "tt:agent:abc123": 1})
+    done = tt("--dry-run", url=server.url)
+    assert (done.stdout, done.stderr, done.returncode) == (PREVIEW, "", 0)
+    assert len(server.client().keys("tt:*:abc123")) == 2
+
+
+def test_keys_are_listed_by_family_and_then_bytewise(newest: Server) -> None:
+    keys = ["tt:agent:B", "tt:agent:a", "tt:agent:b", "tt:inbox:1", "tt:urgent:1", "tt:task:1"]
+    keys += ["tt:activity:1", "tt:stop:1", "tt:backlog"]
+    newest.client().mset(dict.fromkeys(reversed(keys), 1))
+    lines = tt("--dry-run", url=newest.url).stdout.splitlines()
+    assert [line.split()[0] for line in lines if "→" in line] == keys
+
+
+def test_conflicts_and_ambiguous_keys_stand_after_the_total(example: Server) -> None:
+    example.client().mset({"tt:my-project:task:def456": 1, "tt:task:backlog": 1})
+    done = tt("--dry-run", url=example.url)
+    listed, after = done.stdout.split("   Total: 2 key(s) would be migrated\n")
+    assert "def456" not in listed
+    assert "backlog" not in listed
+    assert "tt:task:def456 → tt:my-project:task:def456 (destination exists)" in after
+    assert "tt:task:backlog (may be the backlog of a town named 'task': never touched)" in after
+    assert done.returncode == 0
+
+
+def test_a_preview_with_nothing_but_conflicts_suggests_no_migration(newest: Server) -> None:
+    newest.client().mset({"tt:agent:1": 1, "tt:my-project:agent:1": 1})
+    done = tt("--dry-run", url=newest.url)
+    assert "Total: 0 key(s) would be migrated" in done.stdout
+    assert "(destination exists)" in done.stdout
+    assert "to perform migration" not in done.stdout
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--check",), ("--force",)])
+def test_nothing_to_do_is_said_with_the_town_in_every_mode(
+    newest: Server, options: tuple[str, ...]
+) -> None:
+    done = tt(*options, url=newest.url)
+    assert done.stdout.startswith(NOTHING_TO_DO)
+    assert "my-project" in done.stdout
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--force",)])
+def test_an_ambiguous_key_is_no_work_but_is_shown(newest: Server, options: tuple[str, ...]) -> None:
+    newest.client().set("tt:stop:events", 1)
+    done = tt(*options, url=newest.url)
+    assert done.stdout.startswith(NOTHING_TO_DO)
+    assert "tt:stop:events" in done.stdout
+    assert done.returncode == 0
+
+
+def test_a_key_cannot_write_to_the_terminal_or_break_a_line(newest: Server) -> None:
+    for name in (b"\x1b[2J", b"a\nb", b"\xff", b"\xc2\x9b31m", "\u202e\u2028".encode(), b"c\\\r"):
+        newest.client().set(b"tt:agent:" + name, 1)
+    lines = tt("--dry-run", url=newest.url).stdout.splitlines()
+    keys = [line.split(" →")[0].strip() for line in lines if "→" in line]
+    assert keys == [
+        "tt:agent:\\x1b[2J",
+        "tt:agent:a\\nb",
+        "tt:agent:c\\\\\\r",
+        "tt:agent:\\x9b31m",
+        "tt:agent:\\u202e\\u2028",
+        "tt:agent:\\xff",
+    ]
+
+
+def test_a_migration_reports_families_total_time_and_the_counting_pass(example: Server) -> None:
+    done = tt("--force", url=example.url)
+    first, *rest = done.stdout.splitlines()
+    assert first == "✅ Migration complete!"
+    assert "   agent    1" in rest
+    assert "   task     1" in rest
+    assert any(line.startswith("   Total: 3 key(s) migrated in 0.") for line in rest)
+    assert "   No old keys are left." in rest
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert example.client().get("tt:my-project:task:def456") == b"t"
+
+
+def test_keys_left_behind_are_listed_and_the_first_line_is_no_success(example: Server) -> None:
+    example.client().set("tt:my-project:inbox:abc123", "newer")
+    done = tt("--force", url=example.url)
+    assert done.stdout.startswith("⚠️ Migration incomplete: 1 old key(s) are left\n")
+    head, _, left = done.stdout.partition("Nothing was overwritten. Keys that were not migrated:\n")
+    assert "Total: 2 key(s) migrated" in head
+    assert left.rstrip() == "   tt:inbox:abc123 → tt:my-project:inbox:abc123 (destination exists)"
+    assert done.returncode == 1
+    assert example.client().get("tt:my-project:inbox:abc123") == b"newer"
+
+
+def test_without_anything_to_move_there_is_no_prompt_but_status_1(newest: Server) -> None:
+    newest.client().mset({"tt:agent:1": 1, "tt:my-project:agent:1": 2})
+    done = tt(url=newest.url)
+    assert "Continue?" not in done.stdout
+    assert done.stdout.startswith("⚠️ Migration incomplete")
+    assert "(destination exists)" in done.stdout
+    assert done.returncode == 1
+
+
+def test_a_key_that_may_not_be_renamed_is_listed_with_the_servers_reason(server: Server) -> None:
+    redis = server.client()
+    redis.mset({"tt:agent:yes": 1, "tt:agent:no": 2})
+    allowed = ("~tt:agent:yes", "~tt:my-project:*")
+    redis.execute_command("ACL", "SETUSER", "some", "on", ">secret", "+@all", *allowed)
+    done = tt("--force", url=server.url.replace("//", "//some:secret@"))
+    assert "Total: 1 key(s) migrated" in done.stdout
+    assert "tt:agent:no → tt:my-project:agent:no (ERR" in done.stdout
+    assert done.returncode == 1
+
+
+def test_the_prompt_shows_town_server_families_conflicts_and_other_towns(example: Server) -> None:
+    example.client().mset(
+        {"tt:my-project:task:def456": 1, "tt:alpha:agent:1": 1, "tt:b:c:backlog": 1}
+    )
+    redis = example.client()
+    redis.execute_command("ACL", "SETUSER", "ops", "on", ">s3cr3t", "~*", "+@all")
+    done = tt(url=example.url.replace("//", "//ops:s3cr3t@"), answer="n\n")
+    question = done.stdout
+    assert "Town: my-project" in question
+    assert f"Server: redis://ops:***@127.0.0.1:{example.port}/0" in question
+    assert "   agent    1\n   inbox    1\n   task     1\n" in question
+    assert "Conflicts: 1" in question
+    assert "Other towns on this server: alpha, b:c" in question
+    assert question.rstrip().endswith("Continue? [y/N]")
+    assert "s3cr3t" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("answer", ["y\n", "Y\n", "yes\n", "YES\n", " yes \n", "y", "y\n" * 1000])
+def test_yes_goes_on(example: Server, answer: str) -> None:
+    done = tt(url=example.url, answer=answer)
+    assert "✅ Migration complete!" in done.stdout
+    assert done.returncode == 0
+    assert example.client().exists("tt:my-project:agent:abc123") == 1
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "no\n", "yess\n", "ja\n", "", "\x00\n"])
+def test_any_other_answer_or_none_changes_nothing(example: Server, answer: str) -> None:
+    done = tt(url=example.url, answer=answer)
+    assert "Nothing was changed" in done.stderr
+    assert "--force" in done.stderr
+    assert done.returncode == 4
+    assert example.client().exists("tt:agent:abc123") == 1
+
+
+def test_an_answer_that_is_no_text_changes_nothing(example: Server) -> None:
+    command = [*TT, "--town-name", "t", "--redis-url", example.url]
+    done = subprocess.run(command, input=b"\xff\xfe\n", capture_output=True, check=False)
+    assert done.returncode == 4
+
+
+def test_a_closed_standard_input_changes_nothing(example: Server) -> None:
+    command = ["sh", "-c", '"$@" <&-', "sh", *TT, "--town-name", "t", "--redis-url", example.url]
+    done = subprocess.run(command, capture_output=True, env=environment(), check=False)
+    assert (done.returncode, b"Traceback" in done.stderr) == (4, False)
+
+
+@pytest.mark.parametrize("keys", [0, 2])
+def test_check_prints_one_line_and_its_status_says_whether_old_keys_exist(
+    newest: Server, keys: int
+) -> None:
+    redis = newest.client()
+    redis.mset({"tt:task:backlog": 1, **{f"tt:agent:{n}": n for n in range(keys)}})
+    before = sorted(redis.keys())
+    done = tt("--check", url=newest.url)
+    assert len(done.stdout.splitlines()) == 1
+    assert ("2 old key(s)" in done.stdout) == bool(keys)
+    assert done.returncode == (1 if keys else 0)
+    assert sorted(redis.keys()) == before
+
+
+def test_quiet_prints_nothing_but_problems(example: Server) -> None:
+    assert tt("--dry-run", "-q", url=example.url).stdout == ""
+    done = tt("--force", "--quiet", url=example.url)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+    assert tt("--check", "-q", url=example.url).stdout == ""
+    assert tt("-q", url=example.url).stdout == ""
+    example.client().set("tt:agent:abc123", "again")
+    done = tt("--force", "-q", url=example.url)
+    assert "tt:agent:abc123" in done.stdout
+    assert done.returncode == 1
+    assert "old key" in tt("--check", "-q", url=example.url).stdout
+
+
+def test_verbose_says_where_settings_come_from_and_what_the_run_cost(example: Server) -> None:
+    done = tt("-v", "--force", REDIS_URL=example.url)
+    assert "town: my-project (from --town-name)" in done.stderr
+    assert f"redis: {example.url} (from REDIS_URL)" in done.stderr
+    assert "server: " in done.stderr
+    assert "batch(es)" in done.stderr
+
+
+def test_ascii_output_has_ascii_symbols(newest: Server) -> None:
+    newest.client().set("tt:agent:é", 1)
+    for options in (("--dry-run",), ("--force",), ("--check",)):
+        done = tt(*options, url=newest.url, town="日本", PYTHONIOENCODING="ascii")
+        assert done.returncode == 0
+        assert (done.stdout + done.stderr).isascii()
+    done = tt("--dry-run", url=newest.url, PYTHONIOENCODING="latin-1")
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("options", ["--dry-run", "--json --dry-run", "--force", "--check"])
+def test_a_reader_who_leaves_is_no_error(newest: Server, options: str) -> None:
+    redis = newest.client()
+    redis.mset({f"tt:agent:{n}": n for n in range(5000)})
+    command = f"{' '.join(TT)} {options} --town-name t --redis-url {newest.url}"
+    # The reader is gone before the first byte is written.
+    shell = f"{{ sleep 0.1; {command}; echo status $? >&2; }} | true"
+    done = subprocess.run(
+        ["sh", "-c", shell], capture_output=True, text=True, env=environment(), check=False
+    )
+    status = 1 if options == "--check" else 0
+    assert done.stderr == f"status {status}\n"
+    if options == "--force":
+        assert len(redis.keys("tt:t:agent:*")) == 5000
+
+
+def test_a_full_disk_for_the_report_is_said(example: Server) -> None:
+    command = [*TT, "--dry-run", "--town-name", "t", "--redis-url", example.url]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == "Error: cannot write the report: No space left on device\n"
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        TT,
+        [f"{TT[0]}-migrate"],
+        [sys.executable, "-m", "tt_migrate"],
+        [sys.executable, "-m", "tt_migrate", "migrate"],
+    ],
+)
+def test_every_name_of_the_command_does_the_same(example: Server, program: list[str]) -> None:
+    assert tt("--dry-run", url=example.url, program=program).stdout == PREVIEW
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_town_directory_is_given_before_or_after_migrate(
+    example: Server, tmp_path: Path, before: bool
+) -> None:
+    (tmp_path / "tinytown.toml").write_text(
+        f'name = "my-project"\n[redis]\nuse_socket = false\nport = {example.port}\n'
+    )
+    where = ["-t", str(tmp_path)]
+    program = [TT[0], *where, "migrate"] if before else [TT[0], "migrate", *where]
+    assert tt("--dry-run", program=program, town=None).stdout == PREVIEW
+
+
+def test_the_town_in_the_working_directory_is_the_default(example: Server, tmp_path: Path) -> None:
+    (tmp_path / "tinytown.toml").write_text(
+        f'name = "my-project"\n[redis]\nsocket_path = "{example.socket}"\n'
+    )
+    assert tt("--dry-run", town=None, cwd=tmp_path).stdout == PREVIEW
+
+
+def test_version_and_help_need_no_server() -> None:
+    assert "version" in tt("--version", town=None).stdout
+    text = tt("--help", town=None).stdout
+    for option in ("--dry-run", "--force", "--check", "--town-name", "--redis-url", "--max-pause"):
+        assert option in text
+    assert "--json" in text
+    assert "--quiet" in text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--nonsense",),
+        ("--max-pause", "0"),
+        ("--max-pause", "soon"),
+        ("--dry-run", "--check"),
+        ("--town-name", ""),
+        ("--redis-url", " "),
+        ("--redis-url", "http://localhost"),
+        ("somewhere",),
+    ],
+)
+def test_wrong_usage_is_status_2_on_stderr(options: tuple[str, ...]) -> None:
+    done = tt(*options, town=None)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Error: " in done.stderr
+
+
+def test_a_missing_town_file_is_one_line_that_names_it(tmp_path: Path) -> None:
+    done = tt(town=None, cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "tinytown.toml" in done.stderr
+    assert str(tmp_path) in done.stderr
+
+
+def test_a_server_that_is_not_there_is_status_3(own_server: StartServer) -> None:
+    server = own_server()
+    server.kill()
+    for options in ((), ("--dry-run",), ("--check",), ("--force",)):
+        done = tt(*options, url=server.url)
+        assert done.returncode == 3
+        assert done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1
+        assert server.url in done.stderr
+
+
+def test_a_wrong_password_or_none_is_status_3_and_not_shown(own_server: StartServer) -> None:
+    server = own_server("--requirepass", "correct-horse")
+    wrong = tt("-v", url=server.url.replace("//", "//:wrong-horse@"))
+    none = tt("-v", url=server.url)
+    assert (wrong.returncode, none.returncode) == (3, 3)
+    assert "password" in wrong.stderr
+    assert "password" in none.stderr
+    right = tt("-v", "--dry-run", url=server.url.replace("//", "//:correct-horse@"))
+    assert right.returncode == 0
+    for done in (wrong, none, right):
+        assert "horse" not in done.stdout + done.stderr
+
+
+def test_a_missing_permission_is_status_3_and_nothing_changes(server: Server) -> None:
+    redis = server.client()
+    redis.set("tt:agent:1", 1)
+    redis.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@all", "-@write")
+    url = server.url.replace("//", "//reader:secret@")
+    assert tt("--dry-run", url=url).returncode == 0
+    assert tt("--check", url=url).returncode == 1
+    done = tt("--force", url=url)
+    assert done.returncode == 3
+    assert "RENAMENX" in done.stderr
+    assert redis.keys() == [b"tt:agent:1"]
+
+
+def test_a_replica_is_status_3_before_any_prompt(newest: Server) -> None:
+    redis = newest.client()
+    redis.set("tt:agent:1", 1)
+    redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    done = tt(url=newest.url, answer="y\n")
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert "replica" in done.stderr
+    assert tt("--dry-run", url=newest.url).returncode == 0
+
+
+def test_a_server_that_is_loading_is_status_3(newest: Server, own_server: StartServer) -> None:
+    redis = newest.client()
+    redis.mset({f"k{n}": "x" * 10 for n in range(3000)})
+    redis.save()
+    loading = own_server(
+        "--dir",
+        str(newest.directory),
+        "--key-load-delay",
+        "2000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+        loading_is_ready=True,
+    )
+    for options in (("--force",), ("--dry-run",)):
+        done = tt(*options, url=loading.url)
+        assert done.returncode == 3
+        assert "loading" in done.stderr
+
+
+def test_a_cluster_node_is_status_3(own_server: StartServer) -> None:
+    server = own_server("--cluster-enabled", "yes")
+    done = tt("--force", url=server.url)
+    assert (done.returncode, "cluster" in done.stderr) == (3, True)

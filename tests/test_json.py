@@ -1,0 +1,147 @@
+"""The JSON document: one on stdout, in every mode, failures included."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.command import tt
+from tests.servers import Server
+
+FIELDS = {
+    "town",
+    "redis",
+    "mode",
+    "keys",
+    "total",
+    "migrated",
+    "conflicts",
+    "ambiguous",
+    "failed",
+    "remaining",
+    "batches",
+    "seconds",
+    "max_pause_ms",
+    "reconnects",
+}
+FAMILIES = ["agent", "inbox", "urgent", "task", "activity", "stop", "backlog"]
+
+
+@pytest.fixture
+def town(newest: Server) -> Server:
+    newest.client().mset(
+        {
+            "tt:agent:1": 1,
+            "tt:agent:2": 2,
+            "tt:my-project:agent:2": "taken",
+            "tt:backlog": 3,
+            "tt:task:backlog": "ambiguous",
+        }
+    )
+    newest.client().set(b"tt:inbox:\xff", 4)
+    return newest
+
+
+def document(*args: str, status: int = 0, **kwargs: Any) -> dict[str, Any]:
+    done = tt("--json", *args, **kwargs)
+    assert done.returncode == status, done.stderr
+    parsed: dict[str, Any] = json.loads(done.stdout)
+    assert set(parsed) - {"error", "moves"} == FIELDS
+    return parsed
+
+
+def test_a_preview_lists_moves_and_what_would_be_left(town: Server) -> None:
+    found = document("--dry-run", url=town.url)
+    assert (found["town"], found["redis"], found["mode"]) == ("my-project", town.url, "preview")
+    assert list(found["keys"]) == FAMILIES
+    assert found["keys"] == {**dict.fromkeys(FAMILIES, 0), "agent": 1, "inbox": 1, "backlog": 1}
+    assert (found["total"], found["migrated"], found["remaining"]) == (3, 0, 4)
+    assert found["moves"] == [
+        {"from": "tt:agent:1", "to": "tt:my-project:agent:1"},
+        {"from": "tt:inbox:\\xff", "to": "tt:my-project:inbox:\\xff"},
+        {"from": "tt:backlog", "to": "tt:my-project:backlog"},
+    ]
+    assert found["conflicts"] == [
+        {
+            "from": "tt:agent:2",
+            "to": "tt:my-project:agent:2",
+            "reason": "destination exists",
+        }
+    ]
+    assert [key["from"] for key in found["ambiguous"]] == ["tt:task:backlog"]
+    assert found["ambiguous"][0]["to"] is None
+    assert found["failed"] == []
+    assert found["batches"] >= 1
+    assert found["seconds"] >= 0
+    assert found["max_pause_ms"] > 0
+    assert "error" not in found
+
+
+def test_a_check_counts_and_lists_nothing(town: Server) -> None:
+    found = document("--check", url=town.url, status=1)
+    assert (found["mode"], found["total"], found["remaining"]) == ("check", 4, 4)
+    assert found["conflicts"] == found["ambiguous"] == []
+
+
+def test_a_migration_tells_what_it_did_and_left(town: Server) -> None:
+    found = document("--force", url=town.url, status=1)
+    assert (found["mode"], found["total"], found["migrated"]) == ("migrate", 3, 3)
+    assert found["remaining"] == 1
+    assert [key["from"] for key in found["conflicts"]] == ["tt:agent:2"]
+    town.client().delete("tt:agent:2")
+    again = document("--force", url=town.url)
+    assert (again["total"], again["migrated"], again["remaining"]) == (0, 0, 0)
+    assert document(url=town.url)["mode"] == "migrate"
+
+
+def test_the_prompt_goes_to_stderr_and_a_refusal_is_a_document(town: Server) -> None:
+    found = document(url=town.url, answer="n\n", status=4)
+    assert "--force" in found["error"]
+    assert found["migrated"] == 0
+    assert tt("--json", url=town.url, answer="y\n").stderr.rstrip().endswith("[y/N]")
+
+
+def test_quiet_json_is_still_a_document(town: Server) -> None:
+    assert document("--quiet", "--dry-run", url=town.url)["total"] == 3
+
+
+def test_a_key_the_user_may_not_rename_is_in_failed(server: Server) -> None:
+    redis = server.client()
+    redis.mset({"tt:agent:yes": 1, "tt:agent:no": 2})
+    allowed = ("~tt:agent:yes", "~tt:my-project:*")
+    redis.execute_command("ACL", "SETUSER", "some", "on", ">secret", "+@all", *allowed)
+    url = server.url.replace("//", "//some:secret@")
+    found = document("--force", url=url, status=1)
+    assert found["redis"] == server.url.replace("//", "//some:***@")
+    [failed] = found["failed"]
+    assert (failed["from"], failed["to"]) == ("tt:agent:no", "tt:my-project:agent:no")
+    assert failed["reason"]
+
+
+@pytest.mark.parametrize(
+    ("args", "status"),
+    [
+        (("--redis-url", "redis://127.0.0.1:1", "--town-name", "t"), 3),
+        (("--redis-url", "redis://:pass/word@h", "--town-name", "t"), 2),
+        (("--nonsense",), 2),
+        (("--max-pause", "0"), 2),
+        ((), 2),
+    ],
+)
+def test_a_failure_is_a_document_with_an_error(
+    tmp_path: Path, args: tuple[str, ...], status: int
+) -> None:
+    found = document(*args, town=None, cwd=tmp_path, status=status)
+    assert found["error"]
+    assert "\n" not in found["error"]
+    assert (found["total"], found["remaining"]) == (0, None)
+    assert "pass" not in found["error"].replace("password", "").replace("PASSWORD", "")
+
+
+def test_the_document_is_ascii_whatever_the_town_is_called(town: Server) -> None:
+    done = tt("--json", "--dry-run", url=town.url, town="日本", PYTHONIOENCODING="ascii")
+    assert done.stdout.isascii()
+    assert json.loads(done.stdout)["town"] == "日本"

@@ -1,0 +1,87 @@
+"""The wheel, the sdist and the editable install each find the Lua files and run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.command import tt
+from tests.servers import Server
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("pyproject.toml", "README.md", "LICENSE", "lua", "tt_migrate")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project's files, so that building leaves nothing in the original."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / part, copy / part)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def distributions(checkout: Path) -> Path:
+    # The wheel is built from the sdist, as an index's user would get it.
+    run(sys.executable, "-m", "build", "--no-isolation", "--quiet", str(checkout))
+    return checkout / "dist"
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("mode", ["wheel", "sdist", "editable"])
+def test_an_installed_command_migrates(
+    mode: str, checkout: Path, distributions: Path, tmp_path: Path, newest: Server
+) -> None:
+    pattern = {"wheel": "*.whl", "sdist": "*.tar.gz"}
+    what = ["-e", str(checkout)]
+    if mode in pattern:
+        [distribution] = distributions.glob(pattern[mode])
+        what = [str(distribution)]
+    venv.create(tmp_path / "venv", symlinks=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    # The dependencies come from here; packages that a .pth file adds bring no .pth files along,
+    # so this project's own installation does not.
+    [packages] = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    run(*pip, "--no-deps", "--no-build-isolation", *what)
+
+    newest.client().set("tt:agent:1", 1)
+    program = [str(python.with_name("tt")), "migrate"]
+    done = tt("--force", url=newest.url, program=program, cwd=tmp_path)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert newest.client().keys() == [b"tt:my-project:agent:1"]
+    where = subprocess.run(
+        [python, "-c", "import tt_migrate.lua as lua; print(lua.__file__)"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert (str(checkout) in where) == (mode == "editable")
+
+
+def test_the_wheel_says_that_it_is_typed(distributions: Path) -> None:
+    [wheel] = distributions.glob("*.whl")
+    listing = subprocess.run(
+        [sys.executable, "-m", "zipfile", "-l", str(wheel)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "tt_migrate/py.typed" in listing
+    assert "tt_migrate/lua/migrate.lua" in listing

@@ -125,44 +125,45 @@ def _check_file(path: str, field: str) -> None:
 
 
 _NEEDED = "HELLO, SCRIPT LOAD, EVALSHA, SCAN, DBSIZE, EXISTS and, to migrate, RENAMENX"
-_MEANINGS: tuple[tuple[type[Exception] | str, str], ...] = (
-    (UnsupportedServerError, "{text}"),
-    (redis_errors.BusyLoadingError, "it is loading its data: try again when it is done"),
-    ("NOAUTH", "it wants a password: put it into the URL, or set TINYTOWN_REDIS_PASSWORD"),
+_Sign = type[Exception] | str
+_MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
+    ((UnsupportedServerError,), "{text}"),
+    ((redis_errors.BusyLoadingError,), "it is loading its data: try again when it is done"),
     (
-        "Authentication required",
-        "it wants a password: put it into the URL, or set TINYTOWN_REDIS_PASSWORD",
+        ("NOAUTH", "Authentication required", "HELLO must be called"),
+        "it wants a password: put it into the URL, or for a town's file into"
+        " TINYTOWN_REDIS_PASSWORD",
     ),
-    ("without any password configured", "it has no password, but one was given"),
-    ("NOPERM", f"the user lacks a permission; {_NEEDED} are needed ({{text}})"),
+    (("without any password configured",), "it has no password, but one was given"),
     (
-        redis_errors.NoPermissionError,
+        (redis_errors.NoPermissionError, "NOPERM", "no permission"),
         f"the user lacks a permission; {_NEEDED} are needed ({{text}})",
     ),
-    ("no permission", f"the user lacks a permission; {_NEEDED} are needed ({{text}})"),
-    (redis_errors.AuthenticationError, "wrong user name or password"),
-    (redis_errors.ReadOnlyError, "it is a read-only replica: use the URL of its master"),
-    ("MASTERDOWN", "it is a replica without its master, and serves no stale data"),
-    ("MISCONF", "it takes no writes because it cannot save to disk: see its log"),
-    ("NOREPLICAS", "it takes no writes because too few of its replicas are there"),
-    ("BUSY ", "a script of somebody else holds it: try again later"),
-    (redis_errors.OutOfMemoryError, "it is full ({text})"),
-    ("DB index is out of range", "it has no database of that number"),
+    ((redis_errors.AuthenticationError,), "wrong user name or password"),
+    ((redis_errors.ReadOnlyError,), "it is a read-only replica: use the URL of its master"),
     (
-        "CERTIFICATE_VERIFY_FAILED",
-        "its certificate cannot be verified: is tls_ca_cert, or"
-        " ssl_ca_certs in the URL, the right one? ({text})",
+        ("MASTERDOWN", "Link with MASTER is down"),
+        "it is a replica without its master, and serves no stale data",
     ),
-    ("certificate required", "it wants a client certificate: see tls_cert and tls_key"),
-    ("SSL", "TLS failed: is it a TLS port? ({text})"),
-    ("Connection refused", "nothing listens there. Is it running?"),
+    (("MISCONF",), "it takes no writes because it cannot save to disk: see its log"),
+    (("NOREPLICAS",), "it takes no writes because too few of its replicas are there"),
+    (("BUSY ",), "a script of somebody else holds it: try again later"),
+    ((redis_errors.OutOfMemoryError,), "it is full ({text})"),
+    (("DB index is out of range",), "it has no database of that number"),
     (
-        "connecting to unix socket",
-        "no connection to that socket. Is the town's Redis running? ({text})",
+        ("CERTIFICATE_VERIFY_FAILED",),
+        "its certificate cannot be verified: is tls_ca_cert, or ssl_ca_certs in the URL, the right"
+        " one? ({text})",
     ),
-    (redis_errors.InvalidResponse, "what answers there is not Redis"),
-    (redis_errors.TimeoutError, "no answer in time"),
-    (redis_errors.ConnectionError, "the connection failed ({text})"),
+    (("SSL",), "TLS failed: is it a TLS port, and does it want a client certificate? ({text})"),
+    (("Connection refused",), "nothing listens there. Is it running?"),
+    (("No such file",), "no such socket. Is the town's Redis running?"),
+    ((redis_errors.InvalidResponse,), "what answers there is not Redis"),
+    (
+        (redis_errors.TimeoutError,),
+        "no answer in time. Is the address right, and is TLS on at both ends or at neither?",
+    ),
+    ((redis_errors.ConnectionError,), "the connection failed ({text})"),
 )
 """What an error is recognised by, in this order: its class, or a piece of its text."""
 
@@ -173,7 +174,9 @@ def explain(error: Exception, shown_url: str) -> str:
     `shown_url`: the server, redacted.
     """
     text = shown(" ".join(str(error).split()).rstrip(".").encode("utf-8", "surrogateescape"))
-    for sign, meaning in _MEANINGS:
-        if sign in text if isinstance(sign, str) else isinstance(error, sign):
+    for signs, meaning in _MEANINGS:
+        if any(
+            sign in text if isinstance(sign, str) else isinstance(error, sign) for sign in signs
+        ):
             return f"Redis at {shown_url}: {meaning.format(text=text)}"
     return f"Redis at {shown_url}: {text or type(error).__name__}"

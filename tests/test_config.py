@@ -1,0 +1,177 @@
+"""Settings from options, environment and the town's file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tt_migrate.config import ConfigError, Endpoint, load_settings
+
+
+def write_toml(town: Path, text: str) -> Path:
+    path = town / "tinytown.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def endpoint(town: Path, **environ: str) -> Endpoint:
+    return load_settings(town, None, None, environ).redis
+
+
+def problem(town: Path, **environ: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(town, None, None, environ)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_without_a_redis_table_the_towns_own_socket_is_meant(tmp_path: Path) -> None:
+    path = write_toml(tmp_path, 'name = "my-project"')
+    settings = load_settings(tmp_path, None, None, {})
+    assert (settings.town, settings.town_source) == ("my-project", str(path))
+    assert settings.redis == Endpoint(str(path), socket_path=tmp_path / ".tt" / "redis.sock")
+
+
+def test_every_field_of_the_redis_table_is_read(tmp_path: Path) -> None:
+    path = write_toml(
+        tmp_path,
+        """
+        name = "t"
+        [redis]
+        use_socket = false
+        socket_path = "unused"
+        host = "redis.example"
+        port = 7000
+        password = "hidden"
+        tls_enabled = true
+        tls_cert = "cert.pem"
+        tls_key = "/etc/key.pem"
+        tls_ca_cert = "tls/ca.pem"
+        """,
+    )
+    assert endpoint(tmp_path) == Endpoint(
+        str(path),
+        host="redis.example",
+        port=7000,
+        password="hidden",
+        tls=True,
+        tls_cert=tmp_path / "cert.pem",
+        tls_key=Path("/etc/key.pem"),
+        tls_ca_cert=tmp_path / "tls/ca.pem",
+    )
+
+
+def test_the_socket_path_is_relative_to_the_town(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "town").mkdir()
+    write_toml(tmp_path / "town", 'name = "t"\n[redis]\nsocket_path = "run/r.sock"')
+    monkeypatch.chdir(tmp_path)
+    assert endpoint(Path("town")).socket_path == tmp_path / "town" / "run" / "r.sock"
+
+
+def test_a_url_in_the_table_is_used_unless_blank(tmp_path: Path) -> None:
+    write_toml(tmp_path, 'name = "t"\n[redis]\nurl = "redis://h:1"\nhost = "other"')
+    assert endpoint(tmp_path).url == "redis://h:1"
+    write_toml(tmp_path, 'name = "t"\n[redis]\nurl = " "\nuse_socket = false')
+    assert (endpoint(tmp_path).url, endpoint(tmp_path).host) == (None, "127.0.0.1")
+
+
+def test_the_password_of_the_environment_replaces_the_tables(tmp_path: Path) -> None:
+    write_toml(tmp_path, 'name = "t"\n[redis]\npassword = "from the file"')
+    assert endpoint(tmp_path).password == "from the file"
+    assert endpoint(tmp_path, TINYTOWN_REDIS_PASSWORD="env").password == "env"
+    assert endpoint(tmp_path, TINYTOWN_REDIS_PASSWORD="").password == "from the file"
+
+
+def test_redis_url_replaces_the_whole_table_unless_blank(tmp_path: Path) -> None:
+    path = write_toml(tmp_path, 'name = "t"\n[redis]\npassword = "p"\nport = "broken"')
+    given = endpoint(tmp_path, REDIS_URL=" redis://env:1 ", TINYTOWN_REDIS_PASSWORD="q")
+    assert given == Endpoint("REDIS_URL", url="redis://env:1")
+    assert str(path) in problem(tmp_path, REDIS_URL="  ")
+
+
+def test_the_options_win(tmp_path: Path) -> None:
+    settings = load_settings(
+        tmp_path / "absent", "a:b", "redis://option:1", {"REDIS_URL": "redis://env:1"}
+    )
+    assert (settings.town, settings.town_source) == ("a:b", "--town-name")
+    assert settings.redis == Endpoint("--redis-url", url="redis://option:1")
+
+
+def test_the_file_is_only_read_for_what_is_missing(tmp_path: Path) -> None:
+    write_toml(tmp_path, 'name = 5\n[redis]\nhost = "h"\nuse_socket = false')
+    assert load_settings(tmp_path, "t", None, {}).redis.host == "h"
+    write_toml(tmp_path, 'name = "t"\nredis = 5')
+    assert load_settings(tmp_path, None, "redis://h", {}).town == "t"
+
+
+@pytest.mark.parametrize("name", ["x[1]*?\\", "日本", "a:b", " spaces ", "task"])
+def test_a_towns_name_is_taken_literally(tmp_path: Path, name: str) -> None:
+    write_toml(tmp_path, f"name = '{name}'")
+    assert load_settings(tmp_path, None, None, {}).town == name
+
+
+def test_the_json_file_of_old_towns_has_the_same_fields(tmp_path: Path) -> None:
+    values = {"name": "old", "redis": {"use_socket": False, "port": 7001}}
+    (tmp_path / "tinytown.json").write_text(json.dumps(values))
+    settings = load_settings(tmp_path, None, None, {})
+    assert (settings.town, settings.redis.port) == ("old", 7001)
+    write_toml(tmp_path, 'name = "new"')
+    assert load_settings(tmp_path, None, None, {}).town == "new"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "'name' is missing"),
+        ("name = ' '", "'name' is blank"),
+        ("name = 5", "'name' must be a text"),
+        ("name = 't'\nredis = 5", "'redis' must be a table"),
+        ("name = 't'\n[redis]\nurl = 5", "'redis.url' must be a text"),
+        ("name = 't'\n[redis]\nuse_socket = 'no'", "'redis.use_socket' must be true or false"),
+        ("name = 't'\n[redis]\nsocket_path = 1", "'redis.socket_path' must be a text"),
+        ("name = 't'\n[redis]\nhost = []", "'redis.host' must be a text"),
+        ("name = 't'\n[redis]\nport = '1'", "'redis.port' must be a whole number"),
+        ("name = 't'\n[redis]\nport = true", "'redis.port' must be a whole number"),
+        ("name = 't'\n[redis]\nport = 0", "'redis.port' must be a port"),
+        ("name = 't'\n[redis]\nport = 65536", "'redis.port' must be a port"),
+        ("name = 't'\n[redis]\npassword = 1", "'redis.password' must be a text"),
+        ("name = 't'\n[redis]\ntls_enabled = 1", "'redis.tls_enabled' must be true or false"),
+        ("name = 't'\n[redis]\ntls_cert = 1", "'redis.tls_cert' must be a text"),
+        ("name = 't'\nname = 'u'", "is not valid TOML: "),
+        ("name = 't'\n[redis]\npassword = hidden word", "is not valid TOML: line 3"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, says: str) -> None:
+    path = write_toml(tmp_path, text)
+    message = problem(tmp_path)
+    assert message.startswith(f"{path}: {says}")
+    assert "hidden" not in message
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "5", "[" * 100_000, '{"name": "t",}'])
+def test_a_broken_json_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "tinytown.json"
+    path.write_text(text)
+    assert problem(tmp_path).startswith(f"{path}: ")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert str(tmp_path / "absent") in problem(tmp_path / "absent")
+    path = tmp_path / "tinytown.toml"
+    path.mkdir()
+    assert problem(tmp_path) == f"{path}: cannot be read: Is a directory"
+    path.rmdir()
+    path.write_bytes(b"name = '\xff'")
+    assert problem(tmp_path) == f"{path}: is not UTF-8 text"
+    assert "tinytown.toml" in problem(path)
+
+
+def test_blank_options_are_refused(tmp_path: Path) -> None:
+    for town, url in (("", "redis://h"), (" ", "redis://h"), ("t", ""), ("t", " ")):
+        with pytest.raises(ConfigError, match="is blank"):
+            load_settings(tmp_path, town, url, {})

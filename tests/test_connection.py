@@ -1,0 +1,316 @@
+"""From an endpoint to a connection, and from errors to words; never a password."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import trustme
+from hypothesis import example, given
+from hypothesis import strategies as st
+from redis.exceptions import RedisError
+
+from tests.servers import Server, StartServer
+from tt_migrate.config import ConfigError, Endpoint, load_settings
+from tt_migrate.connection import explain, open_client, redacted
+
+
+def url(text: str) -> Endpoint:
+    return Endpoint("--redis-url", url=text)
+
+
+def ping(endpoint: Endpoint) -> bool:
+    with open_client(endpoint) as client:
+        return bool(client.ping())
+
+
+def failure(endpoint: Endpoint) -> str:
+    with pytest.raises((RedisError, OSError)) as caught:
+        ping(endpoint)
+    text = explain(caught.value, redacted(endpoint))
+    assert text.isprintable()
+    return text
+
+
+@pytest.mark.parametrize(
+    ("given_url", "shown"),
+    [
+        ("redis://localhost", "redis://localhost:6379/0"),
+        ("redis://", "redis://localhost:6379/0"),
+        ("redis:///3", "redis://localhost:6379/3"),
+        ("redis://h:1/2/", "redis://h:1/2"),
+        ("redis://h:1?db=4", "redis://h:1/4"),
+        ("rediss://h", "rediss://h:6379/0"),
+        ("redis://:pw@h", "redis://:***@h:6379/0"),
+        ("redis://me:pw@h", "redis://me:***@h:6379/0"),
+        ("redis://me@h", "redis://me@h:6379/0"),
+        ("redis://h?username=me&password=pw", "redis://me:***@h:6379/0"),
+        ("redis://:p%40s%2Fs@h", "redis://:***@h:6379/0"),
+        ("redis://:p@s@h", "redis://:***@h:6379/0"),
+        ("redis://[::1]:7000", "redis://[::1]:7000/0"),
+        ("unix:///run/r.sock", "unix:///run/r.sock"),
+        ("unix://:pw@/run/r.sock?db=2", "unix://:***@/run/r.sock?db=2"),
+        ("unix:///run/a%0Ab.sock", "unix:///run/a\\nb.sock"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(given_url: str, shown: str) -> None:
+    assert redacted(url(given_url)) == shown
+
+
+def test_a_table_is_shown_as_a_url() -> None:
+    assert redacted(Endpoint("f", socket_path=Path("/t/.tt/redis.sock"), password="pw")) == (
+        "unix://:***@/t/.tt/redis.sock"
+    )
+    assert redacted(Endpoint("f", host="h", port=1, tls=True)) == "rediss://h:1/0"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "http://h",
+        "localhost:6379",
+        "redis:h",
+        "redis://:pa#ss@h",
+        "redis://:pa/ss@h:6379",
+        "redis://:pa?ss@h:6379",
+        "redis://u:12/34@h",
+        "redis://u:12?34@h",
+        "redis://:pa[ss@h",
+        "redis://h:0",
+        "redis://h:70000",
+        "redis://h:port",
+        "redis://h/two",
+        "redis://h/-1",
+        "redis://h?db=-1",
+        "redis://h?db=two",
+        "redis://h?decode_responses=true",
+        "redis://h?nonsense=1",
+        "redis://" + "x" * 70 + ".example",
+        "unix://",
+        "unix://relative/path",
+        "unix://:pa/ss@/run/r.sock",
+    ],
+)
+def test_a_doubtful_url_is_refused(wrong: str) -> None:
+    for act in (redacted, open_client):
+        with pytest.raises(ConfigError, match=r"^--redis-url: ") as caught:
+            act(url(wrong))
+        assert str(caught.value).isprintable()
+
+
+passwords = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).map(
+    lambda text: f"Qz§{text}§zQ"
+)
+
+
+@given(passwords, st.sampled_from(["redis", "rediss", "unix"]))
+@example("Qz§/§zQ", "redis")
+@example("Qz§#§zQ", "unix")
+@example("Qz§?password=§zQ", "redis")
+def test_no_password_is_ever_shown(password: str, scheme: str) -> None:
+    place = "/run/r.sock" if scheme == "unix" else "127.0.0.1:1"
+    encoded = quote(password, safe="")
+    for text in (
+        f"{scheme}://user:{encoded}@{place}",
+        f"{scheme}://user:{password}@{place}",
+        f"{scheme}://{place}?password={encoded}",
+        f"{scheme}://{place}?password={password}",
+        f"{scheme}://{password}",
+    ):
+        endpoint = url(text)
+        said = [repr(endpoint)]
+        try:
+            said.append(redacted(endpoint))
+            ping(endpoint)
+        except ConfigError as error:
+            said.append(str(error))
+        except (RedisError, OSError) as error:
+            said.append(explain(error, redacted(endpoint)))
+        if text.endswith(f"//{password}"):
+            continue  # There it is a host's name, which is shown.
+        for piece in ("Qz", "zQ"):
+            assert piece not in " ".join(said)
+
+
+def test_a_password_is_sent(own_server: StartServer) -> None:
+    server = own_server("--requirepass", "p@ss/w#rd?")
+    login = f"//:{quote('p@ss/w#rd?', safe='')}@"
+    assert ping(url(server.url.replace("//", login)))
+    assert ping(Endpoint("f", socket_path=Path(server.socket), password="p@ss/w#rd?"))
+    assert ping(Endpoint("f", port=server.port, password="p@ss/w#rd?"))
+    assert ping(url(f"unix://{login[2:]}{server.socket}"))
+
+
+def test_a_user_and_a_database_are_used(server: Server) -> None:
+    server.client().execute_command("ACL", "SETUSER", "me", "on", ">pw", "~*", "+@all")
+    endpoint = url(f"redis://me:pw@127.0.0.1:{server.port}/3")
+    with open_client(endpoint) as client:
+        assert client.acl_whoami() in ("me", b"me")
+        client.set("k", b"\xff")
+        assert client.get("k") == b"\xff"
+    assert server.client(db=3).exists("k") == 1
+
+
+def test_a_password_too_many_is_no_obstacle(newest: Server) -> None:
+    assert ping(url(newest.url.replace("//", "//:unneeded@")))
+
+
+def test_wrong_and_missing_passwords_are_explained(own_server: StartServer) -> None:
+    server = own_server("--requirepass", "right-one")
+    assert "wrong user name or password" in failure(url(server.url.replace("//", "//:wrong-one@")))
+    assert "it wants a password" in failure(url(server.url))
+
+
+def test_what_cannot_be_reached_is_explained(newest: Server, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        assert "nothing listens there" in failure(url(f"redis://127.0.0.1:{port}"))
+    assert "no such socket" in failure(Endpoint("f", socket_path=tmp_path / "none"))
+    assert "Redis at redis://nowhere.invalid:6379/0: " in failure(url("redis://nowhere.invalid"))
+    assert "no database of that number" in failure(url(f"redis://127.0.0.1:{newest.port}/9999"))
+
+
+def test_something_that_is_not_redis_is_explained() -> None:
+    with listener(lambda peer: peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as port:
+        assert "what answers there is not Redis" in failure(url(f"redis://127.0.0.1:{port}"))
+
+
+def test_a_server_that_says_nothing_is_explained() -> None:
+    hold = threading.Event()
+    with listener(lambda peer: hold.wait(20)) as port:
+        text = failure(url(f"redis://127.0.0.1:{port}?socket_timeout=0.2"))
+        hold.set()
+    assert "no answer in time" in text
+
+
+@contextmanager
+def listener(
+    serve: Callable[[socket.socket], object], tls: ssl.SSLContext | None = None
+) -> Iterator[int]:
+    """A port on which each connection is served by a thread, after a TLS handshake if asked."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threads: list[threading.Thread] = []
+
+        def handle(peer: socket.socket) -> None:
+            with suppress(OSError), peer:
+                serve(tls.wrap_socket(peer, server_side=True) if tls else peer)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    peer, _ = server.accept()
+                    threads.append(threading.Thread(target=handle, args=(peer,)))
+                    threads[-1].start()
+
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+    for thread in (accepting, *threads):
+        thread.join()
+
+
+def forward_to(target: Server) -> Callable[[socket.socket], None]:
+    """Connects a peer to a real server until either hangs up."""
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while piece := source.recv(65_536):
+                sink.sendall(piece)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+    def serve(peer: socket.socket) -> None:
+        with peer, socket.create_connection(("127.0.0.1", target.port)) as upstream:
+            back = threading.Thread(target=pump, args=(upstream, peer))
+            back.start()
+            pump(peer, upstream)
+            back.join()
+
+    return serve
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls_port(newest: Server, authority: trustme.CA) -> Iterator[int]:
+    """A TLS port in front of a server; it wants a client certificate of the same authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with listener(forward_to(newest), context) as port:
+        yield port
+
+
+@pytest.fixture
+def tls_town(tls_port: int, authority: trustme.CA, tmp_path: Path) -> Path:
+    """A town whose file names that port, and certificates relative to the town."""
+    client = authority.issue_cert("client")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    client.private_key_pem.write_to_path(tmp_path / "key.pem")
+    client.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    (tmp_path / "tinytown.toml").write_text(
+        f"""
+        name = "t"
+        [redis]
+        use_socket = false
+        port = {tls_port}
+        tls_enabled = true
+        tls_cert = "cert.pem"
+        tls_key = "key.pem"
+        tls_ca_cert = "ca.pem"
+        """
+    )
+    return tmp_path
+
+
+def test_tls_with_the_certificates_of_the_towns_file(tls_town: Path) -> None:
+    endpoint = load_settings(tls_town, None, None, {}).redis
+    assert redacted(endpoint).startswith("rediss://127.0.0.1:")
+    assert ping(endpoint)
+
+
+def test_tls_with_a_url_and_its_parameters(tls_town: Path, tls_port: int) -> None:
+    files = f"ssl_certfile={tls_town}/cert.pem&ssl_keyfile={tls_town}/key.pem"
+    assert ping(url(f"rediss://localhost:{tls_port}?{files}&ssl_ca_certs={tls_town}/ca.pem"))
+    assert ping(url(f"rediss://localhost:{tls_port}?{files}&ssl_cert_reqs=none"))
+
+
+def test_tls_certificates_of_the_file_go_with_its_url(tls_town: Path, tls_port: int) -> None:
+    path = tls_town / "tinytown.toml"
+    path.write_text(path.read_text() + f'url = "rediss://localhost:{tls_port}"\n')
+    assert ping(load_settings(tls_town, None, None, {}).redis)
+
+
+def test_a_certificate_nobody_vouches_for_is_explained(tls_town: Path, tls_port: int) -> None:
+    trustme.CA().cert_pem.write_to_path(tls_town / "ca.pem")
+    assert "certificate cannot be verified" in failure(
+        load_settings(tls_town, None, None, {}).redis
+    )
+
+
+def test_tls_to_a_plain_port_is_explained(newest: Server) -> None:
+    # A plain server waits for the rest of what it takes for a command.
+    assert "TLS" in failure(url(f"rediss://127.0.0.1:{newest.port}?socket_timeout=0.2"))
+
+
+def test_a_plain_connection_to_a_tls_port_fails_with_one_line(tls_port: int) -> None:
+    assert "Redis at redis://" in failure(url(f"redis://127.0.0.1:{tls_port}"))
+
+
+@pytest.mark.parametrize("missing", ["cert.pem", "key.pem", "ca.pem"])
+def test_a_missing_certificate_file_is_named(tls_town: Path, missing: str) -> None:
+    (tls_town / missing).unlink()
+    with pytest.raises(ConfigError, match=f"{missing} cannot be read: No such file"):
+        redacted(load_settings(tls_town, None, None, {}).redis)

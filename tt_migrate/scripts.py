@@ -6,17 +6,13 @@ from typing import Any
 
 import importlib_resources
 from redis import Redis
-from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
-from redis.retry import Retry
 
 _LUA = importlib_resources.files("tt_migrate.lua")
 _SHARED = ("keyspace.lua", "batch.lua")
 _READ_ONLY = "#!lua flags=no-writes\n"
-# Script sends a lost text once; somebody who flushes all the time may be faster than that.
-_FLUSHED_AGAIN = Retry(NoBackoff(), 100, (NoScriptError,))
 
 
 def source(operation: str, *, read_only: bool = False) -> str:
@@ -45,16 +41,21 @@ class ScriptCaller:
     def call(self, script: Script, *args: bytes | int) -> list[Any]:
         """Run a script, without KEYS. Raises redis.exceptions.RedisError."""
         # Script wants a client and asks only for the two methods below.
-        reply: list[Any] = _FLUSHED_AGAIN.call_with_retry(
-            lambda: script(args=args, client=self),  # type: ignore[arg-type]
-            lambda error: None,
-        )
+        reply: list[Any]
+        try:
+            reply = script(args=args, client=self)  # type: ignore[arg-type]
+        except NoScriptError:
+            # Flushed again between SCRIPT LOAD and EVALSHA: send text and call in one.
+            reply = self._execute("EVAL", script.script, 0, *args)
         return reply
 
     def evalsha(self, sha: str, numkeys: int, *args: bytes | int) -> Any:
         """EVALSHA, its reply not decoded: keys are bytes."""
-        return self._client.execute_command("EVALSHA", sha, numkeys, *args, **{NEVER_DECODE: True})
+        return self._execute("EVALSHA", sha, numkeys, *args)
 
     def script_load(self, script: str) -> Any:
         """SCRIPT LOAD, when the server answered NOSCRIPT."""
         return self._client.script_load(script)
+
+    def _execute(self, *command: Any) -> Any:
+        return self._client.execute_command(*command, **{NEVER_DECODE: True})

@@ -4,11 +4,12 @@ PYTHON ?= python3
 python := .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo try test lint bench clean
 .NOTPARALLEL:
 
 help:
-	@echo 'make demo    watch a migration on a real server that comes with it'
+	@echo 'make demo    watch a migration, on a real server that comes along'
+	@echo 'make try     open a shell in a town to migrate, on such a server'
 	@echo 'make test    run the tests; ARGS="-k preview" passes arguments to pytest'
 	@echo 'make lint    check style, types and the Lua scripts'
 	@echo 'make bench   measure; KEYS=100000 sets how many keys'
@@ -18,6 +19,9 @@ help:
 
 demo: .venv/demo.installed
 	@$(python) -m demo
+
+try: .venv/demo.installed
+	@$(python) -m demo --shell
 
 test: .venv/test.installed
 	$(python) -m pytest -n 2 $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from uuid import UUID
 
 from redis import Redis
@@ -22,6 +23,13 @@ _TASKS = (
 )
 
 
+def settle(town: Path, socket: str) -> None:
+    """Make a folder a town's directory whose Redis listens on that socket."""
+    (town / "tinytown.toml").write_text('name = "my-project"\n')
+    (town / ".tt").mkdir()
+    (town / ".tt" / "redis.sock").symlink_to(socket)
+
+
 def build(redis: Redis) -> int:
     """Write the town's keys; returns how many."""
     agents = {SUPERVISOR: "supervisor"}
@@ -37,7 +45,7 @@ def build(redis: Redis) -> int:
     for number, (task, text) in enumerate(tasks.items()):
         redis.set(f"tt:task:{task}", _task(task, text, workers[number % len(workers)]))
     redis.lpush(f"tt:urgent:{workers[0]}", _message(workers[0], "The build is red"))
-    redis.setex(f"tt:stop:{workers[-1]}", 3600, "1")
+    redis.set(f"tt:stop:{workers[-1]}", "1", ex=3600)
     redis.rpush("tt:backlog", *map(str, tasks))
     return int(redis.dbsize()) - before
 

@@ -1,0 +1,45 @@
+"""What the README promises to run, run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from demo import old_town
+from tests.command import tt
+from tests.servers import Server
+from tt_migrate.cli import migrate
+
+README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+
+
+def test_the_python_example_migrates_a_town(newest: Server, tmp_path: Path) -> None:
+    keys = old_town.build(newest.client())
+    old_town.settle(tmp_path, newest.socket)
+    [example] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == f"{keys} set() {{}} 0"
+
+
+def test_the_output_shown_is_the_output(newest: Server, tmp_path: Path) -> None:
+    old_town.build(newest.client())
+    old_town.settle(tmp_path, newest.socket)
+    shown = re.sub(r"(?m)^    ", "", README)
+    preview = tt("--dry-run", town=None, cwd=tmp_path).stdout
+    asked = tt(town=None, cwd=tmp_path, answer="y\n").stdout
+    newest.client().set(f"tt:agent:{old_town.SUPERVISOR}", "back again")
+    left = tt("--force", town=None, cwd=tmp_path).stdout
+    for line in [*preview.splitlines()[:6], *(asked + left).splitlines()]:
+        if "Server:" not in line and "Continue?" not in line:
+            assert re.sub(r"\d\.\d\d s", "0.00 s", line) in shown.splitlines()
+
+
+def test_every_option_is_in_the_readme() -> None:
+    for parameter in migrate.params:
+        for option in parameter.opts if parameter.param_type_name == "option" else ():
+            assert f"`{option}" in README or f"|{option}" in README, option

@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 import pytest
 from redis import BlockingConnectionPool, Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Kind, Server, StartServer
+from tests.waiting import wait_until
 from tt_migrate import Migration, Migrator, Progress, UnsupportedServerError
 
 
@@ -236,19 +238,6 @@ def test_a_longer_pause_means_fewer_batches(redis: Redis) -> None:
     assert short.batches > 3 * long.batches
 
 
-def test_batches_of_a_default_run_stay_out_of_the_slowlog(redis: Redis) -> None:
-    """All but the few that a busy machine makes wait; `make bench` has the figures."""
-    for n in range(0, 60_000, 10_000):
-        redis.mset({f"tt:agent:{m}": m for m in range(n, n + 10_000)})
-    redis.config_set("slowlog-log-slower-than", 10_000)
-    redis.config_set("slowlog-max-len", 10_000)
-    held_long = Migrator(redis, "town", max_pause_ms=40).count().effort
-    assert redis.slowlog_len() >= held_long.batches // 2 > 0
-    redis.slowlog_reset()
-    effort = Migrator(redis, "town").migrate().effort
-    assert redis.slowlog_len() <= effort.batches // 20
-
-
 def test_migrating_takes_constant_memory_on_the_client(newest: Server) -> None:
     redis = newest.client()
 
@@ -308,6 +297,11 @@ def test_a_cluster_node_is_refused_before_anything_is_done(
         Migrator(server.client(), "town").migrate()
 
 
+def test_a_client_of_another_library_or_asyncio_is_refused() -> None:
+    with pytest.raises(TypeError, match="redis-py"):
+        Migrator(AsyncRedis(), "town")  # type: ignore[arg-type]
+
+
 def test_an_empty_town_and_a_senseless_pause_are_refused(newest: Server) -> None:
     with pytest.raises(ValueError, match="town"):
         Migrator(newest.client(), "")
@@ -322,12 +316,3 @@ def test_a_server_that_is_not_there_is_an_error_at_once(own_server: StartServer)
     server.kill()
     with pytest.raises(RedisError):
         Migrator(client, "town").count()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    import time
-
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)

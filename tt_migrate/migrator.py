@@ -19,14 +19,15 @@ from tt_migrate.tally import CountTally, MigrationTally, PreviewTally
 class Migrator:
     """Renames the old keys of one database for one town.
 
-    `client`: any redis-py client (not asyncio's), whatever it decodes. `town`: the town's name, not
-    empty. `max_pause_ms`: how long one batch may hold the server, about, in milliseconds.
-    `progress`: called after each batch; an exception it raises ends the run between two batches.
-    `patience`: how a connection that is lost after the first batch is retried; the pass then begins
-    anew.
+    `client`: any redis.Redis of redis-py (a Sentinel's too), whatever it decodes. `town`: the
+    town's name, not empty. `max_pause_ms`: how long one batch may hold the server, about, in
+    milliseconds. `progress`: called after each batch; an exception it raises ends the run between
+    two batches. `patience`: how a connection that is lost after the first batch is retried; the
+    pass then begins anew.
 
     Every operation raises redis.exceptions.RedisError when the server cannot be reached or refuses.
-    The constructor raises ValueError for an empty town or a pause that is not positive.
+    The constructor raises TypeError for another kind of client, ValueError for an empty town or a
+    pause outside 0 to 60000 ms.
     """
 
     client: Redis
@@ -36,6 +37,10 @@ class Migrator:
     patience: Retry = PATIENCE
 
     def __post_init__(self) -> None:
+        if not isinstance(self.client, Redis):
+            raise TypeError(
+                "client is no redis.Redis of redis-py (asyncio and cluster will not do)"
+            )
         if not self.town:
             raise ValueError("the town's name is empty")
         if not 0 < self.max_pause_ms <= 60_000:

@@ -83,6 +83,9 @@ class Session:
         scanned = dbsize = 0
 
         def batch() -> list[Any]:
+            if self._client.connection:
+                # Connects when it is not: a Sentinel's connection asks for the master only here.
+                self._client.connection.connect()
             return self._caller.call(
                 script, self._town, cursor, self._pace.count, self._pace.budget
             )

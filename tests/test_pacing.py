@@ -1,0 +1,48 @@
+"""The size of a SCAN step follows the time that the server took for the last ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from tt_migrate.pacing import Pace, pace_for
+
+
+def settle(pace: Pace, microseconds_a_key: float, batches: int = 6) -> Pace:
+    """The pace after some batches, each of steps until the budget is spent."""
+    for _ in range(batches):
+        step = pace.count * microseconds_a_key
+        steps = max(1, int(pace.budget / step))
+        pace = pace.after(steps, max(1, int(steps * step)))
+    return pace
+
+
+@pytest.mark.parametrize("microseconds_a_key", [0.3, 1, 4, 40])
+def test_a_step_settles_at_a_tenth_of_a_batch(microseconds_a_key: float) -> None:
+    pace = settle(pace_for(5), microseconds_a_key)
+    step = pace.count * microseconds_a_key
+    assert 0.5 <= step / (pace.budget / 10) <= 1.5
+
+
+def test_a_batch_leaves_a_margin_below_the_pause() -> None:
+    assert pace_for(5).budget == 4500
+    assert pace_for(0.0001).budget == 1
+
+
+def test_a_step_that_took_too_long_brings_the_hint_down_at_once() -> None:
+    fast = settle(pace_for(5), 1)
+    assert fast.count > 400
+    assert fast.after(1, 40_000).count == 10
+
+
+def test_the_hint_grows_no_more_than_twofold_at_a_time() -> None:
+    assert pace_for(1000).after(100, 1).count == 200
+
+
+def test_the_hint_stays_within_bounds() -> None:
+    assert settle(pace_for(1000), 0.001, 20).count == 2000
+    assert settle(pace_for(1), 1_000_000, 20).count == 10
+
+
+def test_without_a_clock_the_hint_stays() -> None:
+    assert pace_for(5).after(1, 0) == pace_for(5)
+    assert pace_for(5).after(0, 100) == pace_for(5)

@@ -12,7 +12,7 @@
 --        5 families    old keys of each family, in keyspace.lua's order
 --        6 conflicts   how many of them have a destination that exists
 --        7 ambiguous   names that may be a town's own
---        8 towns       names of the towns met in keys of the new format
+--        8 towns       other towns met in keys of the new format, and perhaps this one
 -- Errors BADARG  an argument is missing or wrong
 --        NOPERM  the user may not run SCAN or EXISTS
 
@@ -20,7 +20,7 @@ local problem = scan_argument_error()
 if problem then
   return redis.error_reply(problem)
 end
-local town, cursor, count, budget = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local prefix, cursor, count, budget = prefix_of(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 
 local families, conflicts, ambiguous, towns, seen = {}, 0, 0, {}, {}
 for family = 1, FAMILY_COUNT do
@@ -30,7 +30,7 @@ end
 local function visit(key)
   local family = family_of(key)
   if family == nil then
-    local other = town_of(key)
+    local other = town_of(key, prefix)
     if other and not seen[other] then
       seen[other] = true
       towns[#towns + 1] = other
@@ -38,7 +38,7 @@ local function visit(key)
   elseif family == AMBIGUOUS then
     ambiguous = ambiguous + 1
   else
-    local exists = redis.pcall('EXISTS', new_key(town, key))
+    local exists = redis.pcall('EXISTS', new_key(prefix, key))
     if type(exists) == 'table' then
       local err = plain_error(exists.err)
       if not is_key_error(err) then

@@ -1,11 +1,12 @@
 -- keyspace.lua: what the parts of a key's name mean. Put before every script that tells keys apart.
 --
--- Gives: FAMILY_COUNT, BACKLOG, AMBIGUOUS, family_of(key), town_of(key), new_key(town, key)
+-- Gives: FAMILY_COUNT, AMBIGUOUS, family_of(key), prefix_of(town), new_key(prefix, key),
+--        town_of(key, prefix)
 --
 -- The families' numbers are the order in which every reply counts them:
 -- agent, inbox, urgent, task, activity, stop, backlog.
---
--- Names are taken apart with plain finds: a town or an id may hold any byte, pattern characters too.
+
+local find, sub, match = string.find, string.sub, string.match
 
 local FAMILY_COUNT = 7
 local BACKLOG = 7
@@ -15,43 +16,58 @@ local WITH_ID = {agent = 1, inbox = 2, urgent = 3, task = 4, activity = 5, stop 
 local TOWN_WIDE = {backlog = true, events = true, broadcast = true}
 local SINCE_0_7 = {events = true, docket = true, mission = true}
 
+-- The family of a name that goes on as `family:id` at a position, and the id; nil for another name.
+local function family_and_id(key, from)
+  local colon = find(key, ':', from, true)
+  local family = colon and WITH_ID[sub(key, from, colon - 1)]
+  if not family or colon == #key or find(key, ':', colon + 1, true) then
+    return nil
+  end
+  return family, sub(key, colon + 1)
+end
+
 -- The family's number of an old key, AMBIGUOUS for a name that may be a town's own, nil for the rest.
 local function family_of(key)
   if key == 'tt:backlog' then
     return BACKLOG
   end
-  local colon = string.find(key, ':', 4, true)
-  if not colon or colon == #key or string.sub(key, 1, 3) ~= 'tt:' then
+  if sub(key, 1, 3) ~= 'tt:' then
     return nil
   end
-  local family = WITH_ID[string.sub(key, 4, colon - 1)]
-  if not family or string.find(key, ':', colon + 1, true) then
-    return nil
-  end
-  if TOWN_WIDE[string.sub(key, colon + 1)] then
+  local family, id = family_and_id(key, 4)
+  if family and TOWN_WIDE[id] then
     return AMBIGUOUS
   end
   return family
 end
 
--- The town of a key of the new format, nil for any other key. A town's name may hold colons, so
--- names that end like a family's key are read from the end.
-local function town_of(key)
-  local town, part = string.match(key, '^tt:(.+):(%l+)$')
+-- What the names of a town's keys begin with.
+local function prefix_of(town)
+  return 'tt:' .. town .. ':'
+end
+
+local function new_key(prefix, key)
+  return prefix .. sub(key, 4)
+end
+
+-- The town of a key of the new format, nil for any other key and for a family's key of the town with
+-- the given prefix: nearly every key is one after a migration, and patterns are slow. A town's name
+-- may hold colons, so names that end like a family's key are read from the end.
+local function town_of(key, prefix)
+  if sub(key, 1, #prefix) == prefix and family_and_id(key, #prefix + 1) then
+    return nil
+  end
+  local town, part = match(key, '^tt:(.+):(%l+)$')
   if town and TOWN_WIDE[part] then
     return town
   end
-  town, part = string.match(key, '^tt:(.+):(%l+):[^:]+$')
+  town, part = match(key, '^tt:(.+):(%l+):[^:]+$')
   if town and WITH_ID[part] then
     return town
   end
-  town, part = string.match(key, '^tt:(.-):(%l+):')
+  town, part = match(key, '^tt:(.-):(%l+):')
   if town and town ~= '' and SINCE_0_7[part] then
     return town
   end
   return nil
-end
-
-local function new_key(town, key)
-  return 'tt:' .. town .. ':' .. string.sub(key, 4)
 end

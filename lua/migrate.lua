@@ -23,7 +23,7 @@ local problem = scan_argument_error()
 if problem then
   return redis.error_reply(problem)
 end
-local town, cursor, count, budget = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local prefix, cursor, count, budget = prefix_of(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 
 local families, conflicts, failed, ambiguous = {}, {}, {}, {}
 local renamed = false
@@ -40,7 +40,7 @@ local function visit(key)
     ambiguous[#ambiguous + 1] = key
     return nil
   end
-  local reply = redis.pcall('RENAMENX', key, new_key(town, key))
+  local reply = redis.pcall('RENAMENX', key, new_key(prefix, key))
   if reply == 1 then
     families[family] = families[family] + 1
     renamed = true

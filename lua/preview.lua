@@ -20,7 +20,7 @@ local problem = scan_argument_error()
 if problem then
   return redis.error_reply(problem)
 end
-local town, cursor, count, budget = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local prefix, cursor, count, budget = prefix_of(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 
 local moves, conflicts, failed, ambiguous = {}, {}, {}, {}
 
@@ -33,7 +33,7 @@ local function visit(key)
     ambiguous[#ambiguous + 1] = key
     return nil
   end
-  local exists = redis.pcall('EXISTS', new_key(town, key))
+  local exists = redis.pcall('EXISTS', new_key(prefix, key))
   if exists == 0 then
     moves[#moves + 1] = key
   elseif exists == 1 then

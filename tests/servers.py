@@ -266,7 +266,7 @@ class Pool:
     """A server of each kind for the tests that only use one: started once, reset for each test."""
 
     _servers: dict[Kind, Server] = field(default_factory=dict)
-    _settings: dict[Kind, dict[bytes, bytes]] = field(default_factory=dict)
+    _settings: dict[Kind, dict[str, str]] = field(default_factory=dict)
 
     def lend(self, kind: Kind) -> Iterator[Server]:
         server = self._servers.get(kind)
@@ -292,7 +292,7 @@ class Pool:
         meant = self._settings[server.kind]
         for name, value in _settings(client).items():
             if value != meant[name]:
-                client.execute_command("CONFIG", "SET", name, meant[name])
+                client.config_set(name, meant[name])
         for user in client.execute_command("ACL", "USERS"):
             if user not in (b"default", "default"):
                 client.execute_command("ACL", "DELUSER", user)
@@ -310,9 +310,9 @@ class Pool:
         server.close_clients()
 
 
-def _settings(client: Redis) -> dict[bytes, bytes]:
-    reply = client.execute_command("CONFIG", "GET", "*")
-    return dict(reply)
+def _settings(client: Redis) -> dict[str, str]:
+    settings: Any = client.config_get("*")
+    return dict(settings)
 
 
 def _free_port() -> int:

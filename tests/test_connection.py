@@ -206,15 +206,15 @@ def listener(
             with suppress(OSError):
                 while True:
                     peer, _ = server.accept()
-                    threads.append(threading.Thread(target=handle, args=(peer,)))
+                    threads.append(threading.Thread(target=handle, args=(peer,), daemon=True))
                     threads[-1].start()
 
-        accepting = threading.Thread(target=accept)
+        accepting = threading.Thread(target=accept, daemon=True)
         accepting.start()
         yield server.getsockname()[1]
         server.shutdown(socket.SHUT_RDWR)
     for thread in (accepting, *threads):
-        thread.join()
+        thread.join(timeout=5)
 
 
 def forward_to(target: Server) -> Callable[[socket.socket], None]:
@@ -229,7 +229,7 @@ def forward_to(target: Server) -> Callable[[socket.socket], None]:
 
     def serve(peer: socket.socket) -> None:
         with peer, socket.create_connection(("127.0.0.1", target.port)) as upstream:
-            back = threading.Thread(target=pump, args=(upstream, peer))
+            back = threading.Thread(target=pump, args=(upstream, peer), daemon=True)
             back.start()
             pump(peer, upstream)
             back.join()

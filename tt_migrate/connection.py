@@ -28,8 +28,13 @@ def open_client(endpoint: Endpoint) -> Redis:
 
     Raises ConfigError for a URL or a certificate file that is no good.
     """
-    timeouts = {"socket_connect_timeout": _CONNECT_SECONDS, "socket_timeout": _REPLY_SECONDS}
-    pool = ConnectionPool(retry=Retry(NoBackoff(), 0), **{**timeouts, **_parameters(endpoint)})
+    defaults = {
+        "socket_connect_timeout": _CONNECT_SECONDS,
+        "socket_timeout": _REPLY_SECONDS,
+        # Its handshake takes a password that the server does not want; RESP2's refuses it.
+        "protocol": 3,
+    }
+    pool = ConnectionPool(retry=Retry(NoBackoff(), 0), **{**defaults, **_parameters(endpoint)})
     return Redis.from_pool(pool)
 
 
@@ -97,6 +102,8 @@ def _parse(url: str, source: str) -> dict[str, Any]:
     known = _PARAMETERS | (_TLS_PARAMETERS if split.scheme == "rediss" else set())
     for name in parameters.keys() - known - {"host", "port", "path", "connection_class"}:
         raise ConfigError(f"{source}: the URL's parameter '{shown(name.encode())}' is not known")
+    if parameters.get("ssl_cert_reqs") == "none":
+        parameters.setdefault("ssl_check_hostname", False)  # the one demands the other
     if parameters.get("db", 0) < 0:
         raise ConfigError(f"{source}: the URL's database number is negative")
     return parameters

@@ -249,6 +249,8 @@ def test_keys_created_renamed_and_deleted_meanwhile_are_not_lost(newest: Server)
         batch.delete(*(f"foreign:{n}" for n in range(start, start + 700)))
         batch.execute()
 
+    preview = Migrator(redis, "town", max_pause_ms=1, progress=churn).preview()
+    assert preview.total == KEYS
     result = Migrator(redis, "town", max_pause_ms=1, progress=churn).migrate()
     assert (result.total, result.remaining) == (KEYS, 0)
     assert moved_keys(other) == KEYS

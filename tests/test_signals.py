@@ -122,6 +122,25 @@ def test_a_signal_while_waiting_for_a_lost_server_ends_the_wait(
     assert "Traceback" not in err
 
 
+def test_a_server_that_stays_away_in_mid_run_is_status_3_after_a_bounded_time(
+    own_server: StartServer,
+) -> None:
+    """Takes the half minute that it shows."""
+    server = own_server()
+    redis = server.client()
+    for start in range(0, KEYS, 10_000):
+        redis.mset({f"tt:agent:{n}": n for n in range(start, start + 10_000)})
+    with running(server.url, "--force", "--max-pause", "1") as process:
+        wait_for_a_renamed_key(redis)
+        server.kill()
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert out.startswith("⚠️ Migration stopped before its end")
+    assert "key(s) migrated" in out
+    assert "nothing listens there" in err
+    assert "Run 'tt migrate' again" in err
+
+
 def on_a_terminal(url: str, *options: str) -> tuple[int, str]:
     """The exit status, and what a terminal at stderr was sent."""
     ours, theirs = pty.openpty()
@@ -147,6 +166,8 @@ def test_long_work_shows_a_progress_bar_on_a_terminal(large: Server) -> None:
     assert "migrated" in sent
     assert "/s" in sent
     assert f"/{KEYS}" in sent
+    # Some ten times a second, not once a batch.
+    assert sent.count("\r") < 300
 
 
 def test_short_work_shows_no_bar(newest: Server) -> None:

@@ -11,6 +11,7 @@ import click
 from tt_migrate.results import Migration, Progress, Stage
 
 _QUIET_SECONDS = 0.5
+_REDRAW_SECONDS = 0.1
 
 
 class ProgressBar:
@@ -22,8 +23,8 @@ class ProgressBar:
     def __init__(self) -> None:
         self._stage: Stage | None = None
         self._since = 0.0
+        self._drawn = 0.0
         self._bar: click._termui_impl.ProgressBar[int] | None = None
-        self._waiting = ""
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -44,17 +45,22 @@ class ProgressBar:
             self._stage, self._since = progress.stage, now
         if self._bar is None and (progress.waiting or now - self._since > _QUIET_SECONDS):
             self._open(progress)
-        if self._bar is not None:
+        if self._bar is not None and (progress.waiting or now - self._drawn > _REDRAW_SECONDS):
+            self._drawn = now
             self._bar.length = max(progress.dbsize, progress.scanned, 1)
+            # Set and not update(): a scan that begins anew goes back.
+            self._bar.pos = progress.scanned
             self._bar.label = _label(progress, now - self._since)
-            self._bar.update(progress.scanned - self._bar.pos)
-            if progress.waiting:
-                self._bar.render_progress()
+            self._bar.render_progress()
 
     def _open(self, progress: Progress) -> None:
         if sys.stderr is not None and sys.stderr.isatty():
             self._bar = click.progressbar(
-                length=max(progress.dbsize, 1), file=sys.stderr, show_pos=True, width=24
+                length=max(progress.dbsize, 1),
+                file=sys.stderr,
+                show_eta=False,
+                show_pos=True,
+                width=24,
             )
             self._bar.__enter__()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,20 @@ def problem(town: Path, **environ: str) -> str:
     text = str(caught.value)
     assert "\n" not in text
     return text
+
+
+@contextmanager
+def closed(directory: Path) -> Iterator[None]:
+    """Nobody may look into the directory, not even a root that runs the tests."""
+    user = os.geteuid()
+    directory.chmod(0)
+    if user == 0:
+        os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        directory.chmod(0o700)
 
 
 def test_without_a_redis_table_the_towns_own_socket_is_meant(tmp_path: Path) -> None:
@@ -84,7 +101,7 @@ def test_the_password_of_the_environment_replaces_the_tables(tmp_path: Path) -> 
     write_toml(tmp_path, 'name = "t"\n[redis]\npassword = "from the file"')
     assert endpoint(tmp_path).password == "from the file"
     assert endpoint(tmp_path, TINYTOWN_REDIS_PASSWORD="env").password == "env"
-    assert endpoint(tmp_path, TINYTOWN_REDIS_PASSWORD="").password == "from the file"
+    assert endpoint(tmp_path, TINYTOWN_REDIS_PASSWORD="").password == ""
 
 
 def test_redis_url_replaces_the_whole_table_unless_blank(tmp_path: Path) -> None:
@@ -153,7 +170,10 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, says: str
     assert "hidden" not in message
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "5", "[" * 100_000, '{"name": "t",}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "5", "[" * 100_000, '{"name": "t",}', '{"name": ' + "9" * 5000 + "}"],
+)
 def test_a_broken_json_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "tinytown.json"
     path.write_text(text)
@@ -169,6 +189,34 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"name = '\xff'")
     assert problem(tmp_path) == f"{path}: is not UTF-8 text"
     assert "tinytown.toml" in problem(path)
+    with closed(tmp_path):
+        assert problem(tmp_path) == f"{path}: cannot be read: Permission denied"
+
+
+def test_a_directory_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    town = tmp_path / "a\nb\x1b[31m"
+    assert str(tmp_path / "a\\nb\\x1b[31m") in problem(town)
+    town.mkdir()
+    path = write_toml(town, "name = 't'\nredis = 5")
+    shown = str(path).replace("\n", "\\n").replace("\x1b", "\\x1b")
+    assert problem(town) == f"{shown}: 'redis' must be a table"
+    assert load_settings(town, None, "redis://h", {}).town_source == shown
+    write_toml(town, "name = 't'")
+    assert endpoint(town).source == shown
+
+
+@pytest.mark.parametrize("field", ["name", "redis.password", "redis.host", "redis.socket_path"])
+def test_half_a_character_is_refused(tmp_path: Path, field: str) -> None:
+    values: dict[str, object] = {"name": "t", "redis": {field.removeprefix("redis."): "\ud800"}}
+    if field == "name":
+        values["name"] = "\ud800"
+    (tmp_path / "tinytown.json").write_text(json.dumps(values))
+    assert f"'{field}' has half of a surrogate pair" in problem(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    write_toml(tmp_path, "\ufeffname = 't'")
+    assert load_settings(tmp_path, None, None, {}).town == "t"
 
 
 def test_blank_options_are_refused(tmp_path: Path) -> None:

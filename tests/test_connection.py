@@ -12,11 +12,14 @@ from urllib.parse import quote
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 from hypothesis import example, given
 from hypothesis import strategies as st
 from redis.exceptions import RedisError
 
-from tests.servers import Server, StartServer
+from tests.servers import Kind, Server, StartServer
+from tests.test_config import closed
+from tests.waiting import wait_until
 from tt_migrate.config import ConfigError, Endpoint, load_settings
 from tt_migrate.connection import explain, open_client, redacted
 
@@ -30,9 +33,9 @@ def ping(endpoint: Endpoint) -> bool:
         return bool(client.ping())
 
 
-def failure(endpoint: Endpoint) -> str:
-    with pytest.raises((RedisError, OSError)) as caught:
-        ping(endpoint)
+def failure(endpoint: Endpoint, *command: str) -> str:
+    with open_client(endpoint) as client, pytest.raises((RedisError, OSError)) as caught:
+        client.execute_command(*(command or ("PING",)))
     text = explain(caught.value, redacted(endpoint))
     assert text.isprintable()
     return text
@@ -53,10 +56,14 @@ def failure(endpoint: Endpoint) -> str:
         ("redis://h?username=me&password=pw", "redis://me:***@h:6379/0"),
         ("redis://:p%40s%2Fs@h", "redis://:***@h:6379/0"),
         ("redis://:p@s@h", "redis://:***@h:6379/0"),
+        ("redis://m%C3%A9%0A@h", "redis://mé\\n@h:6379/0"),
+        ("redis://\udcff:\udcff@h", "redis://\\xff:***@h:6379/0"),
         ("redis://[::1]:7000", "redis://[::1]:7000/0"),
         ("unix:///run/r.sock", "unix:///run/r.sock"),
         ("unix://:pw@/run/r.sock?db=2", "unix://:***@/run/r.sock?db=2"),
+        ("unix:///run/r.sock?user=me&pass=pw&db=2", "unix://me:***@/run/r.sock?db=2"),
         ("unix:///run/a%0Ab.sock", "unix:///run/a\\nb.sock"),
+        ("unix:///run/\udcff", "unix:///run/\\xff"),
     ],
 )
 def test_a_url_is_shown_without_its_password(given_url: str, shown: str) -> None:
@@ -91,7 +98,23 @@ def test_a_table_is_shown_as_a_url() -> None:
         "redis://h?db=two",
         "redis://h?decode_responses=true",
         "redis://h?nonsense=1",
+        "redis://h?user=me",
+        "redis://h?ssl_ca_certs=/dev/null",
+        "redis://h?password=p&ss=1",
+        "redis://h?password=p&ss",
+        "redis://h?pass=p&ss=1",
+        "redis://h?protocol=1",
+        "redis://h?socket_timeout=0",
+        "redis://h?socket_timeout=-1",
+        "redis://h?socket_connect_timeout=nan",
+        "redis://h?socket_connect_timeout=1e30",
+        "redis://h/4294967296",
+        "redis://h/" + "9" * 5000,
+        "redis://:pa\nss@h",
+        "redis://h%00x",
+        "redis://h h",
         "redis://" + "x" * 70 + ".example",
+        "rediss://h?ssl_cert_reqs=CERT_NONE",
         "unix://",
         "unix://relative/path",
         "unix://:pa/ss@/run/r.sock",
@@ -102,6 +125,23 @@ def test_a_doubtful_url_is_refused(wrong: str) -> None:
         with pytest.raises(ConfigError, match=r"^--redis-url: ") as caught:
             act(url(wrong))
         assert str(caught.value).isprintable()
+        assert "ss'" not in str(caught.value), "what may be the end of a password is not named"
+
+
+def test_an_unknown_parameter_is_named_without_its_value() -> None:
+    for given_url in ("redis://h?nonsense=hidden", "redis://u:hidden@h?db=1&nonsense=1#"):
+        endpoint = Endpoint("/town/tinytown.toml", url=given_url)
+        with pytest.raises(ConfigError, match=r"^/town/tinytown.toml: 'redis.url' ") as caught:
+            redacted(endpoint)
+        assert "hidden" not in str(caught.value)
+        assert ("'nonsense'" in str(caught.value)) == ("u:" not in given_url)
+
+
+@pytest.mark.parametrize("host", ["redis://:hidden@h", "h h", "[::1]", " ", "\0", "x" * 70, "a..b"])
+def test_a_table_whose_host_is_none_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"^f: 'redis.host' must be") as caught:
+        redacted(Endpoint("f", host=host))
+    assert "hidden" not in str(caught.value)
 
 
 passwords = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).map(
@@ -121,6 +161,7 @@ def test_no_password_is_ever_shown(password: str, scheme: str) -> None:
         f"{scheme}://user:{password}@{place}",
         f"{scheme}://{place}?password={encoded}",
         f"{scheme}://{place}?password={password}",
+        f"{scheme}://{place}?pass={password}",
         f"{scheme}://{password}",
     ):
         endpoint = url(text)
@@ -157,6 +198,25 @@ def test_a_user_and_a_database_are_used(server: Server) -> None:
     assert server.client(db=3).exists("k") == 1
 
 
+def test_a_password_need_not_be_utf_8(own_server: StartServer) -> None:
+    # As Python has the bytes of an option or a variable.
+    server = own_server("--requirepass", "p\udcffw")
+    assert ping(url(server.url.replace("//", "//:p\udcffw@")))
+    assert ping(Endpoint("f", port=server.port, password="p\udcffw"))
+
+
+def test_the_parameters_of_tinytowns_socket_urls_are_used(newest: Server) -> None:
+    newest.client().execute_command("ACL", "SETUSER", "me", "on", ">p&w", "~*", "+@all")
+    with open_client(url(f"unix://{newest.socket}?user=me&pass=p%26w")) as client:
+        assert client.acl_whoami() in ("me", b"me")
+
+
+def test_connecting_takes_no_permission(server: Server) -> None:
+    server.client().execute_command("ACL", "SETUSER", "me", "on", ">pw", "+dbsize")
+    with open_client(url(f"redis://me:pw@127.0.0.1:{server.port}")) as client:
+        assert client.dbsize() == 0
+
+
 def test_a_password_too_many_is_no_obstacle(newest: Server) -> None:
     assert ping(url(newest.url.replace("//", "//:unneeded@")))
 
@@ -173,12 +233,108 @@ def test_what_cannot_be_reached_is_explained(newest: Server, tmp_path: Path) -> 
         port = taken.getsockname()[1]
         assert "nothing listens there" in failure(url(f"redis://127.0.0.1:{port}"))
     assert "no such socket" in failure(Endpoint("f", socket_path=tmp_path / "none"))
-    assert "Redis at redis://nowhere.invalid:6379/0: " in failure(url("redis://nowhere.invalid"))
+    with closed(tmp_path):
+        assert "may not open the socket" in failure(Endpoint("f", socket_path=tmp_path / "s"))
+    assert failure(url("redis://nowhere.invalid")).startswith(
+        "Redis at redis://nowhere.invalid:6379/0: no such host is known"
+    )
     assert "no database of that number" in failure(url(f"redis://127.0.0.1:{newest.port}/9999"))
 
 
-def test_something_that_is_not_redis_is_explained() -> None:
-    with listener(lambda peer: peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as port:
+def test_a_server_that_repeats_the_password_is_explained_without_it(
+    kind: Kind, own_server: StartServer
+) -> None:
+    server = own_server("--rename-command", "HELLO", "", "--requirepass", "hidden", kind=kind)
+    endpoint = url(server.url.replace("//", "//:hidden@"))
+    with open_client(endpoint) as client, pytest.raises(RedisError, match="hidden"):
+        client.ping()
+    text = failure(endpoint)
+    assert "it does not know HELLO" in text
+    assert "hidden" not in text
+    assert ping(url(f"redis://:hidden@127.0.0.1:{server.port}?protocol=2"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "command", "says"),
+    [
+        ({"min-replicas-to-write": 1}, "SET k v", "too few of its replicas"),
+        ({"maxmemory": 1}, "SET k v", "it is full"),
+        ({"replicaof": "127.0.0.1 1"}, "SET k v", "read-only replica"),
+        (
+            {"replicaof": "127.0.0.1 1", "replica-serve-stale-data": "no"},
+            "GET k",
+            "a replica without its master",
+        ),
+    ],
+)
+def test_a_server_that_refuses_is_explained(
+    server: Server, settings: dict[str, str | int], command: str, says: str
+) -> None:
+    client = server.client()
+    for name, value in settings.items():
+        if name == "replicaof":
+            client.replicaof(*str(value).split())
+        else:
+            client.config_set(name, value)
+    assert says in failure(url(server.url), *command.split())
+
+
+def test_a_server_that_cannot_save_is_explained(kind: Kind, own_server: StartServer) -> None:
+    server = own_server(kind=kind)
+    (server.directory / "dump.rdb" / "in the way").mkdir(parents=True)
+    client = server.client()
+    client.config_set("save", "3600 1")
+    client.bgsave()
+    wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+    assert "cannot save to disk" in failure(url(server.url), "SET", "k", "v")
+    client.config_set("save", "")  # which it would wait for at its end
+
+
+def test_a_script_that_holds_the_server_is_explained(server: Server) -> None:
+    client, other = server.client(), server.client()
+    client.config_set("lua-time-limit", 1)
+
+    def loop() -> None:
+        with suppress(RedisError):
+            other.eval("while true do end", 0)
+
+    def said() -> str:
+        with open_client(url(server.url)) as third:
+            try:
+                third.ping()
+            except RedisError as error:
+                return explain(error, server.url)
+        return ""
+
+    looping = threading.Thread(target=loop)
+    looping.start()
+    try:
+        wait_until(lambda: "a script of somebody else" in said())
+    finally:
+        client.script_kill()
+        looping.join()
+
+
+@pytest.mark.parametrize("command", ["SCAN 0", "EVAL return(redis.call('SCAN','0')) 0", "PING"])
+def test_a_missing_permission_is_explained(server: Server, command: str) -> None:
+    server.client().execute_command("ACL", "SETUSER", "me", "on", ">pw", "~*", "+eval")
+    text = failure(url(f"redis://me:pw@127.0.0.1:{server.port}"), *command.split())
+    assert "the user lacks a permission; HELLO, SCRIPT LOAD, " in text
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        "HTTP/1.1 400 Bad Request",
+        "SSH-2.0-OpenSSH",
+        "220 mail ESMTP",
+        "+OK POP3",
+        "* OK IMAP4rev1",
+        "*1\r\n" * 3000,
+    ],
+)
+def test_something_that_is_not_redis_is_explained(greeting: str) -> None:
+    with listener(lambda peer: peer.sendall(f"{greeting}\r\n".encode())) as port:
         assert "what answers there is not Redis" in failure(url(f"redis://127.0.0.1:{port}"))
 
 
@@ -305,12 +461,43 @@ def test_tls_to_a_plain_port_is_explained(newest: Server) -> None:
     assert "TLS" in failure(url(f"rediss://127.0.0.1:{newest.port}?socket_timeout=0.2"))
 
 
-def test_a_plain_connection_to_a_tls_port_fails_with_one_line(tls_port: int) -> None:
-    assert "Redis at redis://" in failure(url(f"redis://127.0.0.1:{tls_port}"))
+def test_a_plain_connection_to_a_tls_port_is_explained(tls_port: int) -> None:
+    assert "TLS" in failure(url(f"redis://127.0.0.1:{tls_port}"))
+
+
+def test_a_client_certificate_that_is_wanted_is_explained(tls_town: Path, tls_port: int) -> None:
+    # In TLS 1.3 a server that refuses may have hung up before the client hears why.
+    assert "TLS" in failure(url(f"rediss://localhost:{tls_port}?ssl_ca_certs={tls_town}/ca.pem"))
 
 
 @pytest.mark.parametrize("missing", ["cert.pem", "key.pem", "ca.pem"])
 def test_a_missing_certificate_file_is_named(tls_town: Path, missing: str) -> None:
     (tls_town / missing).unlink()
-    with pytest.raises(ConfigError, match=f"{missing} cannot be read: No such file"):
+    field = f"'redis.tls_{'ca_cert' if missing == 'ca.pem' else missing[:-4]}'"
+    with pytest.raises(ConfigError, match=f"{field}: .*{missing} cannot be read: No such file"):
+        redacted(load_settings(tls_town, None, None, {}).redis)
+    with pytest.raises(ConfigError, match=r"^--redis-url: 'ssl_keyfile' of the URL: /none cannot"):
+        redacted(url("rediss://h?ssl_keyfile=/none"))
+
+
+@pytest.mark.parametrize("broken", ["cert.pem", "key.pem", "ca.pem"])
+def test_a_certificate_file_that_is_none_is_refused(tls_town: Path, broken: str) -> None:
+    (tls_town / broken).write_text("no PEM")
+    with pytest.raises(ConfigError, match=r"tinytown.toml: no TLS with 'redis.tls_cert', "):
+        redacted(load_settings(tls_town, None, None, {}).redis)
+
+
+def test_a_key_without_a_certificate_or_with_a_passphrase_is_refused(tls_town: Path) -> None:
+    key = tls_town / "key.pem"
+    with pytest.raises(ConfigError, match=r"no TLS with 'redis.tls_key': each must"):
+        redacted(Endpoint("f", tls=True, tls_key=key))
+    plain = serialization.load_pem_private_key(key.read_bytes(), None)
+    key.write_bytes(
+        plain.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"phrase"),
+        )
+    )
+    with pytest.raises(ConfigError, match="without a passphrase"):
         redacted(load_settings(tls_town, None, None, {}).redis)

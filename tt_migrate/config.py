@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from tt_migrate.keyspace import shown
+
 _T = TypeVar("_T")
+
+URL_SOURCES = ("--redis-url", "REDIS_URL")
+"""What can say where Redis is, besides a town's file."""
 
 
 class ConfigError(Exception):
@@ -26,8 +32,8 @@ class ConfigError(Exception):
 class Endpoint:
     """Where Redis is: a URL, or else a socket, or else a host and port.
 
-    `source`: what said so, for messages. Paths are absolute or relative to the working directory.
-    The certificates go with a rediss:// URL too.
+    `source`: what said so, for messages: one of URL_SOURCES or the path of a town's file, escaped
+    where it does not print. Paths are absolute. The certificates go with a rediss:// URL too.
     """
 
     source: str
@@ -44,7 +50,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is about. `town_source`: what named the town."""
+    """What a run is about. `town_source`: what named the town, as in Endpoint."""
 
     town: str
     town_source: str
@@ -58,7 +64,7 @@ def load_settings(
 
     The town's file, `tinytown.toml` or else `tinytown.json`, is read only for what nothing else
     says. `REDIS_URL`, when not blank, replaces the file's whole `[redis]` table;
-    `TINYTOWN_REDIS_PASSWORD`, when not empty, replaces the table's `password`.
+    `TINYTOWN_REDIS_PASSWORD`, when set, replaces the table's `password`: empty, it means none.
 
     Raises ConfigError.
     """
@@ -70,9 +76,9 @@ def load_settings(
     name, named_by = (town_name, "--town-name") if town_name else _name(file())
     env_url = environ.get("REDIS_URL", "").strip()
     if redis_url:
-        redis = Endpoint("--redis-url", url=redis_url.strip())
+        redis = Endpoint(URL_SOURCES[0], url=redis_url.strip())
     elif env_url:
-        redis = Endpoint("REDIS_URL", url=env_url)
+        redis = Endpoint(URL_SOURCES[1], url=env_url)
     else:
         redis = _endpoint(file(), environ.get("TINYTOWN_REDIS_PASSWORD"))
     return Settings(name, named_by, redis)
@@ -93,6 +99,9 @@ class _Table:
         # bool is an int to Python, but not to a person.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise self.error(name, f"must be {_KINDS[kind]}")
+        # JSON can spell what no text can hold: "\ud800".
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise self.error(name, "has half of a surrogate pair, which is no text")
         return value
 
     def path_of(self, name: str, default: str | None = None) -> Path | None:
@@ -100,7 +109,7 @@ class _Table:
         return (self.path.parent / text).absolute() if text else None
 
     def error(self, name: str, problem: str) -> ConfigError:
-        return ConfigError(f"{self.path}: '{self.prefix}{name}' {problem}")
+        return ConfigError(f"{_shown(self.path)}: '{self.prefix}{name}' {problem}")
 
 
 _KINDS = {str: "a text", bool: "true or false", int: "a whole number", dict: "a table"}
@@ -111,7 +120,7 @@ def _name(file: _Table) -> tuple[str, str]:
     if name is None or not name.strip():
         problem = "is missing" if name is None else "is blank"
         raise file.error("name", f"{problem}: it must be the town's name")
-    return name, str(file.path)
+    return name, _shown(file.path)
 
 
 def _endpoint(file: _Table, env_password: str | None) -> Endpoint:
@@ -124,12 +133,12 @@ def _endpoint(file: _Table, env_password: str | None) -> Endpoint:
     socket_path = table.path_of("socket_path", ".tt/redis.sock")
     host, password = table.get("host", str), table.get("password", str)
     return Endpoint(
-        source=str(file.path),
+        source=_shown(file.path),
         url=url or None,
         socket_path=None if use_socket is False else socket_path,
         host=host or "127.0.0.1",
         port=port or 6379,
-        password=env_password or password,
+        password=password if env_password is None else env_password,
         tls=table.get("tls_enabled", bool) or False,
         tls_cert=table.path_of("tls_cert"),
         tls_key=table.path_of("tls_key"),
@@ -141,27 +150,31 @@ def _town_file(town_dir: Path) -> _Table:
     for name in ("tinytown.toml", "tinytown.json"):
         path = town_dir / name
         try:
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8-sig")  # Tinytown takes a byte order mark, too.
             values = tomllib.loads(text) if name.endswith("toml") else json.loads(text)
         except FileNotFoundError:
             continue
         except NotADirectoryError:
             break
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+            raise ConfigError(f"{_shown(path)}: cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise ConfigError(f"{path}: is not UTF-8 text") from None
+            raise ConfigError(f"{_shown(path)}: is not UTF-8 text") from None
         except (ValueError, RecursionError) as error:
             raise ConfigError(
-                f"{path}: is not valid {name[-4:].upper()}: {_where(error)}"
+                f"{_shown(path)}: is not valid {name[-4:].upper()}: {_where(error)}"
             ) from None
         if not isinstance(values, dict):
-            raise ConfigError(f"{path}: must be a table of settings, with 'name'")
+            raise ConfigError(f"{_shown(path)}: must be a table of settings, with 'name'")
         return _Table(path, values)
     raise ConfigError(
-        f"no tinytown.toml in {town_dir.absolute()}: name the town's directory with -t,"
+        f"no tinytown.toml in {_shown(town_dir.absolute())}: name the town's directory with -t,"
         " or give --town-name and --redis-url"
     )
+
+
+def _shown(path: Path) -> str:
+    return shown(os.fsencode(path))
 
 
 def _where(error: Exception) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from redis import ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis import exceptions as redis_errors
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.retry import Retry
 
-from tt_migrate.config import ConfigError, Endpoint
+from tt_migrate.config import URL_SOURCES, ConfigError, Endpoint
 from tt_migrate.keyspace import shown
 from tt_migrate.server import UnsupportedServerError
 
@@ -21,6 +24,17 @@ _REPLY_SECONDS = 10
 _PARAMETERS = {"db", "username", "password", "protocol", "socket_timeout", "socket_connect_timeout"}
 _TLS_FILES = {"ssl_certfile": "tls_cert", "ssl_keyfile": "tls_key", "ssl_ca_certs": "tls_ca_cert"}
 _TLS_PARAMETERS = {*_TLS_FILES, "ssl_ca_path", "ssl_cert_reqs", "ssl_check_hostname"}
+_ALIASES = {"user": "username", "pass": "password"}
+"""Names of redis-py's parameters in the unix:// URLs that Tinytown takes."""
+
+_SECONDS = (lambda seconds: 0 < seconds <= 3600, "more than 0 and at most 3600 seconds")
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "db": (lambda db: 0 <= db < 2**31, "a database number"),
+    "protocol": (lambda version: str(version) in ("2", "3"), "2 or 3"),
+    "socket_timeout": _SECONDS,
+    "socket_connect_timeout": _SECONDS,
+    "ssl_cert_reqs": (("none", "optional", "required").__contains__, "none, optional or required"),
+}
 
 
 def open_client(endpoint: Endpoint) -> Redis:
@@ -33,6 +47,7 @@ def open_client(endpoint: Endpoint) -> Redis:
         "socket_timeout": _REPLY_SECONDS,
         # Its handshake takes a password that the server does not want; RESP2's refuses it.
         "protocol": 3,
+        "redis_connect_func": _shake_hands,
     }
     pool = ConnectionPool(retry=Retry(NoBackoff(), 0), **{**defaults, **_parameters(endpoint)})
     return Redis.from_pool(pool)
@@ -44,29 +59,36 @@ def redacted(endpoint: Endpoint) -> str:
     Raises ConfigError as open_client does.
     """
     parts = _parameters(endpoint)
-    user = shown(str(parts.get("username") or "").encode())
+    user = shown(parts.get("username", b""))
     login = f"{user}{':***' if parts.get('password') else ''}"
     login += "@" if login else ""
     kind, db = parts.get("connection_class"), parts.get("db", 0)
     if kind is UnixDomainSocketConnection:
-        path = shown(str(parts["path"]).encode("utf-8", "surrogateescape"))
-        return f"unix://{login}{path}" + (f"?db={db}" if db else "")
-    host = shown(str(parts.get("host", "localhost")).encode("utf-8", "surrogateescape"))
+        return f"unix://{login}{_printable(parts['path'])}" + (f"?db={db}" if db else "")
+    host = _printable(parts.get("host", "localhost"))
     scheme = "rediss" if kind is SSLConnection else "redis"
     return (
         f"{scheme}://{login}{f'[{host}]' if ':' in host else host}:{parts.get('port', 6379)}/{db}"
     )
 
 
+def _shake_hands(connection: Connection) -> None:
+    try:
+        connection.on_connect()
+    except (AttributeError, RecursionError, TypeError, ValueError):
+        # What redis-py's parsers say to the greeting of a mail server, for one.
+        raise redis_errors.InvalidResponse("no reply of Redis") from None
+
+
 def _parameters(endpoint: Endpoint) -> dict[str, Any]:
-    """What redis-py's connection takes."""
+    """What redis-py's connection takes, checked as far as can be without connecting."""
     files = {
         parameter: str(getattr(endpoint, field))
         for parameter, field in _TLS_FILES.items()
         if getattr(endpoint, field)
     }
     if endpoint.url:
-        parameters = _parse(endpoint.url, endpoint.source)
+        parameters = _parse(endpoint.url, _place(endpoint, "url"))
         tls = parameters.get("connection_class") is SSLConnection
         parameters = {**files, **parameters} if tls else parameters
     else:
@@ -75,66 +97,122 @@ def _parameters(endpoint: Endpoint) -> dict[str, Any]:
         if endpoint.socket_path:
             parameters["path"] = str(endpoint.socket_path)
             parameters["connection_class"] = UnixDomainSocketConnection
-        else:
+        elif _is_host(endpoint.host):
             parameters.update(host=endpoint.host, port=endpoint.port)
+        else:
+            raise ConfigError(f"{_place(endpoint, 'host')} must be a host's name or address")
         if tls:
             parameters.update(files, connection_class=SSLConnection)
-    for parameter, field in _TLS_FILES.items():
-        if parameter in parameters:
-            _check_file(parameters[parameter], f"{endpoint.source}: {field}")
+    if tls:
+        _check_files(parameters, endpoint)
+    for name in parameters.keys() & {"username", "password"}:
+        # From an option or a variable they may hold bytes that are not UTF-8, as surrogates.
+        parameters[name] = parameters[name].encode("utf-8", "surrogateescape")
     return parameters
 
 
-def _parse(url: str, source: str) -> dict[str, Any]:
+def _place(endpoint: Endpoint, field: str) -> str:
+    source = endpoint.source
+    return f"{source}:" if source in URL_SOURCES else f"{source}: 'redis.{field}'"
+
+
+def _parse(url: str, place: str) -> dict[str, Any]:
     """A URL's parameters. No message repeats a part of the URL that might be of a password."""
+    parameters: dict[str, Any] = {}
     try:
         split = urlsplit(url)
-        misread = _is_misread(split)
-        parameters: dict[str, Any] = {} if misread else parse_url(url)
-        str(parameters.get("host", "")).encode("idna")
+        misread = _is_misread(url, split)
+        parameters = {} if misread else parse_url(url)
     except ValueError:
         misread = True
-    if misread:
+    if misread or not _is_host(parameters.get("host", "localhost")):
         raise ConfigError(
-            f"{source}: is no valid Redis URL. Write redis://USER:PASSWORD@HOST:PORT/DB, rediss://"
+            f"{place} is no valid Redis URL. Write redis://USER:PASSWORD@HOST:PORT/DB, rediss://"
             " or unix:///PATH, with special characters of the password percent-encoded"
         )
+    if split.scheme == "unix":
+        parameters = {_ALIASES.get(name, name): value for name, value in parameters.items()}
     known = _PARAMETERS | (_TLS_PARAMETERS if split.scheme == "rediss" else set())
-    for name in parameters.keys() - known - {"host", "port", "path", "connection_class"}:
-        raise ConfigError(f"{source}: the URL's parameter '{shown(name.encode())}' is not known")
+    unknown = parameters.keys() - known - {"host", "port", "path", "connection_class"}
+    if unknown:
+        # A raw `&` in a password makes a parameter of what follows it.
+        secret = parameters.keys() & {"password", "pass"}
+        name = "" if secret else f" '{_printable(min(unknown))}'"
+        raise ConfigError(f"{place} has a parameter{name} that is not known")
+    for name, (is_valid, rule) in _RULES.items():
+        if name in parameters and not is_valid(parameters[name]):
+            raise ConfigError(f"{place} has a parameter '{name}' that is not {rule}")
     if parameters.get("ssl_cert_reqs") == "none":
         parameters.setdefault("ssl_check_hostname", False)  # the one demands the other
-    if parameters.get("db", 0) < 0:
-        raise ConfigError(f"{source}: the URL's database number is negative")
     return parameters
 
 
-def _is_misread(split: SplitResult) -> bool:
+def _is_misread(url: str, split: SplitResult) -> bool:
     # A raw `/`, `?` or `#` in a password ends the host's part early: the rest of it would be taken
-    # for a path, a query or a fragment, and the beginning for a host or a port.
-    if split.fragment or "@" in split.query:
+    # for a path, a query or a fragment, and the beginning for a host or a port. Line breaks and
+    # tabs would be dropped.
+    if split.fragment or "@" in split.query or any(c < " " or c == "\x7f" for c in url):
         return True
+    if split.query:
+        parse_qsl(split.query, strict_parsing=True)  # which raises, where parse_url drops
     if split.scheme == "unix":
         return not split.path.strip("/") or split.netloc.rpartition("@")[2] != ""
     if split.scheme not in ("redis", "rediss") or split.port == 0:
         return True
-    database = split.path.strip("/")
-    return bool(database) and not (database.isascii() and database.isdigit())
+    return not re.fullmatch("/*[0-9]{0,10}/*", split.path)
 
 
-def _check_file(path: str, field: str) -> None:
+def _is_host(host: str) -> bool:
     try:
-        with Path(path).open("rb"):
-            pass
-    except OSError as error:
-        name = shown(path.encode("utf-8", "surrogateescape"))
-        raise ConfigError(f"{field}: {name} cannot be read: {error.strerror}") from None
+        host.encode("idna")  # as looking it up does
+    except ValueError:
+        return False
+    return host.isprintable() and not re.search(r"[\s/@\[\]]", host)
+
+
+def _check_files(parameters: dict[str, Any], endpoint: Endpoint) -> None:
+    fields = []
+    for parameter, field in _TLS_FILES.items():
+        if path := parameters.get(parameter):
+            of_table = path == str(getattr(endpoint, field))
+            fields.append(f"'redis.{field}'" if of_table else f"'{parameter}' of the URL")
+            try:
+                with Path(path).open("rb"):
+                    pass
+            except (OSError, ValueError) as error:
+                why = error.strerror if isinstance(error, OSError) else error
+                where = f"{endpoint.source}: {fields[-1]}: {_printable(path)}"
+                raise ConfigError(f"{where} cannot be read: {why}") from None
+    certificate, key, authority = (parameters.get(parameter) for parameter in _TLS_FILES)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if authority:
+            context.load_verify_locations(authority)
+        if certificate or key:
+            # Given no passphrase at all, OpenSSL asks the terminal for one, at every connection.
+            context.load_cert_chain(certificate or "", key, password="")
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"{endpoint.source}: no TLS with {', '.join(fields)}: each must be a PEM file, the key"
+            " that of the certificate and without a passphrase"
+        ) from None
+
+
+def _printable(text: str) -> str:
+    return shown(text.encode("utf-8", "surrogateescape"))
 
 
 _NEEDED = "HELLO, SCRIPT LOAD, EVALSHA, SCAN, DBSIZE, EXISTS and, to migrate, RENAMENX"
 _Sign = type[Exception] | str
 _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ((UnsupportedServerError,), "{text}"),
+    (("Connection refused",), "nothing listens there. Is it running?"),
+    (("No such file",), "no such socket. Is the town's Redis running?"),
+    (("Permission denied",), "this user of the machine may not open the socket"),
+    (
+        ("Name or service", "name resolution", "nodename nor servname", "No address associated"),
+        "no such host is known. Is its name right, and the network there?",
+    ),
     ((redis_errors.BusyLoadingError,), "it is loading its data: try again when it is done"),
     (
         ("NOAUTH", "Authentication required", "HELLO must be called"),
@@ -143,7 +221,7 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ),
     (("without any password configured",), "it has no password, but one was given"),
     (
-        (redis_errors.NoPermissionError, "NOPERM", "no permission"),
+        (redis_errors.NoPermissionError, "NOPERM", "no permission", "can't run this command"),
         f"the user lacks a permission; {_NEEDED} are needed ({{text}})",
     ),
     ((redis_errors.AuthenticationError,), "wrong user name or password"),
@@ -162,13 +240,22 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
         "its certificate cannot be verified: is tls_ca_cert, or ssl_ca_certs in the URL, the right"
         " one? ({text})",
     ),
-    (("SSL",), "TLS failed: is it a TLS port, and does it want a client certificate? ({text})"),
-    (("Connection refused",), "nothing listens there. Is it running?"),
-    (("No such file",), "no such socket. Is the town's Redis running?"),
+    (
+        ("SSL", "_ssl.c"),
+        "TLS failed: is it a TLS port, and does it want a client certificate? ({text})",
+    ),
     ((redis_errors.InvalidResponse,), "what answers there is not Redis"),
     (
         (redis_errors.TimeoutError,),
         "no answer in time. Is the address right, and is TLS on at both ends or at neither?",
+    ),
+    (
+        ("closed by server", "reset by peer", "Broken pipe"),
+        "it hung up. Is TLS on at both ends or at neither, and is it still running?",
+    ),
+    (
+        ("unknown command `HELLO`", "unknown command 'HELLO'"),
+        "it does not know HELLO. Is it older than Redis 6, or a proxy? That may need ?protocol=2",
     ),
     ((redis_errors.ConnectionError,), "the connection failed ({text})"),
 )
@@ -180,7 +267,9 @@ def explain(error: Exception, shown_url: str) -> str:
 
     `shown_url`: the server, redacted.
     """
-    text = shown(" ".join(str(error).split()).rstrip(".").encode("utf-8", "surrogateescape"))
+    # A server repeats the arguments of a command that it does not know: AUTH's are the password.
+    text, _, _ = " ".join(str(error).split()).partition(", with args beginning with")
+    text = _printable(text.rstrip("."))
     for signs, meaning in _MEANINGS:
         if any(
             sign in text if isinstance(sign, str) else isinstance(error, sign) for sign in signs

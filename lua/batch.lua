@@ -1,10 +1,10 @@
 -- batch.lua: one batch, as many SCAN steps as fit into a time. Put before every script that scans.
 --
--- Gives: SCAN_ARGV_COUNT, scan_argument_error(), plain_error(err), is_key_error(err),
+-- Gives: scan_argument_error(), plain_error(err), is_key_error(err), key_total(),
 --        scan(cursor, count, budget, visit)
 
--- Redis 6.2 takes a write after SCAN or TIME only from a script that replicates its effects; later
--- versions always do.
+-- Redis 6.2 with `lua-replicate-commands no` takes a write after SCAN or TIME only from a script that
+-- asks for this; all later versions replicate a script's effects.
 if redis.replicate_commands then
   redis.replicate_commands()
 end
@@ -28,7 +28,7 @@ local function whole_number(text, lowest, highest)
   return number and number >= lowest and number <= highest
 end
 
--- The message for the first of ARGV's town, cursor, count and budget that is wrong, nil when all are right.
+-- The message for the first of ARGV's town, cursor, count and budget that is wrong, nil for none.
 local function scan_argument_error()
   if #KEYS ~= 0 or #ARGV ~= SCAN_ARGV_COUNT then
     return 'BADARG takes no KEYS and ' .. SCAN_ARGV_COUNT .. ' ARGV: town, cursor, count, budget'
@@ -54,34 +54,36 @@ local function plain_error(err)
   if string.find(text, 'run th', 1, true) then
     -- "can't run this command" or "no permissions to run the '...' command"
     text = 'NOPERM ' .. text
+  elseif string.find(text, 'nknown.* command called') then
+    text = 'NOCOMMAND ' .. text
   elseif not string.find(text, '^%u+ ') then
     text = 'ERR ' .. text
   end
   return (string.gsub(text, ' +$', ''))
 end
 
--- Whether a plain error is about one key. The rest (READONLY, NOPERM for a command, MISCONF,
--- NOREPLICAS, ...) are about the server or the user and would meet every key alike.
+-- Whether a plain error is about one key. The rest (READONLY, NOPERM for a command, NOCOMMAND,
+-- MISCONF, NOREPLICAS, ...) are about the server or the user and would meet every key alike.
 local function is_key_error(err)
   return string.find(err, '^ERR ') ~= nil
 end
 
 -- Runs SCAN steps of `count` keys from `cursor`, calling visit(key) for each tt:* key, until the
 -- cursor is '0' again, or another step as long as the longest would pass `budget` microseconds, or
--- visit returns an error. Returns the next cursor, the steps, the microseconds, and that error or
--- nil; with an error the cursor is the one of the step that met it, so that no key is passed over.
+-- SCAN fails or visit returns an error. Returns the next cursor, the steps and the microseconds, or
+-- nil, nil, nil and the error.
 local function scan(cursor, count, budget, visit)
   local started = microseconds()
   local steps, elapsed, longest = 0, 0, 0
   repeat
     local reply = redis.pcall('SCAN', cursor, 'MATCH', 'tt:*', 'COUNT', count)
     if reply.err then
-      return cursor, steps, elapsed, plain_error(reply.err)
+      return nil, nil, nil, plain_error(reply.err)
     end
     for _, key in ipairs(reply[2]) do
       local err = visit(key)
       if err then
-        return cursor, steps, microseconds() - started, err
+        return nil, nil, nil, err
       end
     end
     cursor = reply[1]
@@ -94,9 +96,10 @@ local function scan(cursor, count, budget, visit)
     end
     elapsed = now
   until cursor == '0' or elapsed + longest > budget
-  return cursor, steps, elapsed, nil
+  return cursor, steps, elapsed
 end
 
+-- The keys in the database, 0 when the user may not ask.
 local function key_total()
   local size = redis.pcall('DBSIZE')
   return type(size) == 'number' and size or 0

@@ -14,7 +14,7 @@
 --        7 ambiguous   names that may be a town's own
 --        8 towns       other towns met in keys of the new format, and perhaps this one
 -- Errors BADARG  an argument is missing or wrong
---        NOPERM  the user may not run SCAN or EXISTS
+--        NOPERM  the user may not run SCAN or EXISTS; NOCOMMAND: the server has it renamed
 
 local problem = scan_argument_error()
 if problem then

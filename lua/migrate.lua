@@ -14,10 +14,9 @@
 --        7 failed      old keys that could not be renamed, each followed by the error
 --        8 ambiguous   names that may be a town's own, left alone
 -- Errors BADARG  an argument is missing or wrong
---        NOPERM  the user may not run SCAN or RENAMENX
+--        NOPERM  the user may not run SCAN or RENAMENX; NOCOMMAND: the server has it renamed
 --        READONLY, MISCONF, NOREPLICAS, ...  the server takes no writes
---        With an error nothing was renamed: when some keys were renamed before the server refused, the
---        reply tells of those, with the cursor to go on from, and the next batch meets the refusal.
+--        With an error nothing was renamed: a server does not change its mind while a script runs.
 
 local problem = scan_argument_error()
 if problem then
@@ -26,7 +25,6 @@ end
 local prefix, cursor, count, budget = prefix_of(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 
 local families, conflicts, failed, ambiguous = {}, {}, {}, {}
-local renamed = false
 for family = 1, FAMILY_COUNT do
   families[family] = 0
 end
@@ -43,7 +41,6 @@ local function visit(key)
   local reply = redis.pcall('RENAMENX', key, new_key(prefix, key))
   if reply == 1 then
     families[family] = families[family] + 1
-    renamed = true
   elseif reply == 0 then
     conflicts[#conflicts + 1] = key
   else
@@ -60,7 +57,7 @@ local function visit(key)
 end
 
 local next_cursor, steps, elapsed, err = scan(cursor, count, budget, visit)
-if err and not renamed then
+if err then
   return redis.error_reply(err)
 end
 return {next_cursor, steps, elapsed, key_total(), families, conflicts, failed, ambiguous}

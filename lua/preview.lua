@@ -14,7 +14,7 @@
 --        7 failed      old keys whose destination may not be looked at, each followed by the error
 --        8 ambiguous   names that may be a town's own
 -- Errors BADARG  an argument is missing or wrong
---        NOPERM  the user may not run SCAN or EXISTS
+--        NOPERM  the user may not run SCAN or EXISTS; NOCOMMAND: the server has it renamed
 
 local problem = scan_argument_error()
 if problem then

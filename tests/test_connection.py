@@ -21,7 +21,8 @@ from tests.servers import Kind, Server, StartServer
 from tests.test_config import closed
 from tests.waiting import wait_until
 from tt_migrate.config import ConfigError, Endpoint, load_settings
-from tt_migrate.connection import explain, open_client, redacted
+from tt_migrate.connection import open_client, redacted
+from tt_migrate.errors import explain
 
 
 def url(text: str) -> Endpoint:

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from tests.servers import Server
+from tests.servers import Kind, Server, StartServer
 from tt_migrate.scripts import source
 
 OPERATIONS = ("count", "preview", "migrate")
@@ -239,6 +239,25 @@ def test_a_command_the_user_may_not_run_is_one_refusal(
     with pytest.raises(ResponseError, match=r"permission|can't run this command"):
         whole_pass(less, operation)
     assert len(redis.keys("tt:agent:*")) == 10
+
+
+def test_a_command_that_the_server_lacks_is_one_refusal(
+    kind: Kind, own_server: StartServer
+) -> None:
+    redis = own_server("--rename-command", "RENAMENX", "", kind=kind).client()
+    redis.mset({f"tt:agent:{n}": n for n in range(10)})
+    with pytest.raises(ResponseError, match=r"nknown .*command called"):
+        whole_pass(redis, "migrate")
+    assert len(redis.keys("tt:agent:*")) == 10
+
+
+def test_a_server_that_replicates_scripts_as_text_takes_the_renames(server: Server) -> None:
+    if server.kind.version >= (7, 0):
+        pytest.skip(f"{server.kind.name} always replicates a script's effects")
+    redis = server.client()
+    redis.config_set("lua-replicate-commands", "no")
+    redis.set("tt:agent:1", 1)
+    assert whole_pass(redis, "migrate")[0][0] == 1
 
 
 def test_a_server_that_takes_no_writes_is_one_refusal(redis: Redis) -> None:

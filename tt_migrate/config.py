@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from tt_migrate.keyspace import shown
+from tt_migrate.keyspace import shown_text
 
 _T = TypeVar("_T")
 
@@ -109,7 +108,7 @@ class _Table:
         return (self.path.parent / text).absolute() if text else None
 
     def error(self, name: str, problem: str) -> ConfigError:
-        return ConfigError(f"{_shown(self.path)}: '{self.prefix}{name}' {problem}")
+        return ConfigError(f"{shown_text(str(self.path))}: '{self.prefix}{name}' {problem}")
 
 
 _KINDS = {str: "a text", bool: "true or false", int: "a whole number", dict: "a table"}
@@ -120,7 +119,7 @@ def _name(file: _Table) -> tuple[str, str]:
     if name is None or not name.strip():
         problem = "is missing" if name is None else "is blank"
         raise file.error("name", f"{problem}: it must be the town's name")
-    return name, _shown(file.path)
+    return name, shown_text(str(file.path))
 
 
 def _endpoint(file: _Table, env_password: str | None) -> Endpoint:
@@ -133,7 +132,7 @@ def _endpoint(file: _Table, env_password: str | None) -> Endpoint:
     socket_path = table.path_of("socket_path", ".tt/redis.sock")
     host, password = table.get("host", str), table.get("password", str)
     return Endpoint(
-        source=_shown(file.path),
+        source=shown_text(str(file.path)),
         url=url or None,
         socket_path=None if use_socket is False else socket_path,
         host=host or "127.0.0.1",
@@ -157,24 +156,22 @@ def _town_file(town_dir: Path) -> _Table:
         except NotADirectoryError:
             break
         except OSError as error:
-            raise ConfigError(f"{_shown(path)}: cannot be read: {error.strerror}") from None
+            raise ConfigError(
+                f"{shown_text(str(path))}: cannot be read: {error.strerror}"
+            ) from None
         except UnicodeDecodeError:
-            raise ConfigError(f"{_shown(path)}: is not UTF-8 text") from None
+            raise ConfigError(f"{shown_text(str(path))}: is not UTF-8 text") from None
         except (ValueError, RecursionError) as error:
             raise ConfigError(
-                f"{_shown(path)}: is not valid {name[-4:].upper()}: {_where(error)}"
+                f"{shown_text(str(path))}: is not valid {name[-4:].upper()}: {_where(error)}"
             ) from None
         if not isinstance(values, dict):
-            raise ConfigError(f"{_shown(path)}: must be a table of settings, with 'name'")
+            raise ConfigError(f"{shown_text(str(path))}: must be a table of settings, with 'name'")
         return _Table(path, values)
     raise ConfigError(
-        f"no tinytown.toml in {_shown(town_dir.absolute())}: name the town's directory with -t,"
-        " or give --town-name and --redis-url"
+        f"no tinytown.toml in {shown_text(str(town_dir.absolute()))}: name the town's directory"
+        " with -t, or give --town-name and --redis-url"
     )
-
-
-def _shown(path: Path) -> str:
-    return shown(os.fsencode(path))
 
 
 def _where(error: Exception) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tt_migrate.keyspace import in_order, new_key, shown, town_bytes
+from tt_migrate.keyspace import in_order, new_key, shown, shown_text
 from tt_migrate.output import Output
 from tt_migrate.report import CONFLICT, FORCE_HINT, TextReport, ambiguous_reason
 from tt_migrate.results import Count, Migration, Preview, Result
@@ -54,7 +54,7 @@ class JsonReport:
 
     def _write(self, result: Result | None, error: str | None = None) -> None:
         document: dict[str, Any] = {
-            "town": shown(town_bytes(self.town)) if self.town else None,
+            "town": shown_text(self.town) if self.town else None,
             "redis": self.server,
             "mode": self.mode,
             **_numbers(result),

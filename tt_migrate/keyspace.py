@@ -52,6 +52,11 @@ def shown(name: bytes) -> str:
     return "".join(_escaped(character) for character in text)
 
 
+def shown_text(text: str) -> str:
+    """A text for the eyes of a person, as shown() has it; surrogates stand for bytes."""
+    return shown(text.encode("utf-8", "surrogateescape"))
+
+
 def _escaped(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"

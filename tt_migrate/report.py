@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tt_migrate.keyspace import in_order, new_key, shown, town_bytes
+from tt_migrate.keyspace import in_order, new_key, shown, shown_text
 from tt_migrate.output import Output
 from tt_migrate.results import Count, Effort, Migration, Preview, Result
 
@@ -87,7 +87,7 @@ class TextReport:
             self.err.line(f"Error: {error}")
 
     def _town(self) -> str:
-        return shown(town_bytes(self.town))
+        return shown_text(self.town)
 
     def _move(self, key: bytes) -> str:
         return f"   {shown(key)} {self.out.symbols.arrow} {shown(new_key(self.town, key))}"

@@ -11,10 +11,11 @@ from pathlib import Path
 from redis.exceptions import ReadOnlyError, RedisError
 
 from tt_migrate.config import ConfigError, Settings, load_settings
-from tt_migrate.connection import explain, open_client, redacted
+from tt_migrate.connection import open_client, redacted
 from tt_migrate.document import JsonReport
+from tt_migrate.errors import explain
 from tt_migrate.interrupt import StoppedBySignal, StopSignals, stop_signals
-from tt_migrate.keyspace import FAMILIES, shown, town_bytes
+from tt_migrate.keyspace import FAMILIES, shown_text
 from tt_migrate.migrator import Migrator
 from tt_migrate.output import Output
 from tt_migrate.progress import ProgressBar
@@ -167,7 +168,7 @@ def _confirmed(out: Output, signals: StopSignals) -> bool:
 
 
 def _settings(settings: Settings, url: str, server: Server) -> Iterator[str]:
-    yield f"town: {shown(town_bytes(settings.town))} (from {settings.town_source})"
+    yield f"town: {shown_text(settings.town)} (from {settings.town_source})"
     yield f"redis: {url} (from {settings.redis.source})"
     yield f"server: {server.name} {server.version}, {server.role}"
 

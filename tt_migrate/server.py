@@ -7,7 +7,7 @@ from typing import Any
 
 from redis import Redis
 from redis.client import NEVER_DECODE
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 
 class UnsupportedServerError(RedisError):
@@ -45,6 +45,8 @@ def inspect_server(client: Redis) -> Server:
         if "unknown command" in str(error).lower():
             return Server("", "", "")
         raise
+    if not isinstance(reply, dict | list):
+        raise InvalidResponse("no reply of Redis")
     fields = _fields(reply)
     mode = fields.get("mode", "")
     if mode == "cluster":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tracemalloc
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Kind, Server, StartServer
 from tests.waiting import wait_until
 from tt_migrate import Migration, Migrator, Progress, UnsupportedServerError
+from tt_migrate.scripts import source
 
 
 def test_values_and_ttls_of_every_type_arrive_unchanged(redis: Redis) -> None:
@@ -146,6 +148,30 @@ def test_a_preview_works_on_a_replica_and_a_migration_is_refused(
     with pytest.raises(ReadOnlyError, match="replica"):
         Migrator(client, "town").migrate()
     assert master.client().keys() == [b"tt:agent:1"]
+
+
+def test_a_replica_that_takes_writes_is_refused_too(redis: Redis) -> None:
+    """Its master would undo them at the next synchronisation."""
+    redis.set("tt:agent:1", 1)
+    redis.config_set("replica-read-only", "no")
+    redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(ReadOnlyError, match="replica"):
+        Migrator(redis, "town").migrate()
+    assert redis.keys() == [b"tt:agent:1"]
+
+
+@pytest.mark.parametrize("operation", ["count", "preview"])
+def test_reading_runs_with_the_servers_own_guard_where_it_has_one(
+    server: Server, operation: str
+) -> None:
+    redis = server.client()
+    getattr(Migrator(redis, "town"), operation)()
+    guarded, plain = (
+        hashlib.sha1(source(operation, read_only=guard).encode()).hexdigest()
+        for guard in (True, False)
+    )
+    has_guard = server.kind.version >= (7, 0)
+    assert redis.script_exists(guarded, plain) == [has_guard, not has_guard]
 
 
 def test_a_migration_reaches_replicas_and_the_append_only_file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 
 from redis import Redis
 
@@ -19,7 +20,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("--keys", type=int, default=1_000_000)
     keys = parser.parse_args().keys
-    print(f"{keys} old keys, default --max-pause, one run each\n")
+    print(f"{keys} old keys, default --max-pause, one run each.")
+    print(f"This machine made a busy loop wait for {SLOW_MS} ms {stalls()} times in 20 s;")
+    print("what a server waits like that is in its SLOWLOG and longest pause, too.\n")
     print("| server | run | seconds | batches | longest pause | SLOWLOG entries at 10 ms |")
     print("|---|---|---|---|---|---|")
     for kind in kinds():
@@ -31,6 +34,17 @@ def main() -> None:
             measure(kind.name, server.client(), keys)
         finally:
             server.stop()
+
+
+def stalls(seconds: float = 20) -> int:
+    """How often the machine lets a process that never sleeps stand still for SLOW_MS."""
+    found, last = 0, time.perf_counter()
+    end = last + seconds
+    while last < end:
+        now = time.perf_counter()
+        found += now - last >= SLOW_MS / 1000
+        last = now
+    return found
 
 
 def measure(name: str, redis: Redis, keys: int) -> None:

@@ -260,6 +260,17 @@ def test_a_server_that_replicates_scripts_as_text_takes_the_renames(server: Serv
     assert whole_pass(redis, "migrate")[0][0] == 1
 
 
+def test_without_permission_to_ask_the_time_a_batch_is_short_or_has_another_clock(
+    server: Server,
+) -> None:
+    redis = server.client()
+    redis.mset({f"tt:agent:{n}": n for n in range(300)})
+    redis.execute_command("ACL", "SETUSER", "less", "on", ">secret", "~*", "+@all", "-time")
+    less = server.client(username="less", password="secret")
+    _, steps, elapsed, *_ = call(less, "migrate", "town", 0, 50, 1_000_000)
+    assert (steps == 1) == (elapsed == 0) == (server.kind.name in ("redis-6.2", "redis-7.0"))
+
+
 def test_a_server_that_takes_no_writes_is_one_refusal(redis: Redis) -> None:
     redis.mset({f"tt:agent:{n}": n for n in range(10)})
     redis.config_set("min-replicas-to-write", 1)

@@ -149,15 +149,21 @@ def on_a_terminal(url: str, *options: str) -> tuple[int, str]:
         command, stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs, env=environment()
     )
     os.close(theirs)
+    sent = read_all(ours)
+    return process.wait(), sent
+
+
+def read_all(terminal: int) -> str:
+    """What a terminal is sent until its other end is closed."""
     sent = b""
     while True:
         try:
-            piece = os.read(ours, 65_536)
-        except OSError:  # the other end is closed
+            piece = os.read(terminal, 65_536)
+        except OSError:
             break
         sent += piece
-    os.close(ours)
-    return process.wait(), sent.decode()
+    os.close(terminal)
+    return sent.decode()
 
 
 def test_long_work_shows_a_progress_bar_on_a_terminal(large: Server) -> None:
@@ -179,3 +185,19 @@ def test_there_is_no_bar_where_stderr_is_no_terminal(large: Server, tmp_path: Pa
     with running(large.url, "--force", "--max-pause", "1") as process:
         _, err = process.communicate(timeout=60)
     assert err == ""
+
+
+def test_the_bar_is_gone_before_the_report(large: Server) -> None:
+    """With the report on the same terminal, it begins a line of its own, the cursor shown."""
+    ours, theirs = pty.openpty()
+    command = [*TT, "--town-name", "town", "--redis-url", large.url, "--force", "--max-pause", "1"]
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment()
+    )
+    os.close(theirs)
+    sent = read_all(ours)
+    assert process.wait() == 0
+    before, complete, _ = sent.partition("✅ Migration complete!")
+    assert complete
+    assert before.endswith("\r\n")
+    assert before.rindex("\x1b[?25h") > before.rindex("\x1b[?25l")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tt_migrate.keyspace import in_order, new_key, shown, shown_text
+from tt_migrate.keyspace import FAMILIES, in_order, new_key, shown, shown_text
 from tt_migrate.output import Output
 from tt_migrate.report import CONFLICT, FORCE_HINT, TextReport, ambiguous_reason
 from tt_migrate.results import Count, Migration, Preview, Result
@@ -71,7 +71,7 @@ class JsonReport:
 
 def _numbers(result: Result | None) -> dict[str, Any]:
     effort = result.effort if result else None
-    keys: Mapping[str, int] = result.keys if result else {}
+    keys: Mapping[str, int] = result.keys if result else dict.fromkeys(FAMILIES, 0)
     conflicts: Collection[bytes] = ()
     failed: Mapping[bytes, str] = {}
     ambiguous: Collection[bytes] = ()

@@ -46,8 +46,12 @@ class TextReport:
         town = f"(town: {self._town()})"
         if count.total:
             sign = self.out.symbols.warning
+            conflicts = f", {count.conflicts} in conflict" if count.conflicts else ""
+            command = "tt migrate"
+            if count.total == count.conflicts:
+                command += " --dry-run"
             self.out.line(
-                f"{sign} {count.total} old key(s) need migration: run 'tt migrate' {town}"
+                f"{sign} {count.total} old key(s) need migration{conflicts}: run '{command}' {town}"
             )
         elif not self.quiet:
             self.out.line(f"{self.out.symbols.done} {NO_MIGRATION_NEEDED} {town}")
@@ -80,9 +84,9 @@ class TextReport:
         """The run ended before its end, by a signal or an error; nothing was begun when None."""
         if isinstance(so_far, Migration):
             self.out.lines(self._stopped(so_far))
-            self.err.line(f"Error: {error}. {RUN_AGAIN}")
+            self.err.line(f"Error: {_sentence(error)} {RUN_AGAIN}")
         elif so_far is not None:
-            self.err.line(f"Error: {error}. Nothing was changed; run it again.")
+            self.err.line(f"Error: {_sentence(error)} Nothing was changed; run it again.")
         else:
             self.err.line(f"Error: {error}")
 
@@ -106,15 +110,13 @@ class TextReport:
             yield from map(self._move, in_order(preview.moves))
             yield ""
         yield f"   Total: {preview.total} key(s) would be migrated"
-        yield ""
         if preview.conflicts or preview.failed:
+            yield ""
             yield "   Keys that would be left alone; nothing is ever overwritten:"
             yield from self._left(preview.conflicts, preview.failed)
-            yield ""
-        if preview.ambiguous:
-            yield from self._ambiguous(preview.ambiguous)
-            yield ""
+        yield from self._ambiguous(preview.ambiguous)
         if preview.total:
+            yield ""
             yield "   Run 'tt migrate' (without --dry-run) to perform migration."
 
     def _question(self, count: Count, out: Output) -> Iterator[str]:
@@ -185,6 +187,7 @@ class TextReport:
 
     def _ambiguous(self, keys: Collection[bytes]) -> Iterator[str]:
         if keys and not self.quiet:
+            yield ""
             yield "   Ambiguous keys, left alone:"
             for key in in_order(keys):
                 yield f"   {shown(key)} ({ambiguous_reason(key)})"
@@ -196,6 +199,10 @@ def _families(title: str, keys: Mapping[str, int]) -> Iterable[str]:
     width = len(str(max(found.values(), default=0)))
     for family, number in found.items():
         yield f"   {family:<8} {number:>{width}}"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 def _seconds(effort: Effort) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from redis.exceptions import ReadOnlyError, RedisError
 
@@ -20,8 +21,8 @@ from tt_migrate.migrator import Migrator
 from tt_migrate.output import Output
 from tt_migrate.progress import ProgressBar
 from tt_migrate.report import TextReport
-from tt_migrate.results import Effort, Migration, Preview, Progress, Result
-from tt_migrate.server import Server, inspect_server
+from tt_migrate.results import Count, Effort, Migration, Preview, Progress, Result
+from tt_migrate.server import inspect_server
 
 DONE = 0
 LEFT_BEHIND = 1
@@ -30,6 +31,7 @@ SERVER = 3
 CANCELLED = 4
 """Exit statuses; a signal's is 128 + its number."""
 
+_R = TypeVar("_R")
 Report = TextReport | JsonReport
 
 
@@ -68,6 +70,11 @@ class Watch:
         self._bar(progress)
         self._signals.check()
 
+    def follow(self, operation: Callable[[], _R]) -> _R:
+        """Carry out an operation of the Migrator; the bar is gone when it has ended."""
+        with self._signals.between_batches(), self._bar:
+            return operation()
+
 
 def run(options: Options) -> int:
     """Carry the options out. Returns the exit status.
@@ -86,21 +93,25 @@ def run(options: Options) -> int:
     except ConfigError as error:
         report.stopped(None, str(error))
         return USAGE
-    with stop_signals() as signals, ProgressBar() as bar, client:
-        watch = Watch(signals, bar)
+    if options.verbose:
+        err.lines(_settings(settings, url))
+    with stop_signals() as signals, client:
+        watch = Watch(signals, ProgressBar())
+        migrator = Migrator(client, settings.town, options.max_pause_ms, watch)
         try:
             server = inspect_server(client)
             if options.verbose:
-                err.lines(_settings(settings, url, server))
-            migrator = Migrator(client, settings.town, options.max_pause_ms, watch)
-            with signals.between_batches():
-                if options.check:
-                    return _check(migrator, report)
-                if options.dry_run:
-                    return _preview(migrator, report)
-                if server.role == "replica":
-                    raise ReadOnlyError("READONLY the server is a replica")
-            return _migrate(migrator, report, signals, force=options.force)
+                err.line(f"server: {server.name} {server.version}, {server.role}")
+            if options.check:
+                return _check(watch.follow(migrator.count), report)
+            if options.dry_run:
+                report.previewed(watch.follow(migrator.preview))
+                return DONE
+            if server.role == "replica":
+                raise ReadOnlyError("READONLY the server is a replica")
+            if options.force:
+                return _migrated(watch.follow(migrator.migrate), report)
+            return _ask_and_migrate(migrator, watch, report, signals)
         except StoppedBySignal as stop:
             report.stopped(watch.so_far, str(stop))
             return stop.status
@@ -112,29 +123,19 @@ def run(options: Options) -> int:
                 err.line(_effort(watch.so_far.effort))
 
 
-def _check(migrator: Migrator, report: Report) -> int:
-    count = migrator.count()
+def _check(count: Count, report: Report) -> int:
     report.checked(count)
     return LEFT_BEHIND if count.total else DONE
 
 
-def _preview(migrator: Migrator, report: Report) -> int:
-    report.previewed(migrator.preview())
-    return DONE
-
-
-def _migrate(migrator: Migrator, report: Report, signals: StopSignals, *, force: bool) -> int:
-    if not force:
-        with signals.between_batches():
-            count = migrator.count()
-        if count.total == count.conflicts:
-            with signals.between_batches():
-                return _migrated(_nothing_moved(migrator.preview()), report)
-        if not _confirmed(report.question(count), signals):
-            report.cancelled(count)
-            return CANCELLED
-    with signals.between_batches():
-        return _migrated(migrator.migrate(), report)
+def _ask_and_migrate(migrator: Migrator, watch: Watch, report: Report, signals: StopSignals) -> int:
+    count = watch.follow(migrator.count)
+    if count.total == count.conflicts:
+        return _migrated(_nothing_moved(watch.follow(migrator.preview)), report)
+    if not _confirmed(report.question(count), signals):
+        report.cancelled(count)
+        return CANCELLED
+    return _migrated(watch.follow(migrator.migrate), report)
 
 
 def _migrated(migration: Migration, report: Report) -> int:
@@ -162,15 +163,17 @@ def _confirmed(out: Output, signals: StopSignals) -> bool:
         answer = sys.stdin.readline() if sys.stdin else ""
     except (OSError, ValueError):  # closed, or not text
         answer = ""
+    except StoppedBySignal:
+        out.line("")
+        raise
     if not answer.endswith("\n") or not sys.stdin.isatty():
         out.line("")
     return answer.strip().lower() in ("y", "yes")
 
 
-def _settings(settings: Settings, url: str, server: Server) -> Iterator[str]:
+def _settings(settings: Settings, url: str) -> Iterator[str]:
     yield f"town: {shown_text(settings.town)} (from {settings.town_source})"
     yield f"redis: {url} (from {settings.redis.source})"
-    yield f"server: {server.name} {server.version}, {server.role}"
 
 
 def _effort(effort: Effort) -> str:

@@ -30,6 +30,8 @@ PATIENCE = Retry(
 )
 """How long a lost connection is waited for: 16 tries, 25 seconds besides the time they take."""
 
+_LONGEST_OUTAGE_SECONDS = 30
+
 ProgressCallback = Callable[[Progress], object]
 
 
@@ -81,6 +83,7 @@ class Session:
         script = self._caller.script(source(operation, read_only=read_only))
         cursor = b"0"
         scanned = dbsize = 0
+        lost_at: float | None = None
 
         def batch() -> list[Any]:
             if self._client.connection:
@@ -92,19 +95,26 @@ class Session:
 
         def lost(error: Exception) -> None:
             # Another process may answer next: SCAN's cursors are worthless there.
-            nonlocal cursor, scanned
+            nonlocal cursor, scanned, lost_at
             cursor, scanned = b"0", 0
             tally.restart()
-            self._reconnects += 1
+            if lost_at is None:
+                lost_at = time.monotonic()
+                self._reconnects += 1
+            elif time.monotonic() - lost_at > _LONGEST_OUTAGE_SECONDS:
+                # A server that hangs takes each try's whole timeout.
+                raise error
             if self._client.connection:
                 self._client.connection.disconnect()
             self._report(Progress(stage, 0, dbsize, so_far(), waiting=f"retrying: {error}"))
 
         while True:
             reply = self._patience.call_with_retry(batch, lost) if self._batches else batch()
+            lost_at = None
             cursor, steps, elapsed, dbsize, *fields = reply
             tally.add(fields)
-            scanned += steps * self._pace.count
+            # By COUNT: MATCH hides how many keys a step has really seen.
+            scanned = min(scanned + steps * self._pace.count, dbsize)
             self._batches += 1
             self._longest = max(self._longest, elapsed)
             self._pace = self._pace.after(steps, elapsed)

@@ -21,12 +21,16 @@ from tests.servers import Server, StartServer
 KEYS = 300_000
 
 
+def fill(redis: Redis) -> None:
+    for start in range(0, KEYS, 10_000):
+        redis.mset({f"tt:agent:{n}": n for n in range(start, start + 10_000)})
+
+
 @pytest.fixture
 def large(newest: Server) -> Server:
     """A server whose migration takes a second or more, at the shortest pause."""
     redis = newest.client()
-    for start in range(0, KEYS, 10_000):
-        redis.mset({f"tt:agent:{n}": n for n in range(start, start + 10_000)})
+    fill(redis)
     return newest
 
 
@@ -109,8 +113,7 @@ def test_a_signal_while_waiting_for_a_lost_server_ends_the_wait(
 ) -> None:
     server = own_server()
     redis = server.client()
-    for start in range(0, KEYS, 10_000):
-        redis.mset({f"tt:agent:{n}": n for n in range(start, start + 10_000)})
+    fill(redis)
     with running(server.url, "--force", "--max-pause", "1") as process:
         wait_for_a_renamed_key(redis)
         server.kill()
@@ -128,8 +131,7 @@ def test_a_server_that_stays_away_in_mid_run_is_status_3_after_a_bounded_time(
     """Takes the half minute that it shows."""
     server = own_server()
     redis = server.client()
-    for start in range(0, KEYS, 10_000):
-        redis.mset({f"tt:agent:{n}": n for n in range(start, start + 10_000)})
+    fill(redis)
     with running(server.url, "--force", "--max-pause", "1") as process:
         wait_for_a_renamed_key(redis)
         server.kill()

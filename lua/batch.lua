@@ -1,7 +1,9 @@
 -- batch.lua: one batch, as many SCAN steps as fit into a time. Put before every script that scans.
 --
--- Gives: scan_argument_error(), plain_error(err), is_key_error(err), key_total(),
---        scan(cursor, count, budget, visit)
+-- Gives: microseconds(), whole_number(text, lowest, highest), scan_argument_error(),
+--        plain_error(err), is_key_error(err), note(list, key, text),
+--        occupant(destination, rival), key_total(),
+--        scan(cursor, count, budget, visit, is_enough)
 
 -- Redis 6.2 with `lua-replicate-commands no` takes a write after SCAN or TIME only from a script that
 -- asks for this; all later versions replicate a script's effects.
@@ -22,17 +24,19 @@ local function microseconds()
   return time.err and 0 or time[1] * 1000000 + time[2]
 end
 
-local SCAN_ARGV_COUNT = 4
-
+-- Whether a text is a whole number within bounds.
 local function whole_number(text, lowest, highest)
   local number = string.match(text, '^%d+$') and tonumber(text)
   return number and number >= lowest and number <= highest
 end
 
 -- The message for the first of ARGV's town, cursor, count and budget that is wrong, nil for none.
-local function scan_argument_error()
-  if #KEYS ~= 0 or #ARGV ~= SCAN_ARGV_COUNT then
-    return 'BADARG takes no KEYS and ' .. SCAN_ARGV_COUNT .. ' ARGV: town, cursor, count, budget'
+-- `more` names what the operation takes besides, separated by commas.
+local function scan_argument_error(more)
+  local names = 'town, cursor, count, budget' .. (more and ', ' .. more or '')
+  local _, commas = string.gsub(names, ',', '')
+  if #KEYS ~= 0 or #ARGV ~= commas + 1 then
+    return 'BADARG takes no KEYS and ' .. commas + 1 .. ' ARGV: ' .. names
   end
   if ARGV[1] == '' then
     return 'BADARG town: is empty'
@@ -69,15 +73,34 @@ local function is_key_error(err)
   return string.find(err, '^ERR ') ~= nil
 end
 
--- Runs SCAN steps of `count` keys from `cursor`, calling visit(key) for each tt:* key, until the
--- cursor is '0' again, or another step as long as the longest would pass `budget` microseconds, or
--- SCAN fails or visit returns an error. Returns the next cursor, the steps and the microseconds, or
--- nil, nil, nil and the error.
-local function scan(cursor, count, budget, visit)
+-- Adds a key and a text to a list of such pairs.
+local function note(list, key, text)
+  list[#list + 1] = key
+  list[#list + 1] = text
+end
+
+-- The first of two keys that exists, nil when none does, nil and the error when the user may not ask.
+-- The second may be nil.
+local function occupant(destination, rival)
+  local exists = redis.pcall('EXISTS', destination)
+  if exists == 1 then
+    return destination
+  elseif exists == 0 then
+    return rival and occupant(rival)
+  end
+  return nil, plain_error(exists.err)
+end
+
+-- Runs SCAN steps of `count` keys from `cursor`, calling visit(key) for each key that pattern_of() has
+-- in mind, until the cursor is '0' again, or another step as long as the longest would pass `budget`
+-- microseconds, or is_enough(), where given, says so, or SCAN fails or visit returns an error.
+-- Returns the next cursor, the steps and the microseconds, or nil, nil, nil and the error.
+local function scan(cursor, count, budget, visit, is_enough)
   local started = microseconds()
+  local pattern = pattern_of(ARGV[1])
   local steps, elapsed, longest = 0, 0, 0
   repeat
-    local reply = redis.pcall('SCAN', cursor, 'MATCH', 'tt:*', 'COUNT', count)
+    local reply = redis.pcall('SCAN', cursor, 'MATCH', pattern, 'COUNT', count)
     if reply.err then
       return nil, nil, nil, plain_error(reply.err)
     end
@@ -96,7 +119,7 @@ local function scan(cursor, count, budget, visit)
       break
     end
     elapsed = now
-  until cursor == '0' or elapsed + longest > budget
+  until cursor == '0' or elapsed + longest > budget or (is_enough and is_enough())
   return cursor, steps, elapsed
 end
 

@@ -1,7 +1,8 @@
 -- keyspace.lua: what the parts of a key's name mean. Put before every script that tells keys apart.
 --
--- Gives: FAMILY_COUNT, AMBIGUOUS, family_of(key), prefix_of(town), new_key(prefix, key),
---        town_of(key, prefix)
+-- Gives: FAMILY_COUNT, BACKLOG, AMBIGUOUS, MAY_BE_V0_1, HOLDS_RECORDS, TOWN_WIDE,
+--        prefix_of(town), family_and_id(key, from), record_of(prefix, key), town_of(key, prefix),
+--        has_no_old_form(prefix, key)
 --
 -- The families' numbers are the order in which every reply counts them:
 -- agent, inbox, urgent, task, activity, stop, backlog.
@@ -10,11 +11,20 @@ local find, sub, match = string.find, string.sub, string.match
 
 local FAMILY_COUNT = 7
 local BACKLOG = 7
+-- In place of a family's number: a name that may be a town's own.
 local AMBIGUOUS = 0
 local WITH_ID = {agent = 1, inbox = 2, urgent = 3, task = 4, activity = 5, stop = 6}
+-- By family number: agent, inbox and task are as old as version 0.1; agents and tasks are records.
+local MAY_BE_V0_1 = {[1] = true, [2] = true, [4] = true}
+local HOLDS_RECORDS = {[1] = 1, [4] = 2}
 -- Third parts that a town named like a family has as well: tt:task:backlog is town "task"'s backlog.
 local TOWN_WIDE = {backlog = true, events = true, broadcast = true}
 local SINCE_0_7 = {events = true, docket = true, mission = true}
+
+-- What the names of a town's keys begin with.
+local function prefix_of(town)
+  return 'tt:' .. town .. ':'
+end
 
 -- The family of a name that goes on as `family:id` at a position, and the id; nil for another name.
 local function family_and_id(key, from)
@@ -26,28 +36,13 @@ local function family_and_id(key, from)
   return family, sub(key, colon + 1)
 end
 
--- The family's number of an old key, AMBIGUOUS for a name that may be a town's own, nil for the rest.
-local function family_of(key)
-  if key == 'tt:backlog' then
-    return BACKLOG
-  end
-  if sub(key, 1, 3) ~= 'tt:' then
+-- 1 for an agent of the town with the given prefix, 2 for a task, nil for any other key.
+local function record_of(prefix, key)
+  if sub(key, 1, #prefix) ~= prefix then
     return nil
   end
-  local family, id = family_and_id(key, 4)
-  if family and TOWN_WIDE[id] then
-    return AMBIGUOUS
-  end
-  return family
-end
-
--- What the names of a town's keys begin with.
-local function prefix_of(town)
-  return 'tt:' .. town .. ':'
-end
-
-local function new_key(prefix, key)
-  return prefix .. sub(key, 4)
+  local family = family_and_id(key, #prefix + 1)
+  return family and HOLDS_RECORDS[family]
 end
 
 -- The town of a key of the new format, nil for any other key and for a family's key of the town with
@@ -70,4 +65,13 @@ local function town_of(key, prefix)
     return town
   end
   return nil
+end
+
+-- Whether a key is one that the town with the given prefix did not have before 0.7.
+local function has_no_old_form(prefix, key)
+  if sub(key, 1, #prefix) ~= prefix then
+    return false
+  end
+  local name = sub(key, #prefix + 1)
+  return name == 'events' or SINCE_0_7[match(name, '^(%l+):')] == true
 end

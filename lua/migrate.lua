@@ -1,4 +1,4 @@
--- migrate.lua: one batch of the migration, renaming the old keys that it meets.
+-- migrate.lua: one batch of the migration, renaming the keys that move.
 --
 -- KEYS   none: which keys it renames, it finds itself; not for a cluster
 -- ARGV   1 town     the town's name, any bytes, not empty
@@ -10,13 +10,14 @@
 --        3 elapsed     time of the steps, microseconds; 0 where no clock runs
 --        4 dbsize      keys in the database, 0 when not permitted
 --        5 families    keys renamed of each family, in keyspace.lua's order
---        6 conflicts   old keys left because their destination exists
---        7 failed      old keys that could not be renamed, each followed by the error
---        8 ambiguous   names that may be a town's own, left alone
+--        6 merged      keys joined with their destination of each family
+--        7 conflicts   keys left because their destination exists, each followed by why
+--        8 failed      keys that could not be moved, each followed by the error
+--        9 ambiguous   names that may be a town's own, left alone
 -- Errors BADARG  an argument is missing or wrong
 --        NOPERM  the user may not run SCAN or RENAMENX; NOCOMMAND: the server has it renamed
 --        READONLY, MISCONF, NOREPLICAS, ...  the server takes no writes
---        With an error nothing was renamed: a server does not change its mind while a script runs.
+--        With an error nothing was moved: a server does not change its mind while a script runs.
 
 local problem = scan_argument_error()
 if problem then
@@ -24,35 +25,48 @@ if problem then
 end
 local prefix, cursor, count, budget = prefix_of(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 
-local families, conflicts, failed, ambiguous = {}, {}, {}, {}
+local families, merged, conflicts, failed, ambiguous = {}, {}, {}, {}, {}
 for family = 1, FAMILY_COUNT do
-  families[family] = 0
+  families[family], merged[family] = 0, 0
+end
+
+local function note_error(key, err)
+  if not is_key_error(err) then
+    return err
+  end
+  -- A key that is gone since SCAN named it (TTL, a consumer) is nobody's loss.
+  if not string.find(err, 'no such key', 1, true) then
+    note(failed, key, err)
+  end
 end
 
 local function visit(key)
-  local family = family_of(key)
+  local family, destination = move_of(prefix, key)
   if family == nil then
     return nil
-  end
-  if family == AMBIGUOUS then
+  elseif family == AMBIGUOUS then
     ambiguous[#ambiguous + 1] = key
     return nil
   end
-  local reply = redis.pcall('RENAMENX', key, new_key(prefix, key))
+  local rival = rival_of(key)
+  local err = rival and visit(rival)
+  if err then
+    return err
+  end
+  local reply = redis.pcall('RENAMENX', key, destination)
   if reply == 1 then
     families[family] = families[family] + 1
   elseif reply == 0 then
-    conflicts[#conflicts + 1] = key
+    local gone, reason, problem = settle_conflict(family, key, destination)
+    if problem then
+      note(failed, key, problem)
+    elseif gone then
+      merged[family] = merged[family] + 1
+    else
+      note(conflicts, key, reason)
+    end
   else
-    local err = plain_error(reply.err)
-    if not is_key_error(err) then
-      return err
-    end
-    -- A key that is gone since SCAN named it (TTL, a consumer) is nobody's loss.
-    if not string.find(err, 'no such key', 1, true) then
-      failed[#failed + 1] = key
-      failed[#failed + 1] = err
-    end
+    return note_error(key, plain_error(reply.err))
   end
 end
 
@@ -60,4 +74,4 @@ local next_cursor, steps, elapsed, err = scan(cursor, count, budget, visit)
 if err then
   return redis.error_reply(err)
 end
-return {next_cursor, steps, elapsed, key_total(), families, conflicts, failed, ambiguous}
+return {next_cursor, steps, elapsed, key_total(), families, merged, conflicts, failed, ambiguous}

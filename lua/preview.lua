@@ -9,12 +9,14 @@
 --        2 steps       SCAN steps done
 --        3 elapsed     time of the steps, microseconds; 0 where no clock runs
 --        4 dbsize      keys in the database, 0 when not permitted
---        5 moves       old keys that would be renamed
---        6 conflicts   old keys whose destination exists
---        7 failed      old keys whose destination may not be looked at, each followed by the error
---        8 ambiguous   names that may be a town's own
+--        5 moves       keys that would be renamed
+--        6 merges      keys that would be joined with their destination, each followed by how
+--        7 conflicts   keys whose destination exists, each followed by why they would stay
+--        8 failed      keys that may not be looked at, each followed by the error
+--        9 ambiguous   names that may be a town's own
 -- Errors BADARG  an argument is missing or wrong
---        NOPERM  the user may not run SCAN or EXISTS; NOCOMMAND: the server has it renamed
+--        NOPERM  the user may not run SCAN, EXISTS or what merge.lua asks; NOCOMMAND: the server has it
+--                renamed
 
 local problem = scan_argument_error()
 if problem then
@@ -22,29 +24,32 @@ if problem then
 end
 local prefix, cursor, count, budget = prefix_of(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 
-local moves, conflicts, failed, ambiguous = {}, {}, {}, {}
+local moves, merges, conflicts, failed, ambiguous = {}, {}, {}, {}, {}
 
 local function visit(key)
-  local family = family_of(key)
+  local family, destination = move_of(prefix, key)
   if family == nil then
     return nil
-  end
-  if family == AMBIGUOUS then
+  elseif family == AMBIGUOUS then
     ambiguous[#ambiguous + 1] = key
     return nil
   end
-  local exists = redis.pcall('EXISTS', new_key(prefix, key))
-  if exists == 0 then
-    moves[#moves + 1] = key
-  elseif exists == 1 then
-    conflicts[#conflicts + 1] = key
-  else
-    local err = plain_error(exists.err)
+  local plan, reason
+  local taken, err = occupant(destination, rival_of(key))
+  if taken then
+    plan, reason, err = plan_conflict(family, key, taken)
+  end
+  if err then
     if not is_key_error(err) then
       return err
     end
-    failed[#failed + 1] = key
-    failed[#failed + 1] = err
+    note(failed, key, err)
+  elseif not taken then
+    moves[#moves + 1] = key
+  elseif plan then
+    note(merges, key, plan)
+  else
+    note(conflicts, key, reason)
   end
 end
 
@@ -52,4 +57,4 @@ local next_cursor, steps, elapsed, err = scan(cursor, count, budget, visit)
 if err then
   return redis.error_reply(err)
 end
-return {next_cursor, steps, elapsed, key_total(), moves, conflicts, failed, ambiguous}
+return {next_cursor, steps, elapsed, key_total(), moves, merges, conflicts, failed, ambiguous}

@@ -121,7 +121,10 @@ def test_keys_left_behind_are_listed_and_the_first_line_is_no_success(example: S
     assert done.stdout.startswith("⚠️ Migration incomplete: 1 old key(s) are left\n")
     head, _, left = done.stdout.partition("Nothing was overwritten. Keys that were not migrated:\n")
     assert "Total: 2 key(s) migrated" in head
-    assert left.rstrip() == "   tt:inbox:abc123 → tt:my-project:inbox:abc123 (destination exists)"
+    first, *hint = left.strip().split("\n\n")
+    assert first == "tt:inbox:abc123 → tt:my-project:inbox:abc123 (destination exists)"
+    assert len(hint) == 1
+    assert hint[0].startswith("   2 agent(s) and task(s) are JSON strings")
     assert done.returncode == 1
     assert example.client().get("tt:my-project:inbox:abc123") == b"newer"
 

@@ -18,6 +18,13 @@ FIELDS = {
     "keys",
     "total",
     "migrated",
+    "merged",
+    "records",
+    "converted",
+    "operation",
+    "strings",
+    "hashes",
+    "new_only",
     "conflicts",
     "ambiguous",
     "failed",
@@ -49,7 +56,7 @@ def document(*args: str, status: int = 0, **kwargs: Any) -> dict[str, Any]:
     done = tt("--json", *args, **kwargs)
     assert done.returncode == status, done.stderr
     parsed: dict[str, Any] = json.loads(done.stdout)
-    assert set(parsed) - {"error", "moves"} == FIELDS
+    assert set(parsed) - {"error", "moves", "merges", "conversions"} == FIELDS
     return parsed
 
 

@@ -9,13 +9,14 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from tests.servers import Kind, Server, StartServer
+from tt_migrate.plan import RENAME
 from tt_migrate.scripts import source
 
 OPERATIONS = ("count", "preview", "migrate")
 
 
 def call(redis: Redis, operation: str, *args: object) -> list[Any]:
-    reply: list[Any] = redis.eval(source(operation), 0, *args)  # type: ignore[arg-type]
+    reply: list[Any] = redis.eval(source(operation, RENAME), 0, *args)  # type: ignore[arg-type]
     return reply
 
 
@@ -32,7 +33,7 @@ def test_count_counts_families_conflicts_ambiguous_keys_and_towns(redis: Redis) 
     redis.set("tt:town:agent:1", "taken")
     redis.set("tt:task:backlog", "of town task")
     redis.set("tt:other:town:inbox:7", 1)
-    families, conflicts, ambiguous, towns = whole_pass(redis, "count")
+    families, conflicts, ambiguous, towns, *_ = whole_pass(redis, "count")
     assert families == [2, 1, 0, 0, 0, 1, 1]
     assert (conflicts, ambiguous) == (1, 1)
     assert towns == [b"other:town"]
@@ -41,19 +42,20 @@ def test_count_counts_families_conflicts_ambiguous_keys_and_towns(redis: Redis) 
 def test_preview_names_moves_conflicts_and_ambiguous_keys(redis: Redis) -> None:
     for key in ("tt:agent:1", "tt:agent:2", "tt:backlog", "tt:urgent:events", "tt:town:agent:2"):
         redis.set(key, 1)
-    moves, conflicts, failed, ambiguous = whole_pass(redis, "preview")
+    moves, merges, conflicts, failed, ambiguous = whole_pass(redis, "preview")
     assert sorted(moves) == [b"tt:agent:1", b"tt:backlog"]
-    assert conflicts == [b"tt:agent:2"]
-    assert failed == []
+    assert conflicts == [b"tt:agent:2", b"destination exists"]
+    assert merges == failed == []
     assert ambiguous == [b"tt:urgent:events"]
 
 
 def test_migrate_renames_and_tells_what_it_left(redis: Redis) -> None:
     for key in ("tt:agent:1", "tt:agent:2", "tt:backlog", "tt:urgent:events", "tt:town:agent:2"):
         redis.set(key, key)
-    families, conflicts, failed, ambiguous = whole_pass(redis, "migrate")
+    families, merged, conflicts, failed, ambiguous = whole_pass(redis, "migrate")
     assert families == [1, 0, 0, 0, 0, 0, 1]
-    assert conflicts == [b"tt:agent:2"]
+    assert sum(merged) == 0
+    assert conflicts == [b"tt:agent:2", b"destination exists"]
     assert failed == []
     assert ambiguous == [b"tt:urgent:events"]
     assert redis.get("tt:town:agent:1") == b"tt:agent:1"
@@ -87,7 +89,7 @@ def test_migrate_renames_and_tells_what_it_left(redis: Redis) -> None:
 )
 def test_migrate_leaves_what_is_no_old_key(redis: Redis, key: str) -> None:
     redis.set(key, 1)
-    families, conflicts, failed, ambiguous = whole_pass(redis, "migrate")
+    families, _, conflicts, failed, ambiguous = whole_pass(redis, "migrate")
     assert sum(families) == 0
     assert conflicts == failed == ambiguous == []
     assert redis.keys() == [key.encode()]
@@ -175,7 +177,7 @@ def test_a_malformed_argument_is_named_and_nothing_is_written(
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_keys_are_refused(newest: Server, operation: str) -> None:
     with pytest.raises(ResponseError, match=r"^BADARG"):
-        newest.client().eval(source(operation), 1, "key", "t", "0", "10", "1000")
+        newest.client().eval(source(operation, RENAME), 1, "key", "t", "0", "10", "1000")
 
 
 @pytest.mark.parametrize("operation", ["count", "preview"])
@@ -183,7 +185,7 @@ def test_the_server_refuses_a_write_by_a_reading_script(server: Server, operatio
     if server.kind.version < (7, 0):
         pytest.skip(f"{server.kind.name} knows no script flags")
     redis = server.client()
-    writing = source(operation, read_only=True).replace(
+    writing = source(operation, RENAME, read_only=True).replace(
         "local problem", "redis.call('SET', 'a', 'b')\nlocal problem"
     )
     with pytest.raises(ResponseError, match="Write commands are not allowed"):
@@ -193,7 +195,7 @@ def test_the_server_refuses_a_write_by_a_reading_script(server: Server, operatio
 
 @pytest.mark.parametrize("operation", ["count", "preview"])
 def test_reading_scripts_name_no_write_command(operation: str) -> None:
-    text = source(operation).partition(f"-- {operation}.lua")[2]
+    text = source(operation, RENAME).partition(f"-- {operation}.lua")[2]
     for write in ("RENAME", "SET", "DEL", "PUSH", "EXPIRE"):
         assert f"call('{write}" not in text
 
@@ -201,12 +203,12 @@ def test_reading_scripts_name_no_write_command(operation: str) -> None:
 def test_a_key_that_vanished_is_no_failure(redis: Redis) -> None:
     """As after an expiry between SCAN and RENAMENX; here the script itself deletes the key."""
     redis.set("tt:agent:1", 1)
-    deleting = source("migrate").replace(
+    deleting = source("migrate", RENAME).replace(
         "local reply = redis.pcall('RENAMENX'",
         "redis.call('DEL', key)\n  local reply = redis.pcall('RENAMENX'",
     )
-    assert deleting != source("migrate")
-    _, _, _, _, families, conflicts, failed, _ = redis.eval(deleting, 0, "t", "0", "10", "1000")
+    assert deleting != source("migrate", RENAME)
+    _, _, _, _, families, _, conflicts, failed, _ = redis.eval(deleting, 0, "t", "0", "10", "1000")
     assert sum(families) == 0
     assert conflicts == failed == []
 
@@ -217,7 +219,7 @@ def test_a_key_the_user_may_not_rename_does_not_stop_the_rest(server: Server) ->
     allowed = ("~tt:agent:yes", "~tt:inbox:*", "~tt:town:*")
     redis.execute_command("ACL", "SETUSER", "some", "on", ">secret", "+@all", *allowed)
     some = server.client(username="some", password="secret")
-    families, conflicts, failed, _ = whole_pass(some, "migrate")
+    families, _, conflicts, failed, _ = whole_pass(some, "migrate")
     assert families == [1, 1, 0, 0, 0, 0, 0]
     assert conflicts == []
     assert failed[0] == b"tt:agent:no"

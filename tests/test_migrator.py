@@ -16,7 +16,7 @@ from redis.retry import Retry
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Kind, Server, StartServer
 from tests.waiting import wait_until
-from tt_migrate import Migration, Migrator, Progress, UnsupportedServerError
+from tt_migrate import RENAME, Migration, Migrator, Progress, UnsupportedServerError
 from tt_migrate.scripts import source
 
 
@@ -167,7 +167,7 @@ def test_reading_runs_with_the_servers_own_guard_where_it_has_one(
     redis = server.client()
     getattr(Migrator(redis, "town"), operation)()
     guarded, plain = (
-        hashlib.sha1(source(operation, read_only=guard).encode()).hexdigest()
+        hashlib.sha1(source(operation, RENAME, read_only=guard).encode()).hexdigest()
         for guard in (True, False)
     )
     has_guard = server.kind.version >= (7, 0)

@@ -23,7 +23,9 @@ def test_the_python_example_migrates_a_town(newest: Server, tmp_path: Path) -> N
         [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == f"{keys} set() {{}} 0"
+    *_, renamed, converted = done.stdout.splitlines()
+    assert renamed == f"{keys} {{}} {{}} 0"
+    assert converted == "{'agent': 7, 'task': 8} {} True"
 
 
 def test_the_output_shown_is_the_output(newest: Server, tmp_path: Path) -> None:
@@ -32,9 +34,12 @@ def test_the_output_shown_is_the_output(newest: Server, tmp_path: Path) -> None:
     shown = re.sub(r"(?m)^    ", "", README)
     preview = tt("--dry-run", town=None, cwd=tmp_path).stdout
     asked = tt(town=None, cwd=tmp_path, answer="y\n").stdout
+    hashed = tt("--hash", town=None, cwd=tmp_path, answer="y\n").stdout
     newest.client().set(f"tt:agent:{old_town.SUPERVISOR}", "back again")
     left = tt("--force", town=None, cwd=tmp_path).stdout
-    for line in [*preview.splitlines()[:6], *(asked + left).splitlines()]:
+    newest.client().delete(f"tt:agent:{old_town.SUPERVISOR}")
+    reversed_ = tt("--reverse", town=None, cwd=tmp_path, answer="y\n").stdout
+    for line in [*preview.splitlines()[:6], *(asked + hashed + left + reversed_).splitlines()]:
         if "Server:" not in line and "Continue?" not in line:
             assert re.sub(r"\d\.\d\d s", "0.00 s", line) in shown.splitlines()
 

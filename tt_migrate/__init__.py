@@ -11,20 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tt_migrate.migrator import Migrator
+    from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
     from tt_migrate.results import Count, Effort, Migration, Preview, Progress
     from tt_migrate.server import UnsupportedServerError
 
 __all__ = [
+    "HASH",
+    "RENAME",
+    "REVERSE",
+    "UPGRADE",
     "Count",
     "Effort",
     "Migration",
     "Migrator",
+    "Plan",
     "Preview",
     "Progress",
     "UnsupportedServerError",
 ]
 
-_MODULES = {"Migrator": "migrator", "UnsupportedServerError": "server"}
+_MODULES = {
+    "Migrator": "migrator",
+    "UnsupportedServerError": "server",
+    **dict.fromkeys(("HASH", "RENAME", "REVERSE", "UPGRADE", "Plan"), "plan"),
+}
 
 
 def __getattr__(name: str) -> Any:

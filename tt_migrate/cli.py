@@ -26,7 +26,7 @@ _VERSION = click.version_option(None, "--version", package_name="tt-migrate")
 _EXIT_STATUS = """\b
 Exit status:
   0    done, or nothing to do, or previewed
-  1    keys were left behind, or --check found old keys
+  1    keys were left behind, or --check found something to do
   2    wrong usage or configuration
   3    the server could not be reached, or refused
   4    cancelled at the prompt
@@ -37,9 +37,32 @@ Exit status:
 @click.command(epilog=_EXIT_STATUS)
 @_TOWN
 @click.option("--dry-run", is_flag=True, help="Preview, change nothing.")
+@click.option(
+    "--hash", "to_hash", is_flag=True, help="Convert agents and tasks from JSON strings to hashes."
+)
+@click.option(
+    "--upgrade",
+    is_flag=True,
+    help="Do all that a current Tinytown needs: keys of version 0.1, old keys, then --hash.",
+)
+@click.option("--reverse", is_flag=True, help="Give the town's keys their old names back.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["skip", "merge"]),
+    default="skip",
+    show_default=True,
+    help="What becomes of a key whose new name is taken.",
+)
+@click.option(
+    "--legacy-prefix",
+    type=click.Choice(["mt"]),
+    help="Rename version 0.1's keys (mt:agent:ID) too.",
+)
 @click.option("--force", is_flag=True, help="Skip the confirmation prompt.")
 @click.option(
-    "--check", is_flag=True, help="Change and list nothing; exit status 1 when old keys exist."
+    "--check",
+    is_flag=True,
+    help="Change and list nothing; exit status 1 when there is something to do.",
 )
 @click.option(
     "--town-name", metavar="NAME", help="The town's name; else the one in the town's file."
@@ -66,13 +89,25 @@ Exit status:
 def migrate(command: str | None, **options: Any) -> int:
     """Rename a town's old keys (tt:agent:ID) to the town-isolated format (tt:TOWN:agent:ID).
 
-    Nothing is ever overwritten, and running it again is safe.
+    Nothing is ever overwritten, and running it again is safe. With --hash, --upgrade or --reverse
+    it does that instead; --dry-run, --check, --force and --json serve each of the four.
     """
     from tt_migrate.run import Options, run
 
-    if options["dry_run"] and options["check"]:
-        raise click.UsageError("--dry-run and --check exclude each other")
+    _refuse_together(options, "--dry-run", "--check")
+    _refuse_together(options, "--hash", "--upgrade", "--reverse")
+    for only_names in ("--hash", "--reverse"):
+        _refuse_together(options, only_names, "--legacy-prefix")
+        _refuse_together(options, only_names, "--on-conflict merge")
     return run(Options(**options))
+
+
+def _refuse_together(options: dict[str, Any], *names: str) -> None:
+    values = {**options, "hash": options["to_hash"]}
+    values["on_conflict merge"] = options["on_conflict"] == "merge"
+    given = [name for name in names if values[name[2:].replace("-", "_")]]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} exclude each other")
 
 
 @click.group()
@@ -121,7 +156,7 @@ def _usage_error(error: click.ClickException) -> None:
         from tt_migrate.document import JsonReport
         from tt_migrate.output import Output
 
-        JsonReport(Output(sys.stdout), Output(sys.stderr), None).stopped(
+        JsonReport(Output(sys.stdout), Output(sys.stderr), None, None).stopped(
             None, error.format_message()
         )
     else:

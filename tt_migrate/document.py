@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tt_migrate.keyspace import FAMILIES, in_order, new_key, shown, shown_text
+from tt_migrate.keyspace import (
+    FAMILIES,
+    RECORDS,
+    in_order,
+    shown,
+    shown_text,
+    town_key_start,
+)
 from tt_migrate.output import Output
-from tt_migrate.report import CONFLICT, FORCE_HINT, TextReport, ambiguous_reason
+from tt_migrate.plan import Plan
+from tt_migrate.report import FORCE_HINT, TextReport, ambiguous_reason
 from tt_migrate.results import Count, Migration, Preview, Result
 
 
@@ -17,19 +25,20 @@ from tt_migrate.results import Count, Migration, Preview, Result
 class JsonReport:
     """Says what was found and done. The fields are documented in the README and stay as they are.
 
-    `mode` is `preview`, `check` or `migrate`, None when the options could not be read; `server` is
-    the redacted URL.
+    `plan`, and `mode`, which is `preview`, `check` or `migrate`, are None when the options could
+    not be read; `server` is the redacted URL.
     """
 
     out: Output
     err: Output
+    plan: Plan | None
     mode: str | None
     town: str | None = None
     server: str | None = None
 
     def question(self, count: Count) -> Output:
         """Show a person what a migration would meet, on stderr; the output for the prompt."""
-        text = TextReport(self.err, self.err, False, self.town or "", self.server or "")
+        text = TextReport(self.err, self.err, count.plan, False, self.town or "", self.server or "")
         return text.question(count)
 
     def checked(self, count: Count) -> None:
@@ -57,13 +66,11 @@ class JsonReport:
             "town": shown_text(self.town) if self.town else None,
             "redis": self.server,
             "mode": self.mode,
+            "operation": self.plan.name if self.plan else None,
             **_numbers(result),
         }
         if isinstance(result, Preview):
-            document["moves"] = [
-                {"from": shown(key), "to": shown(new_key(result.town, key))}
-                for key in in_order(result.moves)
-            ]
+            document |= _lists(result)
         if error:
             document["error"] = error
         self.out.line(json.dumps(document, indent=2))
@@ -71,24 +78,21 @@ class JsonReport:
 
 def _numbers(result: Result | None) -> dict[str, Any]:
     effort = result.effort if result else None
+    count = _count(result)
     keys: Mapping[str, int] = result.keys if result else dict.fromkeys(FAMILIES, 0)
-    conflicts: Collection[bytes] = ()
-    failed: Mapping[bytes, str] = {}
-    ambiguous: Collection[bytes] = ()
-    if result and not isinstance(result, Count):
-        conflicts, failed, ambiguous = result.conflicts, result.failed, result.ambiguous
-    town = result.town if result else ""
+    merged = sum(result.merged.values()) if isinstance(result, Migration) else 0
     return {
         "keys": dict(keys),
         "total": sum(keys.values()),
         "migrated": result.total if isinstance(result, Migration) else 0,
-        "conflicts": [_left(town, key, CONFLICT) for key in in_order(conflicts)],
-        "ambiguous": [
-            {"from": shown(key), "to": None, "reason": ambiguous_reason(key)}
-            for key in in_order(ambiguous)
-        ],
-        "failed": [_left(town, key, failed[key]) for key in in_order(failed)],
-        "remaining": _remaining(result),
+        "merged": merged,
+        "records": _records(result),
+        "converted": sum(result.converted.values()) if isinstance(result, Migration) else 0,
+        **_left_alone(result),
+        "remaining": result.total if isinstance(result, Count) else result and result.remaining,
+        "strings": count.strings_total if count else None,
+        "hashes": count.hashes if count else None,
+        "new_only": count.new_only if count else None,
         "batches": effort.batches if effort else 0,
         "seconds": round(effort.seconds, 3) if effort else 0.0,
         "max_pause_ms": effort.max_pause_ms if effort else None,
@@ -96,13 +100,55 @@ def _numbers(result: Result | None) -> dict[str, Any]:
     }
 
 
-def _left(town: str, key: bytes, reason: str) -> dict[str, str]:
-    return {"from": shown(key), "to": shown(new_key(town, key)), "reason": reason}
-
-
-def _remaining(result: Result | None) -> int | None:
+def _count(result: Result | None) -> Count | None:
     if isinstance(result, Migration):
-        return result.remaining
-    if isinstance(result, Preview):
-        return result.total + len(result.conflicts) + len(result.failed)
-    return result.total if result else None
+        return result.left
+    return result.count if isinstance(result, Preview) else result
+
+
+def _records(result: Result | None) -> dict[str, int]:
+    if result is None:
+        return dict.fromkeys(RECORDS, 0)
+    return dict(result.to_convert if isinstance(result, Count) else result.converted)
+
+
+def _left_alone(result: Result | None) -> dict[str, Any]:
+    if result is None or isinstance(result, Count):
+        return {"conflicts": [], "ambiguous": [], "failed": []}
+    plan, town, start = result.plan, result.town, result.plan.name_start(result.town)
+    return {
+        "conflicts": _reasons(result, result.conflicts),
+        "ambiguous": [
+            {"from": shown(key), "to": None, "reason": ambiguous_reason(plan, town, key)}
+            for key in in_order(result.ambiguous, start)
+        ],
+        "failed": _reasons(result, result.failed)
+        + [
+            {"from": shown(key), "to": shown(key), "reason": result.unconverted[key]}
+            for key in in_order(result.unconverted, town_key_start(town))
+        ],
+    }
+
+
+def _reasons(result: Preview | Migration, keys: Mapping[bytes, str]) -> list[dict[str, str]]:
+    return [{**move, "reason": keys[key]} for key, move in _moves(result, keys)]
+
+
+def _lists(preview: Preview) -> dict[str, Any]:
+    return {
+        "moves": [move for _, move in _moves(preview, preview.moves)],
+        "merges": [
+            {**move, "how": preview.merges[key]} for key, move in _moves(preview, preview.merges)
+        ],
+        "conversions": [
+            shown(key) for key in in_order(preview.conversions, town_key_start(preview.town))
+        ],
+    }
+
+
+def _moves(
+    result: Preview | Migration, keys: Iterable[bytes]
+) -> Iterator[tuple[bytes, dict[str, str]]]:
+    plan, town = result.plan, result.town
+    for key in in_order(keys, plan.name_start(town)):
+        yield key, {"from": shown(key), "to": shown(plan.destination(town, key))}

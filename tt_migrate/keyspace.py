@@ -1,4 +1,4 @@
-"""Tinytown's key names, as far as Python needs them; Lua decides which keys are old ones."""
+"""Tinytown's key names, as far as Python needs them; Lua decides which keys move."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Iterable
 FAMILIES = ("agent", "inbox", "urgent", "task", "activity", "stop", "backlog")
 """The key families, in the order in which the scripts count them and reports show them."""
 
-_PREFIX = b"tt:"
+RECORDS = ("agent", "task")
+"""The families of records: JSON strings until Tinytown 0.6, hashes since 0.7."""
+
+_PREFIX_LENGTH = len(b"tt:")  # or mt:, of version 0.1
 
 
 def town_bytes(town: str) -> bytes:
@@ -19,23 +22,39 @@ def town_bytes(town: str) -> bytes:
     return town.encode("utf-8", "surrogateescape")
 
 
+def old_key_start() -> int:
+    """Where in an old key the family's name begins."""
+    return _PREFIX_LENGTH
+
+
+def town_key_start(town: str) -> int:
+    """Where in a key of the town the family's name begins."""
+    return _PREFIX_LENGTH + len(town_bytes(town)) + 1
+
+
 def new_key(town: str, old: bytes) -> bytes:
-    """The key of the town-isolated format for an old key: `tt:x` becomes `tt:<town>:x`."""
-    return _PREFIX + town_bytes(town) + b":" + old.removeprefix(_PREFIX)
+    """The town-isolated key for an old one: `tt:x` or `mt:x` becomes `tt:<town>:x`."""
+    return b"tt:" + town_bytes(town) + b":" + old[_PREFIX_LENGTH:]
 
 
-def family_of(old: bytes) -> str:
-    """The family of an old key or of an ambiguous one."""
-    return old.split(b":", 2)[1].decode()
+def old_key(town: str, new: bytes) -> bytes:
+    """The old key for a key of the town: `tt:<town>:x` becomes `tt:x`."""
+    return b"tt:" + new[town_key_start(town) :]
 
 
-def in_order(keys: Iterable[bytes]) -> list[bytes]:
-    """Old keys by family, in the order of FAMILIES, then by id, bytewise."""
-    rank = {family.encode(): n for n, family in enumerate(FAMILIES)}
+def family_and_id(key: bytes, start: int) -> tuple[str, bytes]:
+    """The family and the id, empty for the backlog, of a key whose family begins at `start`."""
+    family, _, key_id = key[start:].partition(b":")
+    return family.decode(), key_id
 
-    def order(key: bytes) -> tuple[int, bytes]:
-        family, _, key_id = key.removeprefix(_PREFIX).partition(b":")
-        return rank[family], key_id
+
+def in_order(keys: Iterable[bytes], start: int) -> list[bytes]:
+    """Keys by family, in FAMILIES' order, then by id, bytewise; `start` as in family_and_id."""
+    rank = {family: n for n, family in enumerate(FAMILIES)}
+
+    def order(key: bytes) -> tuple[int, bytes, bytes]:
+        family, key_id = family_and_id(key, start)
+        return rank[family], key_id, key
 
     return sorted(keys, key=order)
 

@@ -1,29 +1,38 @@
-"""Count, preview, migrate: the operations on a town's Redis. Knows no terminal."""
+"""Count, preview, migrate: carrying a plan out on a town's Redis. Knows no terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from redis import Redis
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import NoPermissionError, ReadOnlyError
 from redis.retry import Retry
 
-from tt_migrate.results import Count, Migration, Preview
+from tt_migrate.converter import Converter
+from tt_migrate.differences import named_differences
+from tt_migrate.plan import RENAME, Plan
+from tt_migrate.results import Count, Migration, Preview, Result, Stage
 from tt_migrate.session import PATIENCE, ProgressCallback, Session, held_connection
-from tt_migrate.tally import CountTally, MigrationTally, PreviewTally
+from tt_migrate.tally import (
+    ConversionPreviewTally,
+    ConversionTally,
+    CountTally,
+    MigrationTally,
+    PreviewTally,
+)
 
 
 @dataclass(frozen=True)
 class Migrator:
-    """Renames the old keys of one database for one town.
+    """Upgrades the keys of one town in one database.
 
     `client`: any redis.Redis of redis-py (a Sentinel's too), whatever it decodes. `town`: the
-    town's name, not empty. `max_pause_ms`: how long one batch may hold the server, about, in
-    milliseconds. `progress`: called after each batch; an exception it raises ends the run between
-    two batches. `patience`: how a connection that is lost after the first batch is retried; the
-    pass then begins anew.
+    town's name, not empty. `plan`: what is to be done, RENAME, HASH, UPGRADE or REVERSE.
+    `max_pause_ms`: how long one batch may hold the server, about, in milliseconds. `progress`:
+    called after each batch; an exception it raises ends the run between two batches. `patience`:
+    how a connection that is lost after the first batch is retried; the pass then begins anew.
 
     Every operation raises redis.exceptions.RedisError when the server cannot be reached or refuses.
     The constructor raises TypeError for another kind of client, ValueError for an empty town or a
@@ -32,6 +41,7 @@ class Migrator:
 
     client: Redis
     town: str
+    plan: Plan = RENAME
     max_pause_ms: float = 5.0
     progress: ProgressCallback | None = None
     patience: Retry = PATIENCE
@@ -47,36 +57,97 @@ class Migrator:
             raise ValueError("max_pause_ms is not between 0 and 60000")
 
     def count(self) -> Count:
-        """Count the old keys. Reads only."""
+        """Count what there is to do. Reads only."""
         with self._session() as session:
-            tally = CountTally(self.town)
-            session.run("counting", "count", tally, lambda: tally.result(session.effort()))
-            return tally.result(session.effort())
+            return self._count(session, "counting")
 
     def preview(self) -> Preview:
-        """List what a migration would do. Reads only."""
+        """List what carrying the plan out would do. Reads only."""
         with self._session() as session:
-            tally = PreviewTally(self.town)
-            session.run("previewing", "preview", tally, lambda: tally.result(session.effort()))
-            return tally.result(session.effort())
+            found, records = PreviewTally(), ConversionPreviewTally()
+
+            def result(count: Count | None = None) -> Preview:
+                return Preview(
+                    plan=self.plan,
+                    town=self.town,
+                    moves=found.moves,
+                    merges=found.merges,
+                    conflicts=found.conflicts,
+                    failed=found.failed,
+                    ambiguous=found.ambiguous,
+                    conversions=records.conversions,
+                    unconverted=records.unconverted,
+                    count=count,
+                    effort=session.effort(),
+                )
+
+            if self.plan.rename:
+                session.run("previewing", session.scan("preview"), found, result)
+            if self.plan.merge:
+                found.conflicts.update(named_differences(session, self.plan, found.conflicts))
+            if self.plan.convert:
+                converter = Converter(session, with_old=self.plan.rename is not None)
+                session.run("previewing", converter.preview_batch, records, result)
+            if self.plan.needs_count:
+                return result(self._count(session, "counting", result))
+            return result()
 
     def migrate(self) -> Migration:
-        """Rename the old keys, then count what is left.
+        """Carry the plan out, then count what is left to do.
 
-        Overwrites nothing: a key whose destination exists stays and is listed in `conflicts`. When
-        an exception ends the run, what was done stays done, the last Progress tells of it, and
-        another run does the rest.
+        Overwrites nothing: a key whose destination exists stays and is listed in `conflicts`, where
+        the plan does not merge the two. When an exception ends the run, what was done stays done,
+        the last Progress tells of it, and another run does the rest.
         """
         with self._session() as session:
             if session.server.role == "replica":
                 raise ReadOnlyError("READONLY the server is a replica")
-            moved, left = MigrationTally(self.town), CountTally(self.town)
-            session.run("migrating", "migrate", moved, lambda: moved.result(session.effort()))
-            session.run("verifying", "count", left, lambda: moved.result(session.effort()))
-            remaining = left.result(session.effort()).total
-            return moved.result(session.effort(), remaining)
+            moved, records = MigrationTally(), ConversionTally()
+            before: Count | None = None
+
+            def result(left: Count | None = None) -> Migration:
+                return Migration(
+                    plan=self.plan,
+                    town=self.town,
+                    keys=moved.keys,
+                    merged=moved.merged,
+                    converted=records.converted,
+                    conflicts=moved.conflicts,
+                    failed=moved.failed,
+                    ambiguous=moved.ambiguous,
+                    unconverted=records.unconverted,
+                    before=before,
+                    left=left,
+                    effort=session.effort(),
+                )
+
+            if self.plan.rename == "reverse":
+                before = self._count(session, "counting", result)
+            if self.plan.rename:
+                session.run("migrating", session.scan("migrate"), moved, result)
+            if self.plan.merge:
+                moved.conflicts.update(named_differences(session, self.plan, moved.conflicts))
+            if self.plan.convert:
+                converter = Converter(session, with_old=False)
+                session.run("converting", converter.batch, records, result)
+            return result(self._count(session, "verifying", result))
+
+    def _count(
+        self, session: Session, stage: Stage, so_far: Callable[[], Result] | None = None
+    ) -> Count:
+        tally = CountTally(self.plan, self.town)
+
+        def result() -> Count:
+            return tally.result(session.effort())
+
+        session.run(stage, session.scan("count"), tally, so_far or result)
+        if self.plan.convert and tally.untyped:
+            raise NoPermissionError("NOPERM TYPE of a record")
+        return result()
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
         with held_connection(self.client) as held:
-            yield Session(held, self.town, self.max_pause_ms, self.progress, self.patience)
+            yield Session(
+                held, self.plan, self.town, self.max_pause_ms, self.progress, self.patience
+            )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 _STEPS_A_BATCH = 10
 _SMALLEST, _LARGEST = 10, 2000
+_RECORD_MICROSECONDS = 25
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class Pace:
 
     budget: int
     count: int = 100
+
+    @property
+    def records(self) -> int:
+        """About how many records can be converted in that time."""
+        return max(10, self.budget // _RECORD_MICROSECONDS)
 
     def after(self, steps: int, elapsed: int) -> Pace:
         """The pace after a batch of `steps` SCAN steps that took `elapsed` microseconds.

@@ -76,4 +76,6 @@ def _label(progress: Progress, seconds: float) -> str:
     if progress.stage == "migrating" and isinstance(progress.so_far, Migration):
         migrated = progress.so_far.total
         return f"migrating: {migrated} migrated, {migrated / max(seconds, 0.001):.0f}/s"
+    if progress.stage == "converting" and isinstance(progress.so_far, Migration):
+        return f"converting: {sum(progress.so_far.converted.values())} converted"
     return progress.stage

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tt_migrate.keyspace import in_order, new_key, shown, shown_text
+from tt_migrate.keyspace import in_order, shown, shown_text, town_key_start
 from tt_migrate.output import Output
-from tt_migrate.results import Count, Effort, Migration, Preview, Result
+from tt_migrate.plan import HASH, UPGRADE, Plan
+from tt_migrate.results import Count, Migration, Preview, Result
+from tt_migrate.words import Words, words_for
 
-NO_MIGRATION_NEEDED = "No migration needed - all keys already use town isolation format"
-CONFLICT = "destination exists"
 FORCE_HINT = "Nothing was changed. --force skips this prompt."
-RUN_AGAIN = "Run 'tt migrate' again: it does what is left."
 _TOWNS_NAMED = 10
 
 
-def ambiguous_reason(key: bytes) -> str:
-    """Why a key like `tt:task:backlog` is never touched."""
-    _, town, name = shown(key).split(":")
-    return f"may be the {name} of a town named '{town}': never touched"
+def ambiguous_reason(plan: Plan, town: str, key: bytes) -> str:
+    """Why a key like `tt:task:backlog` is never touched, or never made."""
+    old_name = key if plan.rename != "reverse" else plan.destination(town, key)
+    _, family, name = shown(old_name).split(":")
+    return f"may be the {name} of a town named '{family}': never {words_for(plan).touched}"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class TextReport:
 
     out: Output
     err: Output
+    plan: Plan
     quiet: bool
     town: str = ""
     server: str = ""
@@ -44,37 +45,32 @@ class TextReport:
     def checked(self, count: Count) -> None:
         """The one line of --check."""
         town = f"(town: {self._town()})"
-        if count.total:
-            sign = self.out.symbols.warning
-            conflicts = f", {count.conflicts} in conflict" if count.conflicts else ""
-            command = "tt migrate"
-            if count.total == count.conflicts:
-                command += " --dry-run"
-            self.out.line(
-                f"{sign} {count.total} old key(s) need migration{conflicts}: run '{command}' {town}"
-            )
+        if count.undone:
+            found = ", ".join(self._found(count))
+            self.out.line(f"{self.out.symbols.warning} {found}: {self._advice(count)} {town}")
         elif not self.quiet:
-            self.out.line(f"{self.out.symbols.done} {NO_MIGRATION_NEEDED} {town}")
+            hint = "".join(f" - but {text}" for text in self._strings_hint(count))
+            self.out.line(f"{self.out.symbols.done} {self._words.nothing_to_do} {town}{hint}")
 
     def previewed(self, preview: Preview) -> None:
         """The preview."""
         if self.quiet:
-            self.out.lines(self._left(preview.conflicts, preview.failed))
-        elif preview.total or preview.conflicts or preview.failed:
+            self.out.lines(self._left(preview))
+        elif preview.remaining or preview.conversions or preview.unconverted:
             self.out.lines(self._preview(preview))
         else:
-            self.out.lines(self._nothing_to_do(preview.ambiguous))
+            self.out.lines(self._nothing_to_do(preview.ambiguous, preview.count))
 
     def migrated(self, migration: Migration) -> None:
         """The end of a migration."""
-        if migration.left_behind:
+        if not migration.complete:
             self.out.lines(self._incomplete(migration))
         elif self.quiet:
             return
-        elif migration.total or migration.effort.reconnects:
+        elif migration.changed or migration.effort.reconnects:
             self.out.lines(self._complete(migration))
         else:
-            self.out.lines(self._nothing_to_do(migration.ambiguous))
+            self.out.lines(self._nothing_to_do(migration.ambiguous, migration.left))
 
     def cancelled(self, count: Count) -> None:
         """The prompt was not answered with yes."""
@@ -84,113 +80,216 @@ class TextReport:
         """The run ended before its end, by a signal or an error; nothing was begun when None."""
         if isinstance(so_far, Migration):
             self.out.lines(self._stopped(so_far))
-            self.err.line(f"Error: {_sentence(error)} {RUN_AGAIN}")
+            again = f"Run '{self.plan.command}' again: it does what is left."
+            self.err.line(f"Error: {_sentence(error)} {again}")
         elif so_far is not None:
             self.err.line(f"Error: {_sentence(error)} Nothing was changed; run it again.")
         else:
             self.err.line(f"Error: {error}")
 
+    @property
+    def _words(self) -> Words:
+        return words_for(self.plan)
+
     def _town(self) -> str:
         return shown_text(self.town)
 
     def _move(self, key: bytes) -> str:
-        return f"   {shown(key)} {self.out.symbols.arrow} {shown(new_key(self.town, key))}"
+        destination = self.plan.destination(self.town, key)
+        return f"   {shown(key)} {self.out.symbols.arrow} {shown(destination)}"
 
-    def _nothing_to_do(self, ambiguous: Collection[bytes]) -> Iterator[str]:
-        yield f"{self.out.symbols.done} {NO_MIGRATION_NEEDED}"
+    def _in_order(self, keys: Iterable[bytes]) -> list[bytes]:
+        return in_order(keys, self.plan.name_start(self.town))
+
+    def _found(self, count: Count) -> Iterator[str]:
+        if count.total:
+            conflicts = f", {count.conflicts} in conflict" if count.conflicts else ""
+            yield f"{count.total} {self._words.keys} {self._words.need}{conflicts}"
+        records = sum(count.to_convert.values()) + count.others
+        if self.plan.convert and records:
+            yield f"{records} record(s) need conversion to a hash"
+
+    def _advice(self, count: Count) -> str:
+        if self.plan.name == "hash" and count.total:
+            return f"run 'tt migrate' first, or '{UPGRADE.command}' for both"
+        return f"run '{self.plan.command}{'' if count.promising else ' --dry-run'}'"
+
+    def _nothing_to_do(self, ambiguous: Collection[bytes], count: Count | None) -> Iterator[str]:
+        yield f"{self.out.symbols.done} {self._words.nothing_to_do}"
         yield f"   Town: {self._town()}"
-        yield from self._ambiguous(ambiguous)
+        yield from self._last_lines(ambiguous, count)
 
     def _preview(self, preview: Preview) -> Iterator[str]:
         yield f"{self.out.symbols.preview} Migration Preview (dry run)"
         yield f"   Town: {self._town()}"
         yield ""
-        if preview.total:
-            yield "   Keys to migrate:"
-            yield from map(self._move, in_order(preview.moves))
+        if preview.moves:
+            yield f"   Keys to {self._words.verb}:"
+            yield from map(self._move, self._in_order(preview.moves))
             yield ""
-        yield f"   Total: {preview.total} key(s) would be migrated"
-        if preview.conflicts or preview.failed:
+        if preview.merges:
+            yield "   Keys to merge with their destination:"
+            for key in self._in_order(preview.merges):
+                yield f"{self._move(key)} ({preview.merges[key]})"
+            yield ""
+        if preview.conversions:
+            yield "   Records to convert from JSON string to hash:"
+            for key in in_order(preview.conversions, town_key_start(self.town)):
+                yield f"   {shown(key)}"
+            yield ""
+        yield f"   Total: {', '.join(self._would_be(preview))}"
+        left = list(self._left(preview))
+        if left:
             yield ""
             yield "   Keys that would be left alone; nothing is ever overwritten:"
-            yield from self._left(preview.conflicts, preview.failed)
-        yield from self._ambiguous(preview.ambiguous)
-        if preview.total:
+            yield from left
+        yield from self._last_lines(preview.ambiguous, preview.count)
+        if preview.moves or preview.merges or preview.conversions:
             yield ""
-            yield "   Run 'tt migrate' (without --dry-run) to perform migration."
+            yield f"   Run '{self.plan.command}' (without --dry-run) to perform {self._words.task}."
+
+    def _would_be(self, preview: Preview) -> Iterator[str]:
+        if self.plan.rename:
+            yield f"{preview.total} key(s) would be {self._words.done}"
+        if preview.merges:
+            yield f"{len(preview.merges)} would be merged"
+        if self.plan.convert:
+            yield f"{len(preview.conversions)} record(s) would be converted"
 
     def _question(self, count: Count, out: Output) -> Iterator[str]:
-        yield f"{out.symbols.question} Old keys get the town's name"
+        yield f"{out.symbols.question} {self._words.question}"
         yield f"   Town: {self._town()}"
         yield f"   Server: {self.server}"
         yield ""
-        yield from _families("Old keys", count.keys)
-        yield f"   Conflicts: {count.conflicts}" + (
-            f" ({CONFLICT}: they will be left alone)" if count.conflicts else ""
-        )
-        towns = sorted(shown(town) for town in count.towns)
-        if towns:
-            named = ", ".join(towns[:_TOWNS_NAMED])
-            more = len(towns) - _TOWNS_NAMED
-            yield f"   Other towns on this server: {named}" + (
-                f" and {more} more" if more > 0 else ""
+        if self.plan.rename:
+            yield from _families(self._words.found, count.keys)
+            fate = "merged where that is possible" if self.plan.merge else "left alone"
+            yield f"   Conflicts: {count.conflicts}" + (
+                f" (destination exists: they will be {fate})" if count.conflicts else ""
             )
-            yield f"   An old key does not say whose it is: all of them go to {self._town()}."
-        else:
-            yield "   Other towns on this server: none"
+        if self.plan.convert:
+            yield from _families("JSON strings", count.to_convert)
+        if self.plan.rename == "forward":
+            yield from self._other_towns(count)
+        yield from (f"   {text}" for text in self._notes(count))
         yield ""
 
+    def _other_towns(self, count: Count) -> Iterator[str]:
+        towns = sorted(shown(town) for town in count.towns)
+        if not towns:
+            yield "   Other towns on this server: none"
+            return
+        more = len(towns) - _TOWNS_NAMED
+        yield f"   Other towns on this server: {', '.join(towns[:_TOWNS_NAMED])}" + (
+            f" and {more} more" if more > 0 else ""
+        )
+        yield f"   An old key does not say whose it is: all of them go to {self._town()}."
+
     def _complete(self, migration: Migration) -> Iterator[str]:
-        yield f"{self.out.symbols.done} Migration complete!"
+        yield f"{self.out.symbols.done} {self._words.noun} complete!"
         yield from self._done(migration)
-        yield "   No old keys are left."
-        yield from self._ambiguous(migration.ambiguous)
+        yield f"   {self._words.none_left}"
+        yield from self._last_lines(migration.ambiguous, migration.before or migration.left)
 
     def _incomplete(self, migration: Migration) -> Iterator[str]:
         sign = self.out.symbols.warning
-        yield f"{sign} Migration incomplete: {migration.left_behind} old key(s) are left"
+        left = []
+        if migration.left_behind:
+            left.append(f"{migration.left_behind} {self._words.keys} are left")
+        if migration.strings_left:
+            left.append(f"{migration.strings_left} record(s) are no hashes")
+        yield f"{sign} {self._words.noun} incomplete: {', '.join(left)}"
         yield from self._done(migration)
-        if migration.conflicts or migration.failed:
-            yield "   Nothing was overwritten. Keys that were not migrated:"
-            yield from self._left(migration.conflicts, migration.failed)
+        yield from self._untouched(migration)
         if migration.appeared > 0:
             yield (
-                f"   {migration.appeared} old key(s) appeared while the migration ran: an old"
-                " Tinytown is still running. Stop it, then run 'tt migrate' again."
+                f"   {migration.appeared} {self._words.keys} appeared while the migration ran:"
+                f" {self._words.culprit} is still running. Stop it, then run"
+                f" '{self.plan.command}' again."
             )
-        yield from self._ambiguous(migration.ambiguous)
+        yield from self._last_lines(migration.ambiguous, migration.before or migration.left)
 
     def _stopped(self, migration: Migration) -> Iterator[str]:
-        yield f"{self.out.symbols.warning} Migration stopped before its end"
+        yield f"{self.out.symbols.warning} {self._words.noun} stopped before its end"
         yield from self._done(migration)
-        if migration.conflicts or migration.failed:
-            yield "   Nothing was overwritten. Keys that were not migrated:"
-            yield from self._left(migration.conflicts, migration.failed)
+        yield from self._untouched(migration)
+
+    def _untouched(self, migration: Migration) -> Iterator[str]:
+        left = list(self._left(migration))
+        if left:
+            yield f"   Nothing was overwritten. Keys that were not {self._words.done}:"
+            yield from left
 
     def _done(self, migration: Migration) -> Iterator[str]:
         yield f"   Town: {self._town()}"
         yield ""
-        yield from _families("Migrated", migration.keys)
-        yield f"   Total: {migration.total} key(s) migrated in {_seconds(migration.effort)}"
+        totals = []
+        if self.plan.rename:
+            yield from _families(self._words.done.capitalize(), migration.keys)
+            totals.append(f"{migration.total} key(s) {self._words.done}")
+        merged = sum(migration.merged.values())
+        if merged:
+            yield from _families("Merged", migration.merged)
+            totals.append(f"{merged} merged")
+        if self.plan.convert:
+            yield from _families("Converted", migration.converted)
+            totals.append(f"{sum(migration.converted.values())} record(s) converted")
+        yield f"   Total: {', '.join(totals)} in {migration.effort.seconds:.2f} s"
         if migration.effort.reconnects:
             yield (
-                f"   The connection was lost {migration.effort.reconnects} time(s): keys renamed"
-                " by a batch whose reply was lost are not in these numbers."
+                f"   The connection was lost {migration.effort.reconnects} time(s): what a batch"
+                " did whose reply was lost is not in these numbers."
             )
+        if self.plan.convert and migration.hashes:
+            yield f"   {migration.hashes} record(s) were hashes already."
         yield ""
 
-    def _left(self, conflicts: Collection[bytes], failed: Mapping[bytes, str]) -> Iterator[str]:
-        for key in in_order(conflicts):
-            yield f"{self._move(key)} ({CONFLICT})"
-        for key in in_order(failed):
-            yield f"{self._move(key)} ({failed[key]})"
+    def _left(self, found: Preview | Migration) -> Iterator[str]:
+        for key in self._in_order(found.conflicts):
+            yield f"{self._move(key)} ({found.conflicts[key]})"
+        for key in self._in_order(found.failed):
+            yield f"{self._move(key)} ({found.failed[key]})"
+        for key in in_order(found.unconverted, town_key_start(self.town)):
+            yield f"   {shown(key)} ({found.unconverted[key]})"
 
-    def _ambiguous(self, keys: Collection[bytes]) -> Iterator[str]:
-        if keys and not self.quiet:
+    def _last_lines(self, ambiguous: Collection[bytes], count: Count | None) -> Iterator[str]:
+        if self.quiet:
+            return
+        if ambiguous:
             yield ""
             yield "   Ambiguous keys, left alone:"
-            for key in in_order(keys):
-                yield f"   {shown(key)} ({ambiguous_reason(key)})"
+            for key in self._in_order(ambiguous):
+                yield f"   {shown(key)} ({ambiguous_reason(self.plan, self.town, key)})"
+        notes = list(self._notes(count)) if count else []
+        if notes:
+            yield ""
+            yield from (f"   {text}" for text in notes)
+
+    def _notes(self, count: Count) -> Iterator[str]:
+        """What a person should know besides."""
+        if self.plan.name == "hash" and count.total:
+            yield (
+                f"{count.total} old key(s) do not have the town's name and are left out: run"
+                f" 'tt migrate' first, or '{UPGRADE.command}' for both."
+            )
+        if self.plan.rename == "reverse" and count.hashes:
+            yield (
+                f"{count.hashes} record(s) are hashes and stay hashes: Tinytown before 0.7 cannot"
+                " read them."
+            )
+        if self.plan.rename == "reverse" and count.new_only:
+            yield (
+                f"{count.new_only} key(s) of events, dockets and missions have no old form: they"
+                " stay."
+            )
+        yield from (f"{text}." for text in self._strings_hint(count))
+
+    def _strings_hint(self, count: Count) -> Iterator[str]:
+        if self.plan.rename == "forward" and not self.plan.convert and count.strings_total:
+            yield (
+                f"{count.strings_total} agent(s) and task(s) are JSON strings, which Tinytown since"
+                f" 0.7 cannot read: run '{HASH.command}'"
+            )
 
 
 def _families(title: str, keys: Mapping[str, int]) -> Iterable[str]:
@@ -203,7 +302,3 @@ def _families(title: str, keys: Mapping[str, int]) -> Iterable[str]:
 
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "?")) else f"{text}."
-
-
-def _seconds(effort: Effort) -> str:
-    return f"{effort.seconds:.2f} s"

@@ -16,9 +16,10 @@ from tt_migrate.connection import open_client, redacted
 from tt_migrate.document import JsonReport
 from tt_migrate.errors import explain
 from tt_migrate.interrupt import StoppedBySignal, StopSignals, stop_signals
-from tt_migrate.keyspace import FAMILIES, shown_text
+from tt_migrate.keyspace import FAMILIES, RECORDS, shown_text
 from tt_migrate.migrator import Migrator
 from tt_migrate.output import Output
+from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
 from tt_migrate.progress import ProgressBar
 from tt_migrate.report import TextReport
 from tt_migrate.results import Count, Effort, Migration, Preview, Progress, Result
@@ -44,6 +45,11 @@ class Options:
     redis_url: str | None
     dry_run: bool
     check: bool
+    to_hash: bool
+    upgrade: bool
+    reverse: bool
+    on_conflict: str
+    legacy_prefix: str | None
     force: bool
     max_pause_ms: int
     json: bool
@@ -51,8 +57,21 @@ class Options:
     verbose: bool
 
     @property
-    def mode(self) -> str:
+    def plan(self) -> Plan:
         """What is to be done."""
+        if self.to_hash:
+            return HASH
+        if self.reverse:
+            return REVERSE
+        return replace(
+            UPGRADE if self.upgrade else RENAME,
+            oldest=self.upgrade or self.legacy_prefix is not None,
+            merge=self.on_conflict == "merge",
+        )
+
+    @property
+    def mode(self) -> str:
+        """Whether it is to be done, or to be previewed or checked only."""
         return "check" if self.check else "preview" if self.dry_run else "migrate"
 
 
@@ -82,9 +101,10 @@ def run(options: Options) -> int:
     Raises OutputError when stdout or stderr cannot be written; nothing else that a user can cause.
     """
     out, err = Output(sys.stdout), Output(sys.stderr)
-    report: Report = TextReport(out, err, options.quiet)
+    plan = options.plan
+    report: Report = TextReport(out, err, plan, options.quiet)
     if options.json:
-        report = JsonReport(out, err, options.mode)
+        report = JsonReport(out, err, plan, options.mode)
     try:
         settings = load_settings(options.town_dir, options.town_name, options.redis_url, os.environ)
         url = redacted(settings.redis)
@@ -97,7 +117,7 @@ def run(options: Options) -> int:
         err.lines(_settings(settings, url))
     with stop_signals() as signals, client:
         watch = Watch(signals, ProgressBar())
-        migrator = Migrator(client, settings.town, options.max_pause_ms, watch)
+        migrator = Migrator(client, settings.town, plan, options.max_pause_ms, watch)
         try:
             server = inspect_server(client)
             if options.verbose:
@@ -125,13 +145,13 @@ def run(options: Options) -> int:
 
 def _check(count: Count, report: Report) -> int:
     report.checked(count)
-    return LEFT_BEHIND if count.total else DONE
+    return LEFT_BEHIND if count.undone else DONE
 
 
 def _ask_and_migrate(migrator: Migrator, watch: Watch, report: Report, signals: StopSignals) -> int:
     count = watch.follow(migrator.count)
-    if count.total == count.conflicts:
-        return _migrated(_nothing_moved(watch.follow(migrator.preview)), report)
+    if not count.promising:
+        return _migrated(_nothing_done(watch.follow(migrator.preview), count), report)
     if not _confirmed(report.question(count), signals):
         report.cancelled(count)
         return CANCELLED
@@ -140,18 +160,22 @@ def _ask_and_migrate(migrator: Migrator, watch: Watch, report: Report, signals: 
 
 def _migrated(migration: Migration, report: Report) -> int:
     report.migrated(migration)
-    return LEFT_BEHIND if migration.left_behind else DONE
+    return DONE if migration.complete else LEFT_BEHIND
 
 
-def _nothing_moved(preview: Preview) -> Migration:
-    remaining = preview.total + len(preview.conflicts) + len(preview.failed)
+def _nothing_done(preview: Preview, count: Count) -> Migration:
     return Migration(
+        plan=preview.plan,
         town=preview.town,
         keys=dict.fromkeys(FAMILIES, 0),
+        merged=dict.fromkeys(FAMILIES, 0),
+        converted=dict.fromkeys(RECORDS, 0),
         conflicts=preview.conflicts,
         failed=preview.failed,
         ambiguous=preview.ambiguous,
-        remaining=remaining,
+        unconverted=preview.unconverted,
+        before=count,
+        left=count,
         effort=preview.effort,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import importlib_resources
@@ -10,18 +11,20 @@ from redis.client import NEVER_DECODE
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
 
+from tt_migrate.plan import Plan
+
 _LUA = importlib_resources.files("tt_migrate.lua")
-_SHARED = ("keyspace.lua", "batch.lua")
 _READ_ONLY = "#!lua flags=no-writes\n"
 
 
-def source(operation: str, *, read_only: bool = False) -> str:
-    """The text of an operation's script (`count`, `preview`, `migrate`) with the parts it shares.
+def source(operation: str, plan: Plan, *, read_only: bool = False) -> str:
+    """The text of an operation's script (`count`, `preview`, ...) with the parts of a plan.
 
     `read_only` puts the flag before it with which the server itself refuses writes; Redis knows it
     since 7.0 (Redis documentation, "Script flags").
     """
-    text = "\n".join((_LUA / name).read_text("utf-8") for name in (*_SHARED, f"{operation}.lua"))
+    names = ("keyspace.lua", *plan.lua_parts, f"{operation}.lua")
+    text = "\n".join((_LUA / name).read_text("utf-8") for name in names)
     return _READ_ONLY + text if read_only else text
 
 
@@ -38,20 +41,20 @@ class ScriptCaller:
         """A script to call; redis-py sends its text by SCRIPT LOAD when the server asks for it."""
         return Script(self._client, text)
 
-    def call(self, script: Script, *args: bytes | int) -> list[Any]:
-        """Run a script, without KEYS. Raises redis.exceptions.RedisError."""
+    def call(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | int]) -> list[Any]:
+        """Run a script with its KEYS and ARGV. Raises redis.exceptions.RedisError."""
         # Script wants a client and asks only for the two methods below.
         reply: list[Any]
         try:
-            reply = script(args=args, client=self)  # type: ignore[arg-type]
+            reply = script(keys=keys, args=args, client=self)  # type: ignore[arg-type]
         except NoScriptError:
             # Flushed again between SCRIPT LOAD and EVALSHA: send text and call in one.
-            reply = self._execute("EVAL", script.script, 0, *args)
+            reply = self._execute("EVAL", script.script, len(keys), *keys, *args)
         return reply
 
-    def evalsha(self, sha: str, numkeys: int, *args: bytes | int) -> Any:
+    def evalsha(self, sha: str, numkeys: int, *keys_and_args: bytes | int) -> Any:
         """EVALSHA, its reply not decoded: keys are bytes."""
-        return self._execute("EVALSHA", sha, numkeys, *args)
+        return self._execute("EVALSHA", sha, numkeys, *keys_and_args)
 
     def script_load(self, script: str) -> Any:
         """SCRIPT LOAD, when the server answered NOSCRIPT."""

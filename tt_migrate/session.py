@@ -1,19 +1,21 @@
-"""One connection, and the loop that drives a script over the keyspace batch by batch."""
+"""One connection, and the loop that drives a pass over the keyspace batch by batch."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from redis import Redis
 from redis import exceptions as redis_errors
 from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.commands.core import Script
 from redis.retry import Retry
 
 from tt_migrate.keyspace import town_bytes
-from tt_migrate.pacing import pace_for
+from tt_migrate.pacing import Pace, pace_for
+from tt_migrate.plan import Plan
 from tt_migrate.results import Effort, Progress, Result, Stage
 from tt_migrate.scripts import ScriptCaller, source
 from tt_migrate.server import inspect_server
@@ -34,9 +36,15 @@ _LONGEST_OUTAGE_SECONDS = 30
 
 ProgressCallback = Callable[[Progress], object]
 
+Batch = Callable[[bytes, Pace], list[Any]]
+"""One batch of a pass from a cursor on. Its reply begins as that of every script that scans:
+cursor, steps, elapsed, dbsize; what a Tally adds follows."""
+
+_READING = ("count", "preview", "records", "fetch")
+
 
 class Session:
-    """A connection to a server, a town, and what the batches have cost so far.
+    """A connection to a server, what is to be done there, and what it has cost so far.
 
     `client` must not retry by itself: a batch repeated behind the session's back, perhaps on a
     restarted server, would carry a cursor that means nothing there.
@@ -47,6 +55,7 @@ class Session:
     def __init__(
         self,
         client: Redis,
+        plan: Plan,
         town: str,
         max_pause_ms: float,
         progress: ProgressCallback | None,
@@ -54,7 +63,8 @@ class Session:
     ) -> None:
         self._client = client
         self._caller = ScriptCaller(client)
-        self._town = town_bytes(town)
+        self._plan = plan
+        self.town = town
         self._pace = pace_for(max_pause_ms)
         self._progress = progress
         self._patience = patience
@@ -73,25 +83,46 @@ class Session:
             reconnects=self._reconnects,
         )
 
-    def run(self, stage: Stage, operation: str, tally: Tally, so_far: Callable[[], Result]) -> None:
-        """One pass of an operation's script, from cursor 0 until the cursor is 0 again.
+    def script(self, operation: str) -> Script:
+        """An operation's script; one that reads is under the server's guard where that is known."""
+        read_only = operation in _READING and self.server.knows_script_flags
+        return self._caller.script(source(operation, self._plan, read_only=read_only))
 
-        Raises redis.exceptions.RedisError: at once when the very first batch fails, else when
+    def call(self, script: Script, *args: bytes | int, keys: Sequence[bytes] = ()) -> list[Any]:
+        """Call a script. Raises redis.exceptions.RedisError."""
+        if self._client.connection:
+            # Connects when it is not: a Sentinel's connection asks for the master only here.
+            self._client.connection.connect()
+        reply = self._caller.call(script, keys, args)
+        self._batches += 1
+        return reply
+
+    def paused(self, elapsed: int) -> None:
+        """Take note that a call held the server, for so many microseconds."""
+        self._longest = max(self._longest, elapsed)
+
+    def scan(self, operation: str, *more: int) -> Batch:
+        """The batch of a pass that is one script; `more` follows what every such script takes."""
+        script = self.script(operation)
+        town = town_bytes(self.town)
+
+        def batch(cursor: bytes, pace: Pace) -> list[Any]:
+            return self.call(script, town, cursor, pace.count, pace.budget, *more)
+
+        return batch
+
+    def run(self, stage: Stage, batch: Batch, tally: Tally, so_far: Callable[[], Result]) -> None:
+        """One pass, from cursor 0 until the cursor is 0 again.
+
+        Raises redis.exceptions.RedisError: at once when the session's first batch fails, else when
         patience is at an end.
         """
-        read_only = operation != "migrate" and self.server.knows_script_flags
-        script = self._caller.script(source(operation, read_only=read_only))
         cursor = b"0"
         scanned = dbsize = 0
         lost_at: float | None = None
 
-        def batch() -> list[Any]:
-            if self._client.connection:
-                # Connects when it is not: a Sentinel's connection asks for the master only here.
-                self._client.connection.connect()
-            return self._caller.call(
-                script, self._town, cursor, self._pace.count, self._pace.budget
-            )
+        def next_batch() -> list[Any]:
+            return batch(cursor, self._pace)
 
         def lost(error: Exception) -> None:
             # Another process may answer next: SCAN's cursors are worthless there.
@@ -109,14 +140,14 @@ class Session:
             self._report(Progress(stage, 0, dbsize, so_far(), waiting=f"retrying: {error}"))
 
         while True:
-            reply = self._patience.call_with_retry(batch, lost) if self._batches else batch()
+            retried = self._batches > 0
+            reply = self._patience.call_with_retry(next_batch, lost) if retried else next_batch()
             lost_at = None
             cursor, steps, elapsed, dbsize, *fields = reply
             tally.add(fields)
             # By COUNT: MATCH hides how many keys a step has really seen.
             scanned = min(scanned + steps * self._pace.count, dbsize)
-            self._batches += 1
-            self._longest = max(self._longest, elapsed)
+            self.paused(elapsed)
             self._pace = self._pace.after(steps, elapsed)
             self._report(Progress(stage, scanned, dbsize, so_far()))
             if cursor == b"0":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
-from tt_migrate.keyspace import FAMILIES, town_bytes
-from tt_migrate.results import Count, Effort, Migration, Preview
+from tt_migrate.keyspace import FAMILIES, RECORDS, town_bytes
+from tt_migrate.plan import Plan
+from tt_migrate.results import Count, Effort
 
 
 class Tally(Protocol):
@@ -21,106 +23,158 @@ class Tally(Protocol):
 class CountTally:
     """Adds up count.lua's replies."""
 
-    def __init__(self, town: str) -> None:
+    def __init__(self, plan: Plan, town: str) -> None:
+        self._plan = plan
         self._town = town
         self.restart()
 
     def restart(self) -> None:
         """Forget everything."""
         self._families = [0] * len(FAMILIES)
-        self._conflicts = 0
-        self._ambiguous = 0
+        self._strings = [0] * len(RECORDS)
+        self._old_strings = [0] * len(RECORDS)
+        self._numbers = [0] * 6
         self._towns: set[bytes] = set()
 
     def add(self, fields: list[Any]) -> None:
-        """Add families, conflicts, ambiguous and towns."""
-        families, conflicts, ambiguous, towns = fields
+        """Add families, conflicts, ambiguous, towns, strings and the rest."""
+        families, conflicts, ambiguous, towns, strings, old_strings, *numbers = fields
         self._families = _added(self._families, families)
-        self._conflicts += conflicts
-        self._ambiguous += ambiguous
+        self._strings = _added(self._strings, strings)
+        self._old_strings = _added(self._old_strings, old_strings)
+        self._numbers = _added(self._numbers, [conflicts, ambiguous, *numbers])
         self._towns.update(towns)
         self._towns.discard(town_bytes(self._town))
 
+    @property
+    def untyped(self) -> int:
+        """Records whose type the user may not ask for."""
+        return self._numbers[4]
+
     def result(self, effort: Effort) -> Count:
         """What was counted so far."""
-        keys = _by_family(self._families)
-        return Count(self._town, keys, self._conflicts, self._ambiguous, self._towns, effort)
+        conflicts, ambiguous, hashes, others, _, new_only = self._numbers
+        return Count(
+            plan=self._plan,
+            town=self._town,
+            keys=_by_name(FAMILIES, self._families),
+            conflicts=conflicts,
+            ambiguous=ambiguous,
+            towns=self._towns,
+            strings=_by_name(RECORDS, self._strings),
+            old_strings=_by_name(RECORDS, self._old_strings),
+            hashes=hashes,
+            others=others,
+            new_only=new_only,
+            effort=effort,
+        )
 
 
 class PreviewTally:
-    """Adds up preview.lua's replies."""
+    """Adds up preview.lua's replies; its attributes are Preview's."""
 
-    def __init__(self, town: str) -> None:
-        self._town = town
+    def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         """Forget everything."""
-        self._moves: set[bytes] = set()
-        self._left = _LeftAlone()
-
-    def add(self, fields: list[Any]) -> None:
-        """Add moves, conflicts, failed and ambiguous."""
-        moves, conflicts, failed, ambiguous = fields
-        self._moves.update(moves)
-        # SCAN may name a key twice, before and after somebody made its destination.
-        self._moves.difference_update(conflicts)
-        self._left.add(conflicts, failed, ambiguous)
-
-    def result(self, effort: Effort) -> Preview:
-        """What was found so far."""
-        left = self._left
-        return Preview(self._town, self._moves, left.conflicts, left.failed, left.ambiguous, effort)
-
-
-class MigrationTally:
-    """Adds up migrate.lua's replies."""
-
-    def __init__(self, town: str) -> None:
-        self._town = town
-        self._families = [0] * len(FAMILIES)
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the keys that were left alone. What was renamed stays renamed."""
-        self._left = _LeftAlone()
-
-    def add(self, fields: list[Any]) -> None:
-        """Add families, conflicts, failed and ambiguous."""
-        families, conflicts, failed, ambiguous = fields
-        self._families = _added(self._families, families)
-        self._left.add(conflicts, failed, ambiguous)
-
-    def result(self, effort: Effort, remaining: int | None = None) -> Migration:
-        """What was done so far; `remaining` old keys were counted afterwards."""
-        left = self._left
-        return Migration(
-            self._town,
-            _by_family(self._families),
-            left.conflicts,
-            left.failed,
-            left.ambiguous,
-            remaining,
-            effort,
-        )
-
-
-class _LeftAlone:
-    def __init__(self) -> None:
-        self.conflicts: set[bytes] = set()
+        self.moves: set[bytes] = set()
+        self.merges: dict[bytes, str] = {}
+        self.conflicts: dict[bytes, str] = {}
         self.failed: dict[bytes, str] = {}
         self.ambiguous: set[bytes] = set()
 
-    def add(self, conflicts: list[bytes], failed: list[bytes], ambiguous: list[bytes]) -> None:
-        self.conflicts.update(conflicts)
-        for key, reason in zip(failed[::2], failed[1::2], strict=True):
-            self.failed[key] = reason.decode("utf-8", "replace")
+    def add(self, fields: list[Any]) -> None:
+        """Add moves, merges, conflicts, failed and ambiguous."""
+        moves, merges, conflicts, failed, ambiguous = fields
+        self.moves.update(moves)
+        self.merges.update(_pairs(merges))
+        self.conflicts.update(_pairs(conflicts))
+        # SCAN may name a key twice, before and after somebody made its destination.
+        self.moves.difference_update(self.merges, self.conflicts)
+        self.failed.update(_pairs(failed))
         self.ambiguous.update(ambiguous)
+
+
+class MigrationTally:
+    """Adds up migrate.lua's replies; its attributes are Migration's."""
+
+    def __init__(self) -> None:
+        self._families = [0] * len(FAMILIES)
+        self._merged = [0] * len(FAMILIES)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the keys that were left alone. What was moved stays moved."""
+        self.conflicts: dict[bytes, str] = {}
+        self.failed: dict[bytes, str] = {}
+        self.ambiguous: set[bytes] = set()
+
+    def add(self, fields: list[Any]) -> None:
+        """Add families, merged, conflicts, failed and ambiguous."""
+        families, merged, conflicts, failed, ambiguous = fields
+        self._families = _added(self._families, families)
+        self._merged = _added(self._merged, merged)
+        self.conflicts.update(_pairs(conflicts))
+        self.failed.update(_pairs(failed))
+        self.ambiguous.update(ambiguous)
+
+    @property
+    def keys(self) -> dict[str, int]:
+        """Keys renamed of each family."""
+        return _by_name(FAMILIES, self._families)
+
+    @property
+    def merged(self) -> dict[str, int]:
+        """Keys merged of each family."""
+        return _by_name(FAMILIES, self._merged)
+
+
+class ConversionTally:
+    """Adds up what Converter.batch did; its attributes are Migration's."""
+
+    def __init__(self) -> None:
+        self.converted = dict.fromkeys(RECORDS, 0)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the records that were left alone. What was converted stays converted."""
+        self.unconverted: dict[bytes, str] = {}
+
+    def add(self, fields: list[Any]) -> None:
+        """Add the families of the records converted, and the records that were not, with why."""
+        families, unconverted = fields
+        for family in families:
+            self.converted[family] += 1
+        self.unconverted.update(unconverted)
+
+
+class ConversionPreviewTally:
+    """Adds up what Converter.preview_batch found; its attributes are Preview's."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything."""
+        self.conversions: set[bytes] = set()
+        self.unconverted: dict[bytes, str] = {}
+
+    def add(self, fields: list[Any]) -> None:
+        """Add the records that can be converted, and those that cannot, with why."""
+        conversions, unconverted = fields
+        self.conversions.update(conversions)
+        self.unconverted.update(unconverted)
+
+
+def _pairs(flat: list[bytes]) -> Iterator[tuple[bytes, str]]:
+    for key, text in zip(flat[::2], flat[1::2], strict=True):
+        yield key, text.decode("utf-8", "replace")
 
 
 def _added(left: list[int], right: list[int]) -> list[int]:
     return [a + b for a, b in zip(left, right, strict=True)]
 
 
-def _by_family(numbers: list[int]) -> dict[str, int]:
-    return dict(zip(FAMILIES, numbers, strict=True))
+def _by_name(names: tuple[str, ...], numbers: list[int]) -> dict[str, int]:
+    return dict(zip(names, numbers, strict=True))

@@ -1,0 +1,66 @@
+"""What a run is to do: chosen once, on the command line, and carried by every result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tt_migrate.keyspace import new_key, old_key, old_key_start, town_key_start
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One of RENAME, HASH, UPGRADE and REVERSE, or a variant of them.
+
+    `rename`: `forward` gives old keys the town's name, `reverse` takes it from the town's keys,
+    None leaves names alone. `convert`: agents and tasks that are JSON strings become hashes.
+    `oldest`: version 0.1's `mt:` keys are old keys too. `merge`: a key whose destination exists is
+    joined with it where Tinytown's use of the two allows.
+    """
+
+    name: Literal["rename", "hash", "upgrade", "reverse"]
+    rename: Literal["forward", "reverse"] | None
+    convert: bool = False
+    oldest: bool = False
+    merge: bool = False
+
+    @property
+    def command(self) -> str:
+        """The command that carries it out."""
+        operation = "" if self.name == "rename" else f" --{self.name}"
+        oldest = " --legacy-prefix mt" if self.oldest and self.name == "rename" else ""
+        return f"tt migrate{operation}{oldest}{' --on-conflict merge' if self.merge else ''}"
+
+    @property
+    def lua_parts(self) -> tuple[str, ...]:
+        """The Lua files that say which keys move where, and what becomes of a conflict."""
+        if self.rename == "reverse":
+            return ("town_keys.lua", "batch.lua", "skip.lua")
+        keys = ("old_keys.lua", "oldest_keys.lua") if self.oldest else ("old_keys.lua",)
+        return (*keys, "batch.lua", "merge.lua" if self.merge else "skip.lua")
+
+    @property
+    def needs_count(self) -> bool:
+        """Whether a report tells of more than the keys that move."""
+        return self.convert or self.rename == "reverse"
+
+    def destination(self, town: str, key: bytes) -> bytes:
+        """The name that a key gets."""
+        return old_key(town, key) if self.rename == "reverse" else new_key(town, key)
+
+    def name_start(self, town: str) -> int:
+        """Where in a key that moves the family's name begins."""
+        return town_key_start(town) if self.rename == "reverse" else old_key_start()
+
+
+RENAME = Plan("rename", rename="forward")
+"""Old keys get the town's name."""
+
+HASH = Plan("hash", rename=None, convert=True)
+"""JSON strings become hashes."""
+
+UPGRADE = Plan("upgrade", rename="forward", convert=True, oldest=True)
+"""All that is to be done for a current Tinytown."""
+
+REVERSE = Plan("reverse", rename="reverse")
+"""Back to the old format."""

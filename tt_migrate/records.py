@@ -1,0 +1,128 @@
+"""Agents and tasks: from JSON, as until Tinytown 0.6, to the fields of a hash, as since 0.7."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+Fields = dict[bytes, bytes]
+
+_COUNTERS = ("tasks_completed", "rounds_completed")
+_COUNTER_DIGITS = 20
+
+
+class RecordError(ValueError):
+    """A record that cannot become a hash without a loss; the text says why."""
+
+
+class _Number(str):
+    """A number as it is written, every digit of it."""
+
+
+def fields_of(family: str, record_id: bytes, stored: bytes) -> Fields:
+    """The fields of the hash for a stored JSON record.
+
+    `family`: `agent` or `task`. `record_id`: the id in the record's key. Strings become their text,
+    numbers and booleans what they are in JSON, arrays and objects compact JSON; null is left out,
+    the rest is kept, known or not. Counters become decimal integers, which HINCRBY wants, and an
+    agent's `model` of version 0.2 becomes its `cli` as well. Raises RecordError.
+    """
+    record = {name: value for name, value in _object(stored).items() if value is not None}
+    for name in _COUNTERS:
+        if name in record:
+            record[name] = _integer(name, record[name])
+    if family == "agent" and "model" in record:
+        record.setdefault("cli", record["model"])
+    fields = {_bytes(name): _bytes(_text(value)) for name, value in record.items()}
+    if b"id" not in fields:
+        raise RecordError("has no id")
+    if fields[b"id"] != record_id:
+        raise RecordError("has another id than its key")
+    return fields
+
+
+def comparable_fields(family: str, record_id: bytes, stored: object) -> Fields:
+    """The fields of a record as `fetch.lua` reads it: a string, or a hash as a flat list.
+
+    Raises RecordError.
+    """
+    if isinstance(stored, list):
+        return dict(zip(stored[::2], stored[1::2], strict=True))
+    if isinstance(stored, bytes):
+        return fields_of(family, record_id, stored)
+    raise RecordError("is neither string nor hash")
+
+
+def differing(fields: Mapping[bytes, bytes], other: Mapping[bytes, bytes]) -> list[bytes]:
+    """The names of the fields that only one record has, or that have two values, in order."""
+    names = fields.keys() | other.keys()
+    return sorted(name for name in names if fields.get(name) != other.get(name))
+
+
+def _object(stored: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(
+            stored.decode("utf-8"),
+            parse_int=_Number,
+            parse_float=_Number,
+            parse_constant=_no_constant,
+            object_pairs_hook=_no_duplicates,
+        )
+    except UnicodeDecodeError:
+        raise RecordError("is no JSON: not UTF-8") from None
+    except RecursionError:
+        raise RecordError("is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise RecordError(f"is no JSON: {error.msg} at character {error.pos}") from None
+    if not isinstance(record, dict):
+        raise RecordError("is JSON, but no object")
+    return record
+
+
+def _no_constant(name: str) -> None:
+    raise RecordError(f"is no JSON: {name} is no number")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise RecordError("has a field twice")
+    return fields
+
+
+def _integer(name: str, value: object) -> _Number:
+    try:
+        number = Decimal(value if isinstance(value, str) else "NaN")
+    except ArithmeticError:
+        number = Decimal("NaN")
+    # Bounded before it is written out: 1e999999999 would take a gigabyte.
+    if not number.is_finite() or number.adjusted() >= _COUNTER_DIGITS or number % 1:
+        raise RecordError(f"{name} is no whole number")
+    return _Number(int(number))
+
+
+def _text(value: Any) -> str:
+    try:
+        return value if isinstance(value, str) else _json(value)
+    except RecursionError:
+        raise RecordError("is nested too deeply") from None
+
+
+def _json(value: Any) -> str:
+    """Compact JSON that leaves numbers as they were written, which json.dumps cannot."""
+    if isinstance(value, _Number):
+        return value
+    if isinstance(value, list):
+        return f"[{','.join(map(_json, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{_json(name)}:{_json(item)}' for name, item in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RecordError("has text that is no valid Unicode") from None

@@ -1,0 +1,78 @@
+"""What the text calls the things that a plan is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tt_migrate.plan import Plan
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words and sentences; each says what it is in the sentence where it stands."""
+
+    noun: str
+    verb: str
+    task: str
+    done: str
+    keys: str
+    need: str
+    found: str
+    question: str
+    touched: str
+    nothing_to_do: str
+    none_left: str
+    culprit: str
+
+
+_NAMED = "all keys already use town isolation format"
+_RENAME = Words(
+    noun="Migration",
+    verb="migrate",
+    task="migration",
+    done="migrated",
+    keys="old key(s)",
+    need="need migration",
+    found="Old keys",
+    question="Old keys get the town's name",
+    touched="touched",
+    nothing_to_do=f"No migration needed - {_NAMED}",
+    none_left="No old keys are left.",
+    culprit="an old Tinytown",
+)
+_HASH = replace(
+    _RENAME,
+    task="conversion",
+    done="converted",
+    question="JSON strings become hashes",
+    nothing_to_do="No migration needed - all agents and tasks are hashes already",
+    none_left="No JSON strings are left.",
+)
+_UPGRADE = replace(
+    _RENAME,
+    question="Old keys get the town's name, JSON strings become hashes",
+    nothing_to_do=f"No migration needed - {_NAMED}, all agents and tasks are hashes",
+    none_left="No old keys and no JSON strings are left.",
+)
+_REVERSE = Words(
+    noun="Reversal",
+    verb="rename back",
+    task="reversal",
+    done="renamed back",
+    keys="key(s) of the town",
+    need="have a name of the new format",
+    found="Keys of the town",
+    question="The town's keys get their old names back",
+    touched="made",
+    nothing_to_do="Nothing to rename back - no key of the town has an old form",
+    none_left="No key of the town with an old form is left.",
+    culprit="Tinytown",
+)
+
+
+_WORDS = {"rename": _RENAME, "hash": _HASH, "upgrade": _UPGRADE, "reverse": _REVERSE}
+
+
+def words_for(plan: Plan) -> Words:
+    """The words for a plan."""
+    return _WORDS[plan.name]

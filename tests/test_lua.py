@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from tests.servers import Kind, Server, StartServer
-from tt_migrate.plan import RENAME
+from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
 from tt_migrate.scripts import source
 
 OPERATIONS = ("count", "preview", "migrate")
+PLANS = (RENAME, UPGRADE, REVERSE, replace(RENAME, merge=True))
 
 
 def call(redis: Redis, operation: str, *args: object) -> list[Any]:
@@ -145,6 +147,7 @@ def test_a_batch_stops_at_its_time_budget(redis: Redis) -> None:
     assert 1 <= short < whole
 
 
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.command)
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize(
     ("args", "named"),
@@ -165,12 +168,12 @@ def test_a_batch_stops_at_its_time_budget(redis: Redis) -> None:
     ],
 )
 def test_a_malformed_argument_is_named_and_nothing_is_written(
-    newest: Server, operation: str, args: tuple[str, ...], named: str
+    newest: Server, plan: Plan, operation: str, args: tuple[str, ...], named: str
 ) -> None:
     redis = newest.client()
     redis.set("tt:agent:1", 1)
     with pytest.raises(ResponseError, match=f"^BADARG.*{named}"):
-        call(redis, operation, *args)
+        redis.eval(source(operation, plan), 0, *args)
     assert redis.keys() == [b"tt:agent:1"]
 
 
@@ -180,13 +183,13 @@ def test_keys_are_refused(newest: Server, operation: str) -> None:
         newest.client().eval(source(operation, RENAME), 1, "key", "t", "0", "10", "1000")
 
 
-@pytest.mark.parametrize("operation", ["count", "preview"])
+@pytest.mark.parametrize("operation", ["count", "preview", "records", "fetch"])
 def test_the_server_refuses_a_write_by_a_reading_script(server: Server, operation: str) -> None:
     if server.kind.version < (7, 0):
         pytest.skip(f"{server.kind.name} knows no script flags")
     redis = server.client()
     writing = source(operation, RENAME, read_only=True).replace(
-        "local problem", "redis.call('SET', 'a', 'b')\nlocal problem"
+        f"-- {operation}.lua", f"redis.call('SET', 'a', 'b')\n-- {operation}.lua"
     )
     with pytest.raises(ResponseError, match="Write commands are not allowed"):
         redis.eval(writing, 0, "t", "0", "10", "1000")
@@ -280,3 +283,124 @@ def test_a_server_that_takes_no_writes_is_one_refusal(redis: Redis) -> None:
         whole_pass(redis, "migrate")
     redis.config_set("min-replicas-to-write", 0)
     assert len(redis.keys("tt:agent:*")) == 10
+
+
+def test_count_tells_records_by_type_and_what_has_no_old_form(redis: Redis) -> None:
+    redis.mset({"tt:town:agent:1": 1, "tt:agent:2": 2, "tt:agent:1": "in conflict"})
+    redis.hset("tt:town:task:1", "id", "1")
+    redis.hset("tt:task:3", "id", "3")
+    redis.rpush("tt:town:task:2", "x")
+    redis.mset({"tt:town:events": 1, "tt:town:events:agent:1": 1, "tt:town:mission:x:work": 1})
+    *_, strings, old_strings, hashes, others, untyped, new_only = whole_pass(redis, "count")
+    assert (strings, old_strings) == ([1, 0], [1, 0])
+    assert (hashes, others, untyped, new_only) == (1, 1, 0, 3)
+
+
+def test_records_reads_strings_and_names_those_to_come(redis: Redis) -> None:
+    redis.mset({"tt:town:agent:1": "a", "tt:agent:2": "b", "mt:task:3": "c", "tt:agent:1": "d"})
+    redis.hset("tt:town:task:4", "id", "4")
+    redis.rpush("tt:town:task:5", "x")
+    script = source("records", UPGRADE)
+    cursor, _, _, dbsize, *fields = redis.eval(script, 0, "town", 0, 1000, 1_000_000, 1000, 1)
+    records, coming, failed = fields
+    assert (cursor, dbsize) == (b"0", 6)
+    assert records == [b"tt:town:agent:1", b"a"]
+    pairs = sorted(zip(coming[::2], coming[1::2], strict=True))
+    assert pairs == [(b"tt:town:agent:2", b"b"), (b"tt:town:task:3", b"c")]
+    assert failed == [b"tt:town:task:5", b"is a list, neither string nor hash"]
+    *_, coming, _ = redis.eval(script, 0, "town", 0, 1000, 1_000_000, 1000, 0)
+    assert coming == []
+
+
+def test_records_stops_when_it_has_enough(redis: Redis) -> None:
+    redis.mset({f"tt:town:task:{n}": n for n in range(1000)})
+    cursor, _, _, _, records, _, _ = redis.eval(
+        source("records", HASH), 0, "town", 0, 10, 60_000_000, 50, 0
+    )
+    assert cursor != b"0"
+    assert 50 <= len(records) / 2 < 100
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (("t", "0", "10", "1000"), "town, cursor, count, budget, enough, old"),
+        (("t", "0", "10", "1000", "0", "1"), "enough"),
+        (("t", "0", "10", "1000", "many", "1"), "enough"),
+        (("t", "0", "10", "1000", "10", "yes"), "old"),
+        (("", "0", "10", "1000", "10", "1"), "town"),
+    ],
+)
+def test_records_names_a_malformed_argument(
+    newest: Server, args: tuple[str, ...], named: str
+) -> None:
+    with pytest.raises(ResponseError, match=f"^BADARG.*{named}"):
+        newest.client().eval(source("records", HASH), 0, *args)
+
+
+def test_convert_stops_at_its_budget_and_tells_how_far_it_came(redis: Redis) -> None:
+    keys = [f"tt:town:task:{n}" for n in range(500)]
+    redis.mset(dict.fromkeys(keys, "x"))
+    args = ["1"]
+    for n in range(500):
+        args += ["x", "1", "id", str(n)]
+    done, converted, elapsed, changed, failed = redis.eval(
+        source("convert", HASH), 500, *keys, *args
+    )
+    assert 1 <= done < 500
+    assert converted == list(range(1, done + 1))
+    assert elapsed > 0
+    assert changed == failed == []
+    assert [redis.type(key) for key in keys[: done + 1]] == [b"hash"] * done + [b"string"]
+
+
+def test_convert_leaves_a_record_that_is_gone_or_no_string_any_more(redis: Redis) -> None:
+    redis.hset("tt:town:task:2", "id", "2")
+    reply = redis.eval(
+        source("convert", HASH),
+        2,
+        "tt:town:task:1",
+        "tt:town:task:2",
+        *("5000", "x", "1", "id", "1", "x", "1", "id", "2"),
+    )
+    done, converted, _, changed, failed = reply
+    assert (done, converted, changed, failed) == (2, [], [], [])
+    assert redis.keys() == [b"tt:town:task:2"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "args"),
+    [
+        ((), ("1000",)),
+        (("k",), ()),
+        (("k",), ("0", "x", "1", "id", "1")),
+        (("k",), ("soon", "x", "1", "id", "1")),
+        (("k",), ("1000",)),
+        (("k",), ("1000", "x")),
+        (("k",), ("1000", "x", "0")),
+        (("k",), ("1000", "x", "1", "id")),
+        (("k",), ("1000", "x", "2", "id", "1", "name")),
+        (("k",), ("1000", "x", "1", "id", "1", "more")),
+        (("k", "l"), ("1000", "x", "1", "id", "1")),
+        (("k", ""), ("1000", "x", "1", "id", "1", "x", "1", "id", "1")),
+    ],
+)
+def test_convert_refuses_malformed_arguments_before_it_writes(
+    newest: Server, keys: tuple[str, ...], args: tuple[str, ...]
+) -> None:
+    redis = newest.client()
+    redis.set("k", "x")
+    with pytest.raises(ResponseError, match=r"^BADARG"):
+        redis.eval(source("convert", HASH), len(keys), *keys, *args)
+    assert redis.get("k") == b"x"
+
+
+def test_fetch_reads_strings_and_hashes(redis: Redis) -> None:
+    redis.set("a", 1)
+    redis.hset("b", "f", "v")
+    redis.rpush("c", "x")
+    script = source("fetch", RENAME)
+    assert redis.eval(script, 4, "a", "b", "c", "none") == [b"1", [b"f", b"v"], None, None]
+    for keys, args in (((), ()), (("a",), ("x",))):
+        with pytest.raises(ResponseError, match=r"^BADARG"):
+            redis.eval(script, len(keys), *keys, *args)

@@ -1,0 +1,347 @@
+"""--hash and --upgrade on real servers: what becomes of a town's records."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.exceptions import OutOfMemoryError, ResponseError
+
+from tests.command import tt
+from tests.keyspaces import EXPIRY_STEP_MS, contents
+from tests.servers import Server
+from tt_migrate import HASH, UPGRADE, Migration, Migrator, Progress
+from tt_migrate.scripts import source
+
+AGENT = {
+    "id": "1",
+    "name": "conductor",
+    "state": "idle",
+    "cli": "claude",
+    "current_task": None,
+    "tasks_completed": 3,
+    "mood": {"is": [1, 2]},
+}
+TASK: dict[str, Any] = {
+    "id": "2",
+    "description": 'Täsk / "x"',
+    "tags": [],
+    "result": None,
+    "assigned_to": "1",
+}
+
+
+def convert(redis: Redis, town: str = "town") -> Migration:
+    return Migrator(redis, town, HASH).migrate()
+
+
+def put(redis: Redis, key: str, record: Any, **options: Any) -> None:
+    redis.set(key, json.dumps(record), **options)
+
+
+def test_records_become_hashes_and_keep_every_field_and_their_ttl(redis: Redis) -> None:
+    put(redis, "tt:town:agent:1", AGENT)
+    put(redis, "tt:town:task:2", TASK, pxat=EXPIRY_STEP_MS * 40_000_000)
+    expires = contents(redis)[b"tt:town:task:2"][1]
+    result = convert(redis)
+    assert result.converted == {"agent": 1, "task": 1}
+    assert result.complete
+    assert redis.hgetall("tt:town:agent:1") == {
+        b"id": b"1",
+        b"name": b"conductor",
+        b"state": b"idle",
+        b"cli": b"claude",
+        b"tasks_completed": b"3",
+        b"mood": b'{"is":[1,2]}',
+    }
+    assert redis.hgetall("tt:town:task:2") == {
+        b"id": b"2",
+        b"description": 'Täsk / "x"'.encode(),
+        b"tags": b"[]",
+        b"assigned_to": b"1",
+    }
+    after = contents(redis)
+    assert after[b"tt:town:agent:1"][1] == -1
+    assert after[b"tt:town:task:2"][1] == expires
+    assert redis.hincrby("tt:town:agent:1", "tasks_completed", 1) == 4
+    assert redis.dbsize() == 2
+
+
+def test_hashes_are_counted_and_another_type_is_listed_as_failed(redis: Redis) -> None:
+    redis.hset("tt:town:agent:1", mapping={"id": "1"})
+    redis.rpush("tt:town:task:2", "x")
+    put(redis, "tt:town:task:3", {"id": "3"})
+    before = contents(redis)
+    result = convert(redis)
+    assert (result.converted, result.hashes) == ({"agent": 0, "task": 1}, 1)
+    assert result.unconverted == {b"tt:town:task:2": "is a list, neither string nor hash"}
+    assert not result.complete
+    after = contents(redis)
+    assert after[b"tt:town:agent:1"] == before[b"tt:town:agent:1"]
+    assert after[b"tt:town:task:2"] == before[b"tt:town:task:2"]
+
+
+def test_only_the_towns_agents_and_tasks_are_converted(redis: Redis) -> None:
+    others = ["tt:other:agent:1", "tt:agent:1", "tt:town:stop:1", "tt:town:mission:1", "x"]
+    others += ["tt:town:agent:1:x", "tt:town:agent:", "tt:town:agents:1", "tt:town:mission:agent:1"]
+    for key in others:
+        put(redis, key, {"id": "1"})
+    before = contents(redis)
+    result = convert(redis)
+    assert sum(result.converted.values()) == 0
+    assert contents(redis) == before
+
+
+def test_what_cannot_be_converted_stays_untouched_and_is_listed(redis: Redis) -> None:
+    bad = {"1": "no json", "2": "[]", "3": '{"name":"x"}', "4": '{"id":"5"}'}
+    for key_id, text in bad.items():
+        redis.set(f"tt:town:task:{key_id}", text, pxat=EXPIRY_STEP_MS * 40_000_000)
+    put(redis, "tt:town:task:good", {"id": "good"})
+    before = contents(redis)
+    preview = Migrator(redis, "town", HASH).preview()
+    assert contents(redis) == before
+    result = convert(redis)
+    assert preview.unconverted == result.unconverted
+    assert sorted(result.unconverted) == [b"tt:town:task:%s" % k.encode() for k in bad]
+    assert result.converted["task"] == len(preview.conversions) == 1
+    assert result.strings_left == 4
+    after = contents(redis)
+    assert all(after[key] == before[key] for key in result.unconverted)
+
+
+def test_a_second_run_converts_nothing(redis: Redis) -> None:
+    for n in range(500):
+        put(redis, f"tt:town:task:{n}", {"id": str(n), "n": n})
+    assert convert(redis).converted["task"] == 500
+    after = contents(redis)
+    again = convert(redis)
+    assert (again.changed, again.hashes, again.complete) == (0, 500, True)
+    assert contents(redis) == after
+
+
+def test_a_batch_of_records_costs_two_calls_and_not_two_a_record(newest: Server) -> None:
+    redis = newest.client()
+    for n in range(2000):
+        put(redis, f"tt:town:task:{n}", {**TASK, "id": str(n)})
+    result = Migrator(redis, "town", HASH, max_pause_ms=200).migrate()
+    assert result.converted["task"] == 2000
+    assert result.effort.batches < 40
+
+
+def test_a_full_server_leaves_the_records_as_they_were_and_lists_them(redis: Redis) -> None:
+    for n in range(50):
+        put(redis, f"tt:town:agent:{n}", {**AGENT, "id": str(n)}, ex=100_000)
+    before = contents(redis)
+    redis.config_set("maxmemory-policy", "noeviction")
+    redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(OutOfMemoryError):
+            redis.set("other", 1)
+        result = convert(redis)
+        assert result.converted["agent"] == 0
+        assert len(result.unconverted) == 50
+        assert all(reason.startswith("OOM") for reason in result.unconverted.values())
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert contents(redis) == before
+    assert convert(redis).converted["agent"] == 50
+
+
+def test_a_full_server_is_status_1_with_the_records_listed(newest: Server) -> None:
+    redis = newest.client()
+    put(redis, "tt:town:agent:1", AGENT)
+    redis.config_set("maxmemory", 1)
+    done = tt("--hash", "--force", url=newest.url, town="town")
+    assert done.returncode == 1
+    assert "tt:town:agent:1 (OOM" in done.stdout
+    assert redis.get("tt:town:agent:1") == json.dumps(AGENT).encode()
+
+
+def test_a_record_that_changes_in_between_is_read_again(redis: Redis) -> None:
+    put(redis, "tt:town:agent:1", {"id": "1", "state": "new"})
+    read = json.dumps({"id": "1", "state": "old"})
+    script = source("convert", HASH)
+    done, converted, _, changed, failed = redis.eval(
+        script, 1, "tt:town:agent:1", 5000, read, 1, "id", "1"
+    )
+    assert (done, converted, failed) == (1, [], [])
+    assert changed == [b"tt:town:agent:1", redis.get("tt:town:agent:1")]
+    assert convert(redis).converted["agent"] == 1
+    assert redis.hget("tt:town:agent:1", "state") == b"new"
+
+
+def test_no_update_is_lost_while_somebody_writes_the_records(server: Server) -> None:
+    redis = server.client()
+    ids = [str(n) for n in range(300)]
+    for key_id in ids:
+        put(redis, f"tt:town:task:{key_id}", {"id": key_id, "n": 0})
+    stop = threading.Event()
+    last: dict[str, int] = {}
+
+    def old_tinytown() -> None:
+        """Reads and writes strings until they are hashes; writes where the string still is."""
+        client = server.client()
+        compare_and_set = client.register_script(
+            "if redis.call('TYPE', KEYS[1]).ok ~= 'string' then return 0 end"
+            " redis.call('SET', KEYS[1], ARGV[1]) return 1"
+        )
+        n = 0
+        while not stop.is_set():
+            n += 1
+            key_id = ids[n % len(ids)]
+            record = json.dumps({"id": key_id, "n": n})
+            if compare_and_set(keys=[f"tt:town:task:{key_id}"], args=[record]):
+                last[key_id] = n
+
+    writer = threading.Thread(target=old_tinytown)
+    writer.start()
+    try:
+        result = Migrator(redis, "town", HASH, max_pause_ms=1).migrate()
+    finally:
+        stop.set()
+        writer.join()
+    assert result.converted["task"] == 300
+    for key_id in ids:
+        assert redis.hget(f"tt:town:task:{key_id}", "n") == str(last.get(key_id, 0)).encode()
+
+
+def test_a_lost_connection_in_mid_conversion_is_no_loss(server: Server) -> None:
+    redis, other = server.client(), server.client()
+    for n in range(1000):
+        put(redis, f"tt:town:task:{n}", {"id": str(n)})
+    seen: list[Progress] = []
+
+    def progress(now: Progress) -> None:
+        seen.append(now)
+        if [p.stage for p in seen].count("converting") == 2:
+            other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    result = Migrator(redis, "town", HASH, max_pause_ms=1, progress=progress).migrate()
+    assert result.effort.reconnects >= 1
+    assert result.complete
+    assert all(other.type(f"tt:town:task:{n}") == b"hash" for n in range(1000))
+
+
+def test_a_user_who_may_not_write_learns_so_and_nothing_changes(server: Server) -> None:
+    redis = server.client()
+    put(redis, "tt:town:task:1", {"id": "1"})
+    redis.execute_command("ACL", "SETUSER", "less", "on", ">secret", "~*", "+@all", "-rename")
+    less = server.client(username="less", password="secret")
+    before = contents(redis)
+    with pytest.raises(ResponseError, match=r"permission|can't run this command"):
+        convert(less)
+    assert contents(redis) == before
+    redis.execute_command("ACL", "SETUSER", "less", "-type")
+    with pytest.raises(ResponseError):
+        Migrator(less, "town", HASH).count()
+
+
+def test_a_key_in_the_way_of_building_a_hash_is_not_touched(redis: Redis) -> None:
+    put(redis, "tt:town:task:1", {"id": "1"})
+    redis.set("tt:town:task:1:tt-migrate", "somebody's")
+    before = contents(redis)
+    result = convert(redis)
+    assert "tt:town:task:1:tt-migrate" in result.unconverted[b"tt:town:task:1"]
+    assert contents(redis) == before
+
+
+def test_a_large_record_is_converted(redis: Redis) -> None:
+    record = {"id": "1", **{f"field {n}": n for n in range(12_000)}, "text": "x" * 1_000_000}
+    put(redis, "tt:town:task:1", record)
+    assert convert(redis).converted["task"] == 1
+    assert redis.hlen("tt:town:task:1") == 12_002
+
+
+def test_upgrade_takes_oldest_keys_old_keys_and_hashes_in_one_run(redis: Redis) -> None:
+    put(redis, "mt:agent:0", {"id": "0", "model": "claude"})
+    redis.rpush("mt:inbox:0", "message")
+    put(redis, "tt:agent:1", AGENT)
+    put(redis, "tt:town:task:2", TASK)
+    redis.rpush("tt:backlog", "2")
+    preview = Migrator(redis, "town", UPGRADE).preview()
+    assert len(preview.moves) == 4
+    names = [b"tt:town:agent:0", b"tt:town:agent:1", b"tt:town:task:2"]
+    assert sorted(preview.conversions) == names
+    result = Migrator(redis, "town", UPGRADE).migrate()
+    assert (result.total, result.converted) == (4, {"agent": 2, "task": 1})
+    assert result.complete
+    assert sorted(redis.keys()) == [
+        b"tt:town:agent:0",
+        b"tt:town:agent:1",
+        b"tt:town:backlog",
+        b"tt:town:inbox:0",
+        b"tt:town:task:2",
+    ]
+    assert redis.hgetall("tt:town:agent:0") == {
+        b"id": b"0",
+        b"model": b"claude",
+        b"cli": b"claude",
+    }
+
+
+def test_a_plain_migration_ends_by_saying_what_hash_would_do(newest: Server) -> None:
+    redis = newest.client()
+    put(redis, "tt:agent:1", AGENT)
+    put(redis, "tt:town:task:2", TASK)
+    last = tt("--force", url=newest.url, town="town").stdout.splitlines()[-1]
+    assert last.startswith("   2 agent(s) and task(s) are JSON strings")
+    assert last.endswith("run 'tt migrate --hash'.")
+    again = tt("--force", url=newest.url, town="town").stdout
+    assert again.splitlines()[-1] == last
+    assert "2 agent(s)" in tt("--check", url=newest.url, town="town").stdout
+    convert(redis)
+    assert "JSON strings" not in tt("--force", url=newest.url, town="town").stdout
+
+
+def test_hash_says_which_command_comes_first_where_old_keys_exist(newest: Server) -> None:
+    redis = newest.client()
+    put(redis, "tt:agent:1", AGENT)
+    redis.rpush("tt:inbox:1", "x")
+    for options in (("--force",), ("--dry-run",), ("--check",), ()):
+        done = tt("--hash", *options, url=newest.url, town="town")
+        assert "2 old key(s)" in done.stdout
+        assert "run 'tt migrate' first, or 'tt migrate --upgrade' for both" in done.stdout
+        assert done.returncode == (0 if options == ("--dry-run",) else 1)
+    assert sorted(redis.keys()) == [b"tt:agent:1", b"tt:inbox:1"]
+
+
+@pytest.mark.parametrize("operation", ["--hash", "--upgrade"])
+def test_check_prompt_preview_and_json_serve_every_operation(
+    newest: Server, operation: str
+) -> None:
+    redis = newest.client()
+    put(redis, "tt:town:agent:1", AGENT)
+    before = contents(redis)
+    url, town = newest.url, "town"
+    check = tt(operation, "--check", url=url, town=town)
+    assert (check.returncode, len(check.stdout.splitlines())) == (1, 1)
+    assert f"1 record(s) need conversion to a hash: run 'tt migrate {operation}'" in check.stdout
+    preview = tt(operation, "--dry-run", url=url, town=town)
+    assert preview.returncode == 0
+    assert "   tt:town:agent:1\n" in preview.stdout
+    assert f"Run 'tt migrate {operation}' (without --dry-run)" in preview.stdout
+    refused = tt(operation, url=url, town=town, answer="n\n")
+    assert refused.returncode == 4
+    assert "JSON strings:\n   agent    1" in refused.stdout
+    assert contents(redis) == before
+    found = json.loads(tt(operation, "--dry-run", "--json", url=url, town=town).stdout)
+    assert (found["operation"], found["mode"]) == (operation[2:], "preview")
+    assert found["conversions"] == ["tt:town:agent:1"]
+    assert found["records"] == {"agent": 1, "task": 0}
+    done = json.loads(tt(operation, "--force", "--json", url=url, town=town).stdout)
+    assert (done["converted"], done["strings"], done["hashes"]) == (1, 0, 1)
+    assert tt(operation, "--check", url=url, town=town).returncode == 0
+    nothing = tt(operation, url=url, town=town)
+    assert (nothing.returncode, nothing.stdout[:22]) == (0, "✅ No migration needed ")
+    assert tt(operation, "--force", "--quiet", url=url, town=town).stdout == ""
+
+
+def test_a_failed_record_is_in_the_document_under_its_own_name(newest: Server) -> None:
+    newest.client().set("tt:town:agent:1", "[]")
+    done = json.loads(tt("--hash", "--force", "--json", url=newest.url, town="town").stdout)
+    key = "tt:town:agent:1"
+    assert done["failed"] == [{"from": key, "to": key, "reason": "is JSON, but no object"}]
+    assert done["strings"] == 1

@@ -4,7 +4,7 @@ PYTHON ?= python3
 python := .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo try test lint bench clean
+.PHONY: help demo try test lint bench interop clean
 .NOTPARALLEL:
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo 'make test    run the tests; ARGS="-k preview" passes arguments to pytest'
 	@echo 'make lint    check style, types and the Lua scripts'
 	@echo 'make bench   measure; KEYS=100000 sets how many keys'
+	@echo 'make interop migrate a town of the real Tinytown; needs cargo, which builds it'
 	@echo 'make clean   remove everything these targets made'
 	@echo
 	@echo 'PYTHON=python3.12 chooses the Python they are set up with.'
@@ -34,6 +35,9 @@ lint: .venv/test.installed .venv/lint.installed
 
 bench: .venv/test.installed
 	$(python) -m bench $(if $(KEYS),--keys $(KEYS))
+
+interop: .venv/test.installed
+	$(python) -m interop $(ARGS)
 
 clean:
 	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

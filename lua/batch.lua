@@ -3,7 +3,7 @@
 -- Gives: microseconds(), whole_number(text, lowest, highest), scan_argument_error(),
 --        plain_error(err), is_key_error(err), note(list, key, text),
 --        occupant(destination, rival), key_total(),
---        scan(cursor, count, budget, visit, is_enough)
+--        scan(cursor, count, budget, pattern, visit, before_step)
 
 -- Redis 6.2 with `lua-replicate-commands no` takes a write after SCAN or TIME only from a script that
 -- asks for this; all later versions replicate a script's effects.
@@ -91,15 +91,18 @@ local function occupant(destination, rival)
   return nil, plain_error(exists.err)
 end
 
--- Runs SCAN steps of `count` keys from `cursor`, calling visit(key) for each key that pattern_of() has
--- in mind, until the cursor is '0' again, or another step as long as the longest would pass `budget`
--- microseconds, or is_enough(), where given, says so, or SCAN fails or visit returns an error.
+-- Runs SCAN steps of `count` keys from `cursor`, calling visit(key) for each key that a glob matches,
+-- until the cursor is '0' again, or another step as long as the longest would pass `budget`
+-- microseconds, or SCAN fails or visit returns an error. before_step(cursor), where given, is called
+-- before each step and can end the batch by returning true, after at least one step.
 -- Returns the next cursor, the steps and the microseconds, or nil, nil, nil and the error.
-local function scan(cursor, count, budget, visit, is_enough)
+local function scan(cursor, count, budget, pattern, visit, before_step)
   local started = microseconds()
-  local pattern = pattern_of(ARGV[1])
   local steps, elapsed, longest = 0, 0, 0
   repeat
+    if before_step and before_step(cursor) and steps > 0 then
+      break
+    end
     local reply = redis.pcall('SCAN', cursor, 'MATCH', pattern, 'COUNT', count)
     if reply.err then
       return nil, nil, nil, plain_error(reply.err)
@@ -119,7 +122,7 @@ local function scan(cursor, count, budget, visit, is_enough)
       break
     end
     elapsed = now
-  until cursor == '0' or elapsed + longest > budget or (is_enough and is_enough())
+  until cursor == '0' or elapsed + longest > budget
   return cursor, steps, elapsed
 end
 

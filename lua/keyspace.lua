@@ -1,13 +1,13 @@
 -- keyspace.lua: what the parts of a key's name mean. Put before every script that tells keys apart.
 --
--- Gives: FAMILY_COUNT, BACKLOG, AMBIGUOUS, MAY_BE_V0_1, HOLDS_RECORDS, TOWN_WIDE,
---        prefix_of(town), family_and_id(key, from), record_of(prefix, key), town_of(key, prefix),
---        has_no_old_form(prefix, key)
+-- Gives: FAMILY_COUNT, BACKLOG, AMBIGUOUS, MAY_BE_V0_1, HOLDS_RECORDS, prefix_of(town),
+--        family_at(key, from), family_of_old(key), is_town_wide(key, from), escaped(text), record_of(prefix, key),
+--        town_of(key, prefix), has_no_old_form(prefix, key)
 --
 -- The families' numbers are the order in which every reply counts them:
 -- agent, inbox, urgent, task, activity, stop, backlog.
 
-local find, sub, match = string.find, string.sub, string.match
+local find, sub, match, byte = string.find, string.sub, string.match, string.byte
 
 local FAMILY_COUNT = 7
 local BACKLOG = 7
@@ -19,6 +19,7 @@ local MAY_BE_V0_1 = {[1] = true, [2] = true, [4] = true}
 local HOLDS_RECORDS = {[1] = 1, [4] = 2}
 -- Third parts that a town named like a family has as well: tt:task:backlog is town "task"'s backlog.
 local TOWN_WIDE = {backlog = true, events = true, broadcast = true}
+local LONGEST_TOWN_WIDE = #'broadcast'
 local SINCE_0_7 = {events = true, docket = true, mission = true}
 
 -- What the names of a town's keys begin with.
@@ -26,14 +27,44 @@ local function prefix_of(town)
   return 'tt:' .. town .. ':'
 end
 
--- The family of a name that goes on as `family:id` at a position, and the id; nil for another name.
-local function family_and_id(key, from)
+-- The family of a name that goes on as `family:id` at a position, and where the id begins; nil for
+-- another name.
+local function family_at(key, from)
   local colon = find(key, ':', from, true)
   local family = colon and WITH_ID[sub(key, from, colon - 1)]
   if not family or colon == #key or find(key, ':', colon + 1, true) then
     return nil
   end
-  return family, sub(key, colon + 1)
+  return family, colon + 1
+end
+
+-- family_at(key, 4) for a name that begins with three letters, as tt:agent:1 does, and quicker: every
+-- key that moves comes by here. The second letter tells families with an id apart.
+local BY_SECOND_LETTER = {}
+for name, family in pairs(WITH_ID) do
+  BY_SECOND_LETTER[byte(name, 2)] = {family, name .. ':', #name + 4, #name + 5}
+end
+
+local function family_of_old(key)
+  local known = BY_SECOND_LETTER[byte(key, 5)]
+  if not known or sub(key, 4, known[3]) ~= known[2] then
+    return nil
+  end
+  local id = known[4]
+  if #key < id or find(key, ':', id, true) then
+    return nil
+  end
+  return known[1], id
+end
+
+-- Whether the id that begins at a position is one that TOWN_WIDE has. Most are longer than any.
+local function is_town_wide(key, from)
+  return #key - from < LONGEST_TOWN_WIDE and TOWN_WIDE[sub(key, from)] == true
+end
+
+-- A text as a glob that matches just it.
+local function escaped(text)
+  return (string.gsub(text, '[%[%]*?\\^-]', '\\%0'))
 end
 
 -- 1 for an agent of the town with the given prefix, 2 for a task, nil for any other key.
@@ -41,7 +72,7 @@ local function record_of(prefix, key)
   if sub(key, 1, #prefix) ~= prefix then
     return nil
   end
-  local family = family_and_id(key, #prefix + 1)
+  local family = family_at(key, #prefix + 1)
   return family and HOLDS_RECORDS[family]
 end
 
@@ -49,7 +80,7 @@ end
 -- the given prefix: nearly every key is one after a migration, and patterns are slow. A town's name
 -- may hold colons, so names that end like a family's key are read from the end.
 local function town_of(key, prefix)
-  if sub(key, 1, #prefix) == prefix and family_and_id(key, #prefix + 1) then
+  if sub(key, 1, #prefix) == prefix and family_at(key, #prefix + 1) then
     return nil
   end
   local town, part = match(key, '^tt:(.+):(%l+)$')

@@ -25,6 +25,7 @@ if problem then
 end
 local prefix, cursor, count, budget = prefix_of(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 
+local rename = redis.pcall
 local families, merged, conflicts, failed, ambiguous = {}, {}, {}, {}, {}
 for family = 1, FAMILY_COUNT do
   families[family], merged[family] = 0, 0
@@ -49,11 +50,13 @@ local function visit(key)
     return nil
   end
   local rival = rival_of(key)
-  local err = rival and visit(rival)
-  if err then
-    return err
+  if rival then
+    local err = visit(rival)
+    if err then
+      return err
+    end
   end
-  local reply = redis.pcall('RENAMENX', key, destination)
+  local reply = rename('RENAMENX', key, destination)
   if reply == 1 then
     families[family] = families[family] + 1
   elseif reply == 0 then
@@ -70,7 +73,7 @@ local function visit(key)
   end
 end
 
-local next_cursor, steps, elapsed, err = scan(cursor, count, budget, visit)
+local next_cursor, steps, elapsed, err = scan(cursor, count, budget, movers(ARGV[1]), visit)
 if err then
   return redis.error_reply(err)
 end

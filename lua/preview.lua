@@ -53,7 +53,7 @@ local function visit(key)
   end
 end
 
-local next_cursor, steps, elapsed, err = scan(cursor, count, budget, visit)
+local next_cursor, steps, elapsed, err = scan(cursor, count, budget, movers(ARGV[1]), visit)
 if err then
   return redis.error_reply(err)
 end

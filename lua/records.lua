@@ -78,7 +78,8 @@ local function is_enough()
   return (#records + #coming) / 2 >= enough
 end
 
-local next_cursor, steps, elapsed, err = scan(cursor, count, budget, visit, is_enough)
+local pattern = with_old and all_named(ARGV[1]) or prefix_of(escaped(ARGV[1])) .. '[at][ga]*'
+local next_cursor, steps, elapsed, err = scan(cursor, count, budget, pattern, visit, is_enough)
 if err then
   return redis.error_reply(err)
 end

@@ -13,7 +13,7 @@ from tests.servers import Kind, Server, StartServer
 from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
 from tt_migrate.scripts import source
 
-OPERATIONS = ("count", "preview", "migrate")
+OPERATIONS = ("count", "left", "preview", "migrate")
 PLANS = (RENAME, UPGRADE, REVERSE, replace(RENAME, merge=True))
 
 
@@ -183,7 +183,7 @@ def test_keys_are_refused(newest: Server, operation: str) -> None:
         newest.client().eval(source(operation, RENAME), 1, "key", "t", "0", "10", "1000")
 
 
-@pytest.mark.parametrize("operation", ["count", "preview", "records", "fetch"])
+@pytest.mark.parametrize("operation", ["count", "left", "preview", "records", "fetch"])
 def test_the_server_refuses_a_write_by_a_reading_script(server: Server, operation: str) -> None:
     if server.kind.version < (7, 0):
         pytest.skip(f"{server.kind.name} knows no script flags")
@@ -207,8 +207,8 @@ def test_a_key_that_vanished_is_no_failure(redis: Redis) -> None:
     """As after an expiry between SCAN and RENAMENX; here the script itself deletes the key."""
     redis.set("tt:agent:1", 1)
     deleting = source("migrate", RENAME).replace(
-        "local reply = redis.pcall('RENAMENX'",
-        "redis.call('DEL', key)\n  local reply = redis.pcall('RENAMENX'",
+        "local reply = rename('RENAMENX'",
+        "redis.call('DEL', key)\n  local reply = rename('RENAMENX'",
     )
     assert deleting != source("migrate", RENAME)
     _, _, _, _, families, _, conflicts, failed, _ = redis.eval(deleting, 0, "t", "0", "10", "1000")
@@ -294,6 +294,28 @@ def test_count_tells_records_by_type_and_what_has_no_old_form(redis: Redis) -> N
     *_, strings, old_strings, hashes, others, untyped, new_only = whole_pass(redis, "count")
     assert (strings, old_strings) == ([1, 0], [1, 0])
     assert (hashes, others, untyped, new_only) == (1, 1, 0, 3)
+
+
+def test_left_counts_keys_that_move_and_strings(redis: Redis) -> None:
+    redis.mset({"tt:town:agent:1": 1, "tt:agent:2": 2, "tt:backlog": 3, "tt:task:events": 4})
+    redis.mset({"tt:town:stop:1": 1, "tt:town:task:1": 1, "tt:town:task:": 1, "tt:agents:1": 1})
+    redis.hset("tt:town:task:2", "id", "2")
+    families, strings = whole_pass(redis, "left")
+    assert families == [1, 0, 0, 0, 0, 0, 1]
+    assert strings == [1, 1]
+
+
+@pytest.mark.parametrize("town", ["task", "a:b", "x[1]*?\\^-", "backlog", "agent"])
+def test_left_finds_the_same_as_count_whatever_the_town_is_called(
+    newest: Server, town: str
+) -> None:
+    redis = newest.client()
+    names = ["agent:1", "inbox:1", "urgent:1", "task:1", "activity:1", "stop:1", "backlog"]
+    redis.mset({f"{start}{name}": 1 for name in names for start in ("tt:", f"tt:{town}:")})
+    families, *_, strings, _, _, _, _, _ = whole_pass(redis, "count", town)
+    assert whole_pass(redis, "left", town) == [families, strings]
+    assert sum(families) >= 7
+    assert strings == [1, 1]
 
 
 def test_records_reads_strings_and_names_those_to_come(redis: Redis) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import tracemalloc
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
+from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Kind, Server, StartServer
 from tests.waiting import wait_until
@@ -331,6 +333,9 @@ def test_a_client_of_another_library_or_asyncio_is_refused() -> None:
 def test_an_empty_town_and_a_senseless_pause_are_refused(newest: Server) -> None:
     with pytest.raises(ValueError, match="town"):
         Migrator(newest.client(), "")
+    for nice in (-1, 1001, float("nan")):
+        with pytest.raises(ValueError, match="nice"):
+            Migrator(newest.client(), "town", nice=nice)
     for pause in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="max_pause_ms"):
             Migrator(newest.client(), "town", max_pause_ms=pause)
@@ -342,3 +347,34 @@ def test_a_server_that_is_not_there_is_an_error_at_once(own_server: StartServer)
     server.kill()
     with pytest.raises(RedisError):
         Migrator(client, "town").count()
+
+
+def test_nice_waits_in_proportion_to_what_each_batch_took(newest: Server) -> None:
+    redis = newest.client()
+    for n in range(0, 20_000, 1000):
+        redis.mset({f"tt:agent:{m}": m for m in range(n, n + 1000)})
+    seen: list[Progress] = []
+    began = time.monotonic()
+    Migrator(redis, "town", max_pause_ms=2, nice=4, progress=seen.append).migrate()
+    took = time.monotonic() - began
+    waits = [p for p in seen if p.waiting]
+    assert {p.waiting for p in waits} == {"waiting 4 times as long as it works"}
+    # Not after the last batch of a pass, and as long as they say: sleep() never ends early.
+    assert len(waits) == len(seen) - 2
+    worked = redis.info("commandstats")["cmdstat_evalsha"]["usec"] / 1_000_000
+    assert took > 3 * worked
+
+
+def test_few_round_trips_come_before_the_first_batch(newest: Server) -> None:
+    redis = newest.client()
+    redis.set("tt:agent:1", 1)
+    redis.script_flush()
+    redis.config_resetstat()
+    done = tt("--force", url=newest.url, town="town")
+    assert done.returncode == 0
+    calls = {name: stat["calls"] for name, stat in redis.info("commandstats").items()}
+    for inside in ("scan", "renamenx", "dbsize", "info"):
+        calls.pop(f"cmdstat_{inside}", None)
+    calls.pop("cmdstat_config|resetstat", None)
+    # HELLO with the connection and once more; the scripts go together; one batch a pass.
+    assert calls == {"cmdstat_hello": 2, "cmdstat_script|load": 2, "cmdstat_evalsha": 2}

@@ -45,7 +45,8 @@ def test_keys_without_an_old_form_and_other_towns_stay_and_are_counted(redis: Re
     result = Migrator(redis, "town", REVERSE).migrate()
     assert result.total == 1
     assert result.left is not None
-    assert result.left.new_only == 5
+    assert result.left.count is not None
+    assert result.left.count.new_only == 5
     assert sorted(redis.keys()) == sorted(map(str.encode, [*stay, *others, "tt:task:1"]))
 
 

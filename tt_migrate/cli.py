@@ -81,6 +81,14 @@ Exit status:
     show_default=True,
     help="How long one batch may hold the server, in milliseconds.",
 )
+@click.option(
+    "--nice",
+    metavar="RATIO",
+    type=click.FloatRange(0, 1000),
+    default=0,
+    show_default=True,
+    help="Wait RATIO times as long as each batch has taken before the next one.",
+)
 @click.option("--json", is_flag=True, help="Print one JSON document in place of text.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but problems.")
 @_VERBOSE

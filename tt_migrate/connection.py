@@ -72,6 +72,9 @@ def redacted(endpoint: Endpoint) -> str:
 
 
 def _shake_hands(connection: Connection) -> None:
+    # Telling the server the library's name would cost two round trips.
+    for attribute in ("driver_info", "lib_name", "lib_version"):
+        setattr(connection, attribute, None)
     try:
         connection.on_connect()
     except (AttributeError, RecursionError, TypeError, ValueError):

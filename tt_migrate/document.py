@@ -79,6 +79,7 @@ class JsonReport:
 def _numbers(result: Result | None) -> dict[str, Any]:
     effort = result.effort if result else None
     count = _count(result)
+    found = result.left if isinstance(result, Migration) else count
     keys: Mapping[str, int] = result.keys if result else dict.fromkeys(FAMILIES, 0)
     merged = sum(result.merged.values()) if isinstance(result, Migration) else 0
     return {
@@ -90,7 +91,7 @@ def _numbers(result: Result | None) -> dict[str, Any]:
         "converted": sum(result.converted.values()) if isinstance(result, Migration) else 0,
         **_left_alone(result),
         "remaining": result.total if isinstance(result, Count) else result and result.remaining,
-        "strings": count.strings_total if count else None,
+        "strings": sum(found.strings.values()) if found else None,
         "hashes": count.hashes if count else None,
         "new_only": count.new_only if count else None,
         "batches": effort.batches if effort else 0,
@@ -102,7 +103,7 @@ def _numbers(result: Result | None) -> dict[str, Any]:
 
 def _count(result: Result | None) -> Count | None:
     if isinstance(result, Migration):
-        return result.left
+        return result.left.count if result.left else None
     return result.count if isinstance(result, Preview) else result
 
 

@@ -7,18 +7,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from redis import Redis
-from redis.exceptions import NoPermissionError, ReadOnlyError
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from tt_migrate.converter import Converter
 from tt_migrate.differences import named_differences
+from tt_migrate.pacing import pace_for
 from tt_migrate.plan import RENAME, Plan
-from tt_migrate.results import Count, Migration, Preview, Result, Stage
+from tt_migrate.results import Count, Left, Migration, Preview, Result, Stage
+from tt_migrate.server import check_writable
 from tt_migrate.session import PATIENCE, ProgressCallback, Session, held_connection
 from tt_migrate.tally import (
     ConversionPreviewTally,
     ConversionTally,
     CountTally,
+    LeftTally,
     MigrationTally,
     PreviewTally,
 )
@@ -30,19 +33,21 @@ class Migrator:
 
     `client`: any redis.Redis of redis-py (a Sentinel's too), whatever it decodes. `town`: the
     town's name, not empty. `plan`: what is to be done, RENAME, HASH, UPGRADE or REVERSE.
-    `max_pause_ms`: how long one batch may hold the server, about, in milliseconds. `progress`:
-    called after each batch; an exception it raises ends the run between two batches. `patience`:
-    how a connection that is lost after the first batch is retried; the pass then begins anew.
+    `max_pause_ms`: how long one batch may hold the server, about, in milliseconds. `nice`: how many
+    times as long it then leaves the server alone. `progress`: called after each batch; an exception
+    it raises ends the run between two batches. `patience`: how a connection that is lost after the
+    first batch is retried; the pass then begins anew.
 
     Every operation raises redis.exceptions.RedisError when the server cannot be reached or refuses.
-    The constructor raises TypeError for another kind of client, ValueError for an empty town or a
-    pause outside 0 to 60000 ms.
+    The constructor raises TypeError for another kind of client, ValueError for an empty town, a
+    pause outside 0 to 60000 ms or a `nice` outside 0 to 1000.
     """
 
     client: Redis
     town: str
     plan: Plan = RENAME
     max_pause_ms: float = 5.0
+    nice: float = 0.0
     progress: ProgressCallback | None = None
     patience: Retry = PATIENCE
 
@@ -53,17 +58,19 @@ class Migrator:
             )
         if not self.town:
             raise ValueError("the town's name is empty")
+        if not 0 <= self.nice <= 1000:
+            raise ValueError("nice is not between 0 and 1000")
         if not 0 < self.max_pause_ms <= 60_000:
             raise ValueError("max_pause_ms is not between 0 and 60000")
 
     def count(self) -> Count:
         """Count what there is to do. Reads only."""
-        with self._session() as session:
+        with self._session("count") as session:
             return self._count(session, "counting")
 
     def preview(self) -> Preview:
         """List what carrying the plan out would do. Reads only."""
-        with self._session() as session:
+        with self._session("preview") as session:
             found, records = PreviewTally(), ConversionPreviewTally()
 
             def result(count: Count | None = None) -> Preview:
@@ -99,13 +106,12 @@ class Migrator:
         the plan does not merge the two. When an exception ends the run, what was done stays done,
         the last Progress tells of it, and another run does the rest.
         """
-        with self._session() as session:
-            if session.server.role == "replica":
-                raise ReadOnlyError("READONLY the server is a replica")
+        with self._session("migrate", "left") as session:
+            check_writable(session.server)
             moved, records = MigrationTally(), ConversionTally()
             before: Count | None = None
 
-            def result(left: Count | None = None) -> Migration:
+            def result(left: Left | None = None) -> Migration:
                 return Migration(
                     plan=self.plan,
                     town=self.town,
@@ -130,7 +136,15 @@ class Migrator:
             if self.plan.convert:
                 converter = Converter(session, with_old=False)
                 session.run("converting", converter.batch, records, result)
-            return result(self._count(session, "verifying", result))
+            return result(self._left(session, result))
+
+    def _left(self, session: Session, so_far: Callable[[], Result]) -> Left:
+        if self.plan.needs_count:
+            count = self._count(session, "verifying", so_far)
+            return Left(count.keys, count.strings, count)
+        tally = LeftTally()
+        session.run("verifying", session.scan("left"), tally, so_far)
+        return tally.result()
 
     def _count(
         self, session: Session, stage: Stage, so_far: Callable[[], Result] | None = None
@@ -146,8 +160,9 @@ class Migrator:
         return result()
 
     @contextmanager
-    def _session(self) -> Iterator[Session]:
+    def _session(self, *operations: str) -> Iterator[Session]:
+        pace = pace_for(self.max_pause_ms, self.nice)
         with held_connection(self.client) as held:
-            yield Session(
-                held, self.plan, self.town, self.max_pause_ms, self.progress, self.patience
-            )
+            session = Session(held, self.plan, self.town, pace, self.progress, self.patience)
+            session.load(*operations)
+            yield session

@@ -17,10 +17,12 @@ class Pace:
     time plays no part. The hint aims at steps of a tenth of that: small enough to stop in time.
 
     `budget`: microseconds after which a script begins no further step.
+    `nice`: how many times as long as a batch has held the server the next one waits.
     `count`: COUNT hint, keys.
     """
 
     budget: int
+    nice: float = 0.0
     count: int = 100
 
     @property
@@ -40,7 +42,10 @@ class Pace:
         return replace(self, count=max(_SMALLEST, count))
 
 
-def pace_for(max_pause_ms: float) -> Pace:
-    """The pace for batches that hold the server for at most about `max_pause_ms` milliseconds."""
+def pace_for(max_pause_ms: float, nice: float = 0.0) -> Pace:
+    """The pace for batches that hold the server for at most about `max_pause_ms` milliseconds.
+
+    `nice`: how long the server is left alone after a batch, as a multiple of the batch's time.
+    """
     # A tenth is left for what comes after the last step: making and sending the reply.
-    return Pace(budget=max(1, int(max_pause_ms * 900)))
+    return Pace(budget=max(1, int(max_pause_ms * 900)), nice=nice)

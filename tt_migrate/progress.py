@@ -24,6 +24,7 @@ class ProgressBar:
         self._stage: Stage | None = None
         self._since = 0.0
         self._drawn = 0.0
+        self._waiting = ""
         self._bar: click._termui_impl.ProgressBar[int] | None = None
 
     def __enter__(self) -> ProgressBar:
@@ -45,8 +46,9 @@ class ProgressBar:
             self._stage, self._since = progress.stage, now
         if self._bar is None and (progress.waiting or now - self._since > _QUIET_SECONDS):
             self._open(progress)
-        if self._bar is not None and (progress.waiting or now - self._drawn > _REDRAW_SECONDS):
-            self._drawn = now
+        is_news = progress.waiting != self._waiting
+        if self._bar is not None and (is_news or now - self._drawn > _REDRAW_SECONDS):
+            self._drawn, self._waiting = now, progress.waiting
             self._bar.length = max(progress.dbsize, progress.scanned, 1)
             # Set and not update(): a scan that begins anew goes back.
             self._bar.pos = progress.scanned
@@ -71,11 +73,10 @@ class ProgressBar:
 
 
 def _label(progress: Progress, seconds: float) -> str:
-    if progress.waiting:
-        return f"{progress.stage}, {progress.waiting}"
+    label: str = progress.stage
     if progress.stage == "migrating" and isinstance(progress.so_far, Migration):
         migrated = progress.so_far.total
-        return f"migrating: {migrated} migrated, {migrated / max(seconds, 0.001):.0f}/s"
+        label += f": {migrated} migrated, {migrated / max(seconds, 0.001):.0f}/s"
     if progress.stage == "converting" and isinstance(progress.so_far, Migration):
-        return f"converting: {sum(progress.so_far.converted.values())} converted"
-    return progress.stage
+        label += f": {sum(progress.so_far.converted.values())} converted"
+    return f"{label}, {progress.waiting}" if progress.waiting else label

@@ -49,7 +49,7 @@ class TextReport:
             found = ", ".join(self._found(count))
             self.out.line(f"{self.out.symbols.warning} {found}: {self._advice(count)} {town}")
         elif not self.quiet:
-            hint = "".join(f" - but {text}" for text in self._strings_hint(count))
+            hint = "".join(f" - but {text}" for text in self._strings_hint(count.strings))
             self.out.line(f"{self.out.symbols.done} {self._words.nothing_to_do} {town}{hint}")
 
     def previewed(self, preview: Preview) -> None:
@@ -59,7 +59,7 @@ class TextReport:
         elif preview.remaining or preview.conversions or preview.unconverted:
             self.out.lines(self._preview(preview))
         else:
-            self.out.lines(self._nothing_to_do(preview.ambiguous, preview.count))
+            self.out.lines(self._nothing_to_do(preview.ambiguous, self._notes(preview.count)))
 
     def migrated(self, migration: Migration) -> None:
         """The end of a migration."""
@@ -70,7 +70,7 @@ class TextReport:
         elif migration.changed or migration.effort.reconnects:
             self.out.lines(self._complete(migration))
         else:
-            self.out.lines(self._nothing_to_do(migration.ambiguous, migration.left))
+            self.out.lines(self._nothing_to_do(migration.ambiguous, self._notes_after(migration)))
 
     def cancelled(self, count: Count) -> None:
         """The prompt was not answered with yes."""
@@ -114,10 +114,10 @@ class TextReport:
             return f"run 'tt migrate' first, or '{UPGRADE.command}' for both"
         return f"run '{self.plan.command}{'' if count.promising else ' --dry-run'}'"
 
-    def _nothing_to_do(self, ambiguous: Collection[bytes], count: Count | None) -> Iterator[str]:
+    def _nothing_to_do(self, ambiguous: Collection[bytes], notes: Iterable[str]) -> Iterator[str]:
         yield f"{self.out.symbols.done} {self._words.nothing_to_do}"
         yield f"   Town: {self._town()}"
-        yield from self._last_lines(ambiguous, count)
+        yield from self._last_lines(ambiguous, notes)
 
     def _preview(self, preview: Preview) -> Iterator[str]:
         yield f"{self.out.symbols.preview} Migration Preview (dry run)"
@@ -143,7 +143,7 @@ class TextReport:
             yield ""
             yield "   Keys that would be left alone; nothing is ever overwritten:"
             yield from left
-        yield from self._last_lines(preview.ambiguous, preview.count)
+        yield from self._last_lines(preview.ambiguous, self._notes(preview.count))
         if preview.moves or preview.merges or preview.conversions:
             yield ""
             yield f"   Run '{self.plan.command}' (without --dry-run) to perform {self._words.task}."
@@ -189,7 +189,7 @@ class TextReport:
         yield f"{self.out.symbols.done} {self._words.noun} complete!"
         yield from self._done(migration)
         yield f"   {self._words.none_left}"
-        yield from self._last_lines(migration.ambiguous, migration.before or migration.left)
+        yield from self._last_lines(migration.ambiguous, self._notes_after(migration))
 
     def _incomplete(self, migration: Migration) -> Iterator[str]:
         sign = self.out.symbols.warning
@@ -207,7 +207,7 @@ class TextReport:
                 f" {self._words.culprit} is still running. Stop it, then run"
                 f" '{self.plan.command}' again."
             )
-        yield from self._last_lines(migration.ambiguous, migration.before or migration.left)
+        yield from self._last_lines(migration.ambiguous, self._notes_after(migration))
 
     def _stopped(self, migration: Migration) -> Iterator[str]:
         yield f"{self.out.symbols.warning} {self._words.noun} stopped before its end"
@@ -252,7 +252,7 @@ class TextReport:
         for key in in_order(found.unconverted, town_key_start(self.town)):
             yield f"   {shown(key)} ({found.unconverted[key]})"
 
-    def _last_lines(self, ambiguous: Collection[bytes], count: Count | None) -> Iterator[str]:
+    def _last_lines(self, ambiguous: Collection[bytes], notes: Iterable[str]) -> Iterator[str]:
         if self.quiet:
             return
         if ambiguous:
@@ -260,35 +260,43 @@ class TextReport:
             yield "   Ambiguous keys, left alone:"
             for key in self._in_order(ambiguous):
                 yield f"   {shown(key)} ({ambiguous_reason(self.plan, self.town, key)})"
-        notes = list(self._notes(count)) if count else []
-        if notes:
+        lines = [f"   {note}" for note in notes]
+        if lines:
             yield ""
-            yield from (f"   {text}" for text in notes)
+            yield from lines
 
-    def _notes(self, count: Count) -> Iterator[str]:
+    def _notes_after(self, migration: Migration) -> Iterator[str]:
+        left = migration.left
+        if left:
+            yield from self._notes(migration.before or left.count)
+            yield from (f"{text}." for text in self._strings_hint(left.strings))
+
+    def _notes(self, count: Count | None) -> Iterator[str]:
         """What a person should know besides."""
+        if count is None:
+            return
         if self.plan.name == "hash" and count.total:
             yield (
                 f"{count.total} old key(s) do not have the town's name and are left out: run"
                 f" 'tt migrate' first, or '{UPGRADE.command}' for both."
             )
-        if self.plan.rename == "reverse" and count.hashes:
+        if self.plan.name == "reverse" and count.hashes:
             yield (
                 f"{count.hashes} record(s) are hashes and stay hashes: Tinytown before 0.7 cannot"
                 " read them."
             )
-        if self.plan.rename == "reverse" and count.new_only:
+        if self.plan.name == "reverse" and count.new_only:
             yield (
                 f"{count.new_only} key(s) of events, dockets and missions have no old form: they"
                 " stay."
             )
-        yield from (f"{text}." for text in self._strings_hint(count))
 
-    def _strings_hint(self, count: Count) -> Iterator[str]:
-        if self.plan.rename == "forward" and not self.plan.convert and count.strings_total:
+    def _strings_hint(self, strings: Mapping[str, int]) -> Iterator[str]:
+        number = sum(strings.values())
+        if self.plan.name == "rename" and number:
             yield (
-                f"{count.strings_total} agent(s) and task(s) are JSON strings, which Tinytown since"
-                f" 0.7 cannot read: run '{HASH.command}'"
+                f"{number} agent(s) and task(s) are JSON strings, which Tinytown since 0.7 cannot"
+                f" read: run '{HASH.command}'"
             )
 
 

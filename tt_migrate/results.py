@@ -88,6 +88,29 @@ class Count:
 
 
 @dataclass(frozen=True)
+class Left:
+    """What a pass at the end found still to do.
+
+    `keys`: keys that move, of each family. `strings`: agents and tasks of the town that are JSON
+    strings. `count`: all that a counting pass tells, where the plan needed one.
+    """
+
+    keys: Mapping[str, int]
+    strings: Mapping[str, int]
+    count: Count | None = None
+
+    @property
+    def total(self) -> int:
+        """Keys that move, of all families."""
+        return sum(self.keys.values())
+
+    @property
+    def unconverted(self) -> int:
+        """Agents and tasks of the town that are no hashes, as far as was counted."""
+        return sum(self.strings.values()) + (self.count.others if self.count else 0)
+
+
+@dataclass(frozen=True)
 class Preview:
     """What carrying the plan out would do, key by key, without duplicates and in no order.
 
@@ -155,7 +178,7 @@ class Migration:
     ambiguous: Collection[bytes]
     unconverted: Mapping[bytes, str]
     before: Count | None
-    left: Count | None
+    left: Left | None
     effort: Effort
 
     @property
@@ -189,15 +212,14 @@ class Migration:
         """Records that were to be hashes and are not, as far as the run knows."""
         if not self.plan.convert:
             return 0
-        found = self.left.strings_total + self.left.others if self.left else 0
-        return max(len(self.unconverted), found)
+        return max(len(self.unconverted), self.left.unconverted if self.left else 0)
 
     @property
     def hashes(self) -> int | None:
         """Records that were hashes already; None when they were not counted."""
-        if not self.left:
+        if not self.left or not self.left.count:
             return None
-        return max(0, self.left.hashes - sum(self.converted.values()))
+        return max(0, self.left.count.hashes - sum(self.converted.values()))
 
     @property
     def complete(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import RedisError
 
 from tt_migrate.config import ConfigError, Settings, load_settings
 from tt_migrate.connection import open_client, redacted
@@ -22,8 +22,8 @@ from tt_migrate.output import Output
 from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
 from tt_migrate.progress import ProgressBar
 from tt_migrate.report import TextReport
-from tt_migrate.results import Count, Effort, Migration, Preview, Progress, Result
-from tt_migrate.server import inspect_server
+from tt_migrate.results import Count, Effort, Left, Migration, Preview, Progress, Result
+from tt_migrate.server import check_writable, inspect_server
 
 DONE = 0
 LEFT_BEHIND = 1
@@ -52,6 +52,7 @@ class Options:
     legacy_prefix: str | None
     force: bool
     max_pause_ms: int
+    nice: float
     json: bool
     quiet: bool
     verbose: bool
@@ -117,20 +118,19 @@ def run(options: Options) -> int:
         err.lines(_settings(settings, url))
     with stop_signals() as signals, client:
         watch = Watch(signals, ProgressBar())
-        migrator = Migrator(client, settings.town, plan, options.max_pause_ms, watch)
+        migrator = Migrator(client, settings.town, plan, options.max_pause_ms, options.nice, watch)
         try:
-            server = inspect_server(client)
             if options.verbose:
+                server = inspect_server(client)
                 err.line(f"server: {server.name} {server.version}, {server.role}")
             if options.check:
                 return _check(watch.follow(migrator.count), report)
             if options.dry_run:
                 report.previewed(watch.follow(migrator.preview))
                 return DONE
-            if server.role == "replica":
-                raise ReadOnlyError("READONLY the server is a replica")
             if options.force:
                 return _migrated(watch.follow(migrator.migrate), report)
+            check_writable(inspect_server(client))
             return _ask_and_migrate(migrator, watch, report, signals)
         except StoppedBySignal as stop:
             report.stopped(watch.so_far, str(stop))
@@ -175,7 +175,7 @@ def _nothing_done(preview: Preview, count: Count) -> Migration:
         ambiguous=preview.ambiguous,
         unconverted=preview.unconverted,
         before=count,
-        left=count,
+        left=Left(count.keys, count.strings, count),
         effort=preview.effort,
     )
 

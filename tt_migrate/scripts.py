@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import importlib_resources
 from redis import Redis
 from redis.client import NEVER_DECODE
 from redis.commands.core import Script
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from tt_migrate.plan import Plan
 
@@ -40,6 +41,20 @@ class ScriptCaller:
     def script(self, text: str) -> Script:
         """A script to call; redis-py sends its text by SCRIPT LOAD when the server asks for it."""
         return Script(self._client, text)
+
+    def load(self, *scripts: Script) -> None:
+        """Send several scripts to the server in one round trip.
+
+        One that the server does not take is no error here: call() will say so.
+        """
+        connection = self._client.connection
+        if connection is None:
+            return
+        commands = [("SCRIPT", "LOAD", script.script) for script in scripts]
+        connection.send_packed_command(connection.pack_commands(commands))
+        for _ in commands:
+            with suppress(ResponseError):
+                connection.read_response()
 
     def call(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | int]) -> list[Any]:
         """Run a script with its KEYS and ARGV. Raises redis.exceptions.RedisError."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from redis import Redis
 from redis.client import NEVER_DECODE
-from redis.exceptions import InvalidResponse, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError, ResponseError
 
 
 class UnsupportedServerError(RedisError):
@@ -58,6 +58,12 @@ def inspect_server(client: Redis) -> Server:
             "the server is a Sentinel: use the URL of the master it watches"
         )
     return Server(fields.get("server", ""), fields.get("version", ""), fields.get("role", ""))
+
+
+def check_writable(server: Server) -> None:
+    """Raise ReadOnlyError for a replica, also one that takes writes: its master would undo them."""
+    if server.role == "replica":
+        raise ReadOnlyError("READONLY the server is a replica")
 
 
 def _fields(reply: Any) -> dict[str, str]:

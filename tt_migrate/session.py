@@ -14,7 +14,7 @@ from redis.commands.core import Script
 from redis.retry import Retry
 
 from tt_migrate.keyspace import town_bytes
-from tt_migrate.pacing import Pace, pace_for
+from tt_migrate.pacing import Pace
 from tt_migrate.plan import Plan
 from tt_migrate.results import Effort, Progress, Result, Stage
 from tt_migrate.scripts import ScriptCaller, source
@@ -40,7 +40,7 @@ Batch = Callable[[bytes, Pace], list[Any]]
 """One batch of a pass from a cursor on. Its reply begins as that of every script that scans:
 cursor, steps, elapsed, dbsize; what a Tally adds follows."""
 
-_READING = ("count", "preview", "records", "fetch")
+_READING = ("count", "preview", "left", "records", "fetch")
 
 
 class Session:
@@ -57,7 +57,7 @@ class Session:
         client: Redis,
         plan: Plan,
         town: str,
-        max_pause_ms: float,
+        pace: Pace,
         progress: ProgressCallback | None,
         patience: Retry,
     ) -> None:
@@ -65,7 +65,7 @@ class Session:
         self._caller = ScriptCaller(client)
         self._plan = plan
         self.town = town
-        self._pace = pace_for(max_pause_ms)
+        self._pace = pace
         self._progress = progress
         self._patience = patience
         self._started = time.monotonic()
@@ -82,6 +82,10 @@ class Session:
             max_pause_ms=self._longest / 1000 if self._longest else None,
             reconnects=self._reconnects,
         )
+
+    def load(self, *operations: str) -> None:
+        """Send operations' scripts ahead, in one round trip."""
+        self._caller.load(*map(self.script, operations))
 
     def script(self, operation: str) -> Script:
         """An operation's script; one that reads is under the server's guard where that is known."""
@@ -140,6 +144,7 @@ class Session:
             self._report(Progress(stage, 0, dbsize, so_far(), waiting=f"retrying: {error}"))
 
         while True:
+            began = time.monotonic()
             retried = self._batches > 0
             reply = self._patience.call_with_retry(next_batch, lost) if retried else next_batch()
             lost_at = None
@@ -149,9 +154,16 @@ class Session:
             scanned = min(scanned + steps * self._pace.count, dbsize)
             self.paused(elapsed)
             self._pace = self._pace.after(steps, elapsed)
-            self._report(Progress(stage, scanned, dbsize, so_far()))
-            if cursor == b"0":
+            is_over = cursor == b"0"
+            rests = self._pace.nice > 0 and not is_over
+            waiting = f"waiting {self._pace.nice:g} times as long as it works" if rests else ""
+            self._report(Progress(stage, scanned, dbsize, so_far(), waiting))
+            if is_over:
                 return
+            if rests:
+                # Where the server has no clock, the round trip is the best that is known.
+                held = elapsed / 1_000_000 or time.monotonic() - began
+                time.sleep(self._pace.nice * held)
 
     def _report(self, progress: Progress) -> None:
         if self._progress:

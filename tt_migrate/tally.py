@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from tt_migrate.keyspace import FAMILIES, RECORDS, town_bytes
 from tt_migrate.plan import Plan
-from tt_migrate.results import Count, Effort
+from tt_migrate.results import Count, Effort, Left
 
 
 class Tally(Protocol):
@@ -68,6 +68,28 @@ class CountTally:
             new_only=new_only,
             effort=effort,
         )
+
+
+class LeftTally:
+    """Adds up left.lua's replies."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything."""
+        self._families = [0] * len(FAMILIES)
+        self._strings = [0] * len(RECORDS)
+
+    def add(self, fields: list[Any]) -> None:
+        """Add families and strings."""
+        families, strings = fields
+        self._families = _added(self._families, families)
+        self._strings = _added(self._strings, strings)
+
+    def result(self) -> Left:
+        """What was counted so far."""
+        return Left(_by_name(FAMILIES, self._families), _by_name(RECORDS, self._strings))
 
 
 class PreviewTally:

@@ -44,8 +44,10 @@ def test_count_counts_families_conflicts_ambiguous_keys_and_towns(redis: Redis) 
 def test_preview_names_moves_conflicts_and_ambiguous_keys(redis: Redis) -> None:
     for key in ("tt:agent:1", "tt:agent:2", "tt:backlog", "tt:urgent:events", "tt:town:agent:2"):
         redis.set(key, 1)
-    moves, merges, conflicts, failed, ambiguous = whole_pass(redis, "preview")
-    assert sorted(moves) == [b"tt:agent:1", b"tt:backlog"]
+    redis.set("tt:inbox:a\nb", 1)
+    moves, odd_moves, merges, conflicts, failed, ambiguous = whole_pass(redis, "preview")
+    assert sorted(moves.split(b"\n")) == [b"tt:agent:1", b"tt:backlog"]
+    assert odd_moves == [b"tt:inbox:a\nb"]
     assert conflicts == [b"tt:agent:2", b"destination exists"]
     assert merges == failed == []
     assert ambiguous == [b"tt:urgent:events"]

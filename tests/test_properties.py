@@ -127,7 +127,7 @@ def test_exactly_the_right_keys_move_and_nothing_is_lost(
 
 @given(st.lists(st.one_of(old_keys), unique=True))
 def test_keys_are_listed_by_family_then_bytewise_by_id(keys: list[bytes]) -> None:
-    listed = in_order(keys, old_key_start())
+    listed = list(in_order(keys, old_key_start()))
     assert sorted(listed) == sorted(keys)
     ranks = [(FAMILIES.index(key.split(b":")[1].decode()), key) for key in listed]
     assert ranks == sorted(ranks)

@@ -9,15 +9,15 @@ KEY = b"tt:agent:1"
 
 def test_a_key_named_twice_is_previewed_once() -> None:
     tally = PreviewTally()
-    tally.add([[KEY], [], [], [], [b"tt:task:events"]])
-    tally.add([[KEY], [], [], [], [b"tt:task:events"]])
+    tally.add([KEY, [], [], [], [], [b"tt:task:events"]])
+    tally.add([KEY, [], [], [], [], [b"tt:task:events"]])
     assert (len(tally.moves), len(tally.ambiguous)) == (1, 1)
 
 
 def test_a_destination_made_between_two_mentions_is_a_conflict_and_no_move() -> None:
     tally = PreviewTally()
-    tally.add([[KEY], [], [], [], []])
-    tally.add([[], [], [KEY, b"why"], [], []])
+    tally.add([KEY, [], [], [], [], []])
+    tally.add([b"", [], [], [KEY, b"why"], [], []])
     assert (tally.moves, tally.conflicts) == (set(), {KEY: "why"})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from tt_migrate.keyspace import (
@@ -73,7 +74,30 @@ class JsonReport:
             document |= _lists(result)
         if error:
             document["error"] = error
-        self.out.line(json.dumps(document, indent=2))
+        self.out.lines(_lines(document))
+
+
+def _lines(document: dict[str, Any]) -> Iterator[str]:
+    """A document's text, with the lists item by item: a preview can have a million."""
+    yield "{"
+    for position, (name, value) in enumerate(document.items(), start=1):
+        comma = "," if position < len(document) else ""
+        if isinstance(value, Iterator):
+            yield f'  "{name}": ['
+            yield from _with_commas(f"    {json.dumps(item)}" for item in value)
+            yield f"  ]{comma}"
+        else:
+            yield f'  "{name}": {json.dumps(value)}{comma}'
+    yield "}"
+
+
+def _with_commas(items: Iterator[str]) -> Iterator[str]:
+    last = next(items, None)
+    for item in items:
+        yield f"{last},"
+        last = item
+    if last is not None:
+        yield last
 
 
 def _numbers(result: Result | None) -> dict[str, Any]:
@@ -116,34 +140,35 @@ def _records(result: Result | None) -> dict[str, int]:
 def _left_alone(result: Result | None) -> dict[str, Any]:
     if result is None or isinstance(result, Count):
         return {"conflicts": [], "ambiguous": [], "failed": []}
-    plan, town, start = result.plan, result.town, result.plan.name_start(result.town)
     return {
         "conflicts": _reasons(result, result.conflicts),
-        "ambiguous": [
-            {"from": shown(key), "to": None, "reason": ambiguous_reason(plan, town, key)}
-            for key in in_order(result.ambiguous, start)
-        ],
-        "failed": _reasons(result, result.failed)
-        + [
-            {"from": shown(key), "to": shown(key), "reason": result.unconverted[key]}
-            for key in in_order(result.unconverted, town_key_start(town))
-        ],
+        "ambiguous": _ambiguous(result),
+        "failed": chain(_reasons(result, result.failed), _unconverted(result)),
     }
 
 
-def _reasons(result: Preview | Migration, keys: Mapping[bytes, str]) -> list[dict[str, str]]:
-    return [{**move, "reason": keys[key]} for key, move in _moves(result, keys)]
+def _ambiguous(result: Preview | Migration) -> Iterator[dict[str, str | None]]:
+    plan, town = result.plan, result.town
+    for key in in_order(result.ambiguous, plan.name_start(town)):
+        yield {"from": shown(key), "to": None, "reason": ambiguous_reason(plan, town, key)}
+
+
+def _unconverted(result: Preview | Migration) -> Iterator[dict[str, str]]:
+    for key in in_order(result.unconverted, town_key_start(result.town)):
+        yield {"from": shown(key), "to": shown(key), "reason": result.unconverted[key]}
+
+
+def _reasons(result: Preview | Migration, keys: Mapping[bytes, str]) -> Iterator[dict[str, str]]:
+    return ({**move, "reason": keys[key]} for key, move in _moves(result, keys))
 
 
 def _lists(preview: Preview) -> dict[str, Any]:
+    merges = _moves(preview, preview.merges)
+    conversions = in_order(preview.conversions, town_key_start(preview.town))
     return {
-        "moves": [move for _, move in _moves(preview, preview.moves)],
-        "merges": [
-            {**move, "how": preview.merges[key]} for key, move in _moves(preview, preview.merges)
-        ],
-        "conversions": [
-            shown(key) for key in in_order(preview.conversions, town_key_start(preview.town))
-        ],
+        "moves": (move for _, move in _moves(preview, preview.moves)),
+        "merges": ({**move, "how": preview.merges[key]} for key, move in merges),
+        "conversions": map(shown, conversions),
     }
 
 

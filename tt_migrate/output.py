@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import TextIO
 
 
@@ -21,6 +22,9 @@ class Symbols:
 
 _UNICODE = Symbols(preview="🔍", done="✅", warning="⚠️", question="🔄", arrow="→")
 _ASCII = Symbols(preview="[preview]", done="[ok]", warning="[!]", question="[?]", arrow="->")
+
+
+_LINES_AT_ONCE = 1000
 
 
 class OutputError(Exception):
@@ -45,8 +49,9 @@ class Output:
 
     def lines(self, lines: Iterable[str]) -> None:
         """Write lines; what the stream cannot encode is written with backslash escapes."""
-        for line in lines:
-            self._write(line + "\n")
+        rest = iter(lines)
+        while some := list(islice(rest, _LINES_AT_ONCE)):
+            self._write("\n".join(some) + "\n")
         self.flush()
 
     def line(self, line: str) -> None:

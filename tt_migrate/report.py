@@ -98,7 +98,7 @@ class TextReport:
         destination = self.plan.destination(self.town, key)
         return f"   {shown(key)} {self.out.symbols.arrow} {shown(destination)}"
 
-    def _in_order(self, keys: Iterable[bytes]) -> list[bytes]:
+    def _in_order(self, keys: Iterable[bytes]) -> Iterator[bytes]:
         return in_order(keys, self.plan.name_start(self.town))
 
     def _found(self, count: Count) -> Iterator[str]:

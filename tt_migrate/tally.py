@@ -107,9 +107,11 @@ class PreviewTally:
         self.ambiguous: set[bytes] = set()
 
     def add(self, fields: list[Any]) -> None:
-        """Add moves, merges, conflicts, failed and ambiguous."""
-        moves, merges, conflicts, failed, ambiguous = fields
-        self.moves.update(moves)
+        """Add moves, odd moves, merges, conflicts, failed and ambiguous."""
+        moves, odd_moves, merges, conflicts, failed, ambiguous = fields
+        if moves:
+            self.moves.update(moves.split(b"\n"))
+        self.moves.update(odd_moves)
         self.merges.update(_pairs(merges))
         self.conflicts.update(_pairs(conflicts))
         # SCAN may name a key twice, before and after somebody made its destination.

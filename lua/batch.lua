@@ -107,8 +107,9 @@ local function scan(cursor, count, budget, pattern, visit, before_step)
     if reply.err then
       return nil, nil, nil, plain_error(reply.err)
     end
-    for _, key in ipairs(reply[2]) do
-      local err = visit(key)
+    local keys = reply[2]
+    for i = 1, #keys do
+      local err = visit(keys[i])
       if err then
         return nil, nil, nil, err
       end

@@ -38,23 +38,24 @@ local function family_at(key, from)
   return family, colon + 1
 end
 
--- family_at(key, 4) for a name that begins with three letters, as tt:agent:1 does, and quicker: every
--- key that moves comes by here. The second letter tells families with an id apart.
+-- The family of an old key and where its id begins; nil for another name. As family_at(), but quicker:
+-- every key that moves comes by here, the second letter tells families with an id apart, and a plain
+-- find makes no string.
 local BY_SECOND_LETTER = {}
 for name, family in pairs(WITH_ID) do
-  BY_SECOND_LETTER[byte(name, 2)] = {family, name .. ':', #name + 4, #name + 5}
+  BY_SECOND_LETTER[byte(name, 2)] = {family = family, start = 'tt:' .. name .. ':', id = #name + 5}
 end
 
 local function family_of_old(key)
   local known = BY_SECOND_LETTER[byte(key, 5)]
-  if not known or sub(key, 4, known[3]) ~= known[2] then
+  if not known or find(key, known.start, 1, true) ~= 1 then
     return nil
   end
-  local id = known[4]
+  local id = known.id
   if #key < id or find(key, ':', id, true) then
     return nil
   end
-  return known[1], id
+  return known.family, id
 end
 
 -- Whether the id that begins at a position is one that TOWN_WIDE has. Most are longer than any.

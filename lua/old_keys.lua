@@ -17,9 +17,6 @@ end
 -- The family's number of an old key and its new name, AMBIGUOUS for a name that may be a town's own,
 -- nil for the rest.
 local function move_of(prefix, key)
-  if sub(key, 1, 3) ~= 'tt:' then
-    return nil
-  end
   local family, id = family_of_old(key)
   if not family then
     if key == 'tt:backlog' then

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-_STEPS_A_BATCH = 10
+_STEPS_A_BATCH = 20
 _SMALLEST, _LARGEST = 10, 2000
 _RECORD_MICROSECONDS = 25
 
@@ -14,7 +14,8 @@ class Pace:
     """The COUNT hint of the next SCAN step and the time that one batch may take.
 
     A batch takes as many steps as fit into its time, by the script's own clock, so the network's
-    time plays no part. The hint aims at steps of a tenth of that: small enough to stop in time.
+    time plays no part. The hint aims at steps of a twentieth of that: small enough to use the time
+    up, and to stop in time.
 
     `budget`: microseconds after which a script begins no further step.
     `nice`: how many times as long as a batch has held the server the next one waits.
@@ -47,5 +48,5 @@ def pace_for(max_pause_ms: float, nice: float = 0.0) -> Pace:
 
     `nice`: how long the server is left alone after a batch, as a multiple of the batch's time.
     """
-    # A tenth is left for what comes after the last step: making and sending the reply.
-    return Pace(budget=max(1, int(max_pause_ms * 900)), nice=nice)
+    # The rest is left for what comes after the last step: making and sending the reply.
+    return Pace(budget=max(1, int(max_pause_ms * 950)), nice=nice)

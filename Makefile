@@ -12,7 +12,7 @@ help:
 	@echo 'make try     open a shell in a town to migrate, on such a server'
 	@echo 'make test    run the tests; ARGS="-k preview" passes arguments to pytest'
 	@echo 'make lint    check style, types and the Lua scripts'
-	@echo 'make bench   measure; KEYS=100000 sets how many keys'
+	@echo 'make bench   measure, about 15 minutes; KEYS=20000 RTT=10,50 set keys and round trips'
 	@echo 'make interop migrate a town of the real Tinytown; needs cargo, which builds it'
 	@echo 'make clean   remove everything these targets made'
 	@echo
@@ -31,16 +31,21 @@ lint: .venv/test.installed .venv/lint.installed
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
-	$(python) tests/lua_syntax.py lua/*.lua
+	$(python) tests/lua_syntax.py lua/*.lua bench/*.lua
 
-bench: .venv/test.installed
-	$(python) -m bench $(if $(KEYS),--keys $(KEYS))
+bench: .venv/test.installed .venv/bench.installed .cache/hiredis/installed
+	$(python) -m bench $(if $(KEYS),--keys $(KEYS)) $(if $(RTT),--rtt $(RTT))
 
 interop: .venv/test.installed
 	$(python) -m interop $(ARGS)
 
 clean:
 	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+
+# Apart from .venv: only one contestant has it.
+.cache/hiredis/installed: .venv/created
+	@$(python) -m pip install --quiet --upgrade --target $(@D) 'hiredis>=3'
+	@touch $@
 
 # The stamp of a set of extras, which is older than pyproject.toml when that has changed.
 .venv/%.installed: pyproject.toml .venv/created

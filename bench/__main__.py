@@ -1,39 +1,58 @@
-"""Run the benchmark: `make bench`, or `make bench KEYS=100000`."""
+"""`make bench`: migrate as a person would by other means, and by this project, and compare."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
-from redis import Redis
+from bench import experiments
+from bench.experiments import Delay
+from bench.gentle import Latency
+from bench.measure import SLOW_MS, Run
+from bench.results import Results
+from bench.table import table
+from tests.servers import Kind, kinds, newest_kind
 
-from tests.servers import Server, kinds
-from tt_migrate import Migrator
-from tt_migrate.results import Effort
-
-SLOW_MS = 10
-FAMILIES = ("agent", "inbox", "urgent", "task", "activity", "stop")
+_FOLDER = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    """Migrate one large town on each kind of server and print what it cost."""
+    """Run all experiments, print the tables, write them, the figures and the pictures."""
     parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("--keys", type=int, default=1_000_000)
-    keys = parser.parse_args().keys
-    print(f"{keys} old keys, default --max-pause, one run each.")
-    print(f"This machine made a busy loop wait for {SLOW_MS} ms {stalls()} times in 20 s;")
-    print("what a server waits like that is in its SLOWLOG and longest pause, too.\n")
-    print("| server | run | seconds | batches | longest pause | SLOWLOG entries at 10 ms |")
-    print("|---|---|---|---|---|---|")
-    for kind in kinds():
-        if kind.program is None:
-            print(f"| {kind.name} | not at hand: {kind.why_missing} | | | | |")
-            continue
-        server = Server.start(kind)
-        try:
-            measure(kind.name, server.client(), keys)
-        finally:
-            server.stop()
+    parser.add_argument("--keys", type=int, default=200_000, help="old keys, default 200000")
+    parser.add_argument("--rtt", default="1,10,50", help="round-trip times, ms, default 1,10,50")
+    given = parser.parse_args()
+    keys, rtts = given.keys, [float(rtt) for rtt in given.rtt.split(",")]
+    main_kind = newest_kind()
+    most = 5 * keys
+    results = Results(keys, main_kind.name, stalls())
+
+    def keep(found: Iterable[Run | Delay | Latency]) -> None:
+        for one in found:
+            print(one, file=sys.stderr)
+            results.add(one)
+
+    for kind in _at_hand():
+        keep(experiments.local(kind, keys, is_main=kind == main_kind))
+    keep(experiments.distance(main_kind, keys, rtts))
+    keep(experiments.foreign(main_kind, keys))
+    keep(experiments.size(main_kind, _sizes(most)))
+    keep(experiments.gentle(main_kind, keys, most))
+    for name, seconds in experiments.start_seconds():
+        results.starts.setdefault(name, []).append(seconds)
+
+    # Imported last: it is large, and processes that are measured start from this one.
+    from bench.plots import draw
+
+    _FOLDER.mkdir(exist_ok=True)
+    results.save(_FOLDER / "results.json")
+    text = table(results)
+    (_FOLDER / "README.md").write_text(f"# `make bench`\n\n{text}", "utf-8")
+    draw(results, _FOLDER)
+    print(text)
 
 
 def stalls(seconds: float = 20) -> int:
@@ -47,33 +66,24 @@ def stalls(seconds: float = 20) -> int:
     return found
 
 
-def measure(name: str, redis: Redis, keys: int) -> None:
-    """Fill one server, count, preview and migrate, with SLOWLOG at its default threshold."""
-    fill(redis, keys)
-    redis.config_set("slowlog-log-slower-than", SLOW_MS * 1000)
-    redis.config_set("slowlog-max-len", 10_000)
-    migrator = Migrator(redis, "my-project")
-    for run in ("count", "preview", "migrate"):
-        redis.slowlog_reset()
-        result = getattr(migrator, run)()
-        assert result.total == keys, f"{run} found {result.total} of {keys} keys"
-        effort: Effort = result.effort
-        print(
-            f"| {name} | {run} | {effort.seconds:.1f} | {effort.batches} |"
-            f" {effort.max_pause_ms:.1f} ms | {redis.slowlog_len()} |",
-            flush=True,
-        )
+def _at_hand() -> list[Kind]:
+    found = []
+    for kind in kinds():
+        if kind.program:
+            found.append(kind)
+        else:
+            print(f"skipped: {kind.why_missing}", file=sys.stderr)
+    return found
 
 
-def fill(redis: Redis, keys: int) -> None:
-    """Write old keys of all families with ids like Tinytown's."""
-    for start in range(0, keys, 10_000):
-        redis.mset(
-            {
-                f"tt:{FAMILIES[n % 6]}:{n:08x}-0000-4000-8000-{n:012x}": n
-                for n in range(start, min(start + 10_000, keys))
-            }
-        )
+def _sizes(most: int) -> list[int]:
+    """1,000, and on tenfold to the most."""
+    sizes = []
+    keys = 1000
+    while keys < most:
+        sizes.append(keys)
+        keys *= 10
+    return [*sizes, most]
 
 
 main()

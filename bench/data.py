@@ -1,0 +1,66 @@
+"""The keys that every contestant migrates, and the proof that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from redis import Redis
+
+TOWN = "my-project"
+_FAMILIES = ("agent", "inbox", "urgent", "task", "activity", "stop")
+_CHUNK = 10_000
+
+
+def old_key(n: int) -> bytes:
+    """The n-th old key: families in turn, ids as long as Tinytown's."""
+    return b"tt:%b:%08x-0000-4000-8000-%012x" % (_FAMILIES[n % 6].encode(), n, n)
+
+
+def new_key(n: int) -> bytes:
+    """The name that the n-th key has after its migration."""
+    return b"tt:%b:%b" % (TOWN.encode(), old_key(n)[3:])
+
+
+def fill(redis: Redis, keys: int, foreign: int = 0) -> None:
+    """Make a database hold so many old keys, each with its number as value, and foreign keys."""
+    redis.flushall()
+    for chunk in _chunks(keys):
+        redis.mset({old_key(n): n for n in chunk})
+    for chunk in _chunks(foreign):
+        redis.mset({b"cache:session:%d:page" % n: n for n in chunk})
+
+
+def check_migrated(redis: Redis, keys: int, foreign: int = 0) -> None:
+    """Exit with a message unless every key has its new name and value, and no other is there."""
+    _check(redis, keys, foreign, new_key)
+
+
+def check_untouched(redis: Redis, keys: int, foreign: int = 0) -> None:
+    """Exit with a message unless every key still has its old name."""
+    _check(redis, keys, foreign, old_key)
+
+
+def _check(redis: Redis, keys: int, foreign: int, name: Callable[[int], bytes]) -> None:
+    total = redis.dbsize()
+    if total != keys + foreign:
+        raise SystemExit(f"bench: {total} keys are there, not {keys} + {foreign}")
+    for chunk in _chunks(keys):
+        values = redis.mget([name(n) for n in chunk])
+        if values != [b"%d" % n for n in chunk]:
+            raise SystemExit(f"bench: keys {chunk[0]} to {chunk[-1]} are not all as they should be")
+
+
+def write_renames(path: Path, keys: int) -> None:
+    """Write the commands for `redis-cli --pipe`: RENAMENX for each key."""
+    with path.open("wb") as file:
+        for n in range(keys):
+            old, new = old_key(n), new_key(n)
+            file.write(
+                b"*3\r\n$8\r\nRENAMENX\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+                % (len(old), old, len(new), new)
+            )
+
+
+def _chunks(total: int) -> list[range]:
+    return [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]

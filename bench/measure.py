@@ -1,0 +1,139 @@
+"""One contestant, one server, one set of keys: what the migration took."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from bench import data
+from bench.contestants import Calls, Contestant, make_town
+from bench.process import run
+from tests.servers import Server
+
+SLOW_MS = 10
+"""Redis' own threshold for its SLOWLOG."""
+
+_NOTED_MS = 1
+_ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of one contestant cost.
+
+    `keys` old keys and `foreign` others were there, `rtt_ms` milliseconds away. `seconds`: from the
+    process' start to its end. `round_trips`: None where unknown. `server_seconds`: of the server's
+    CPU. `client_mb`: the process' peak memory, MiB. `longest_ms`: the longest command in the
+    server's SLOWLOG, 0 below 1 ms; `slow`: how many there took 10 ms or more.
+    """
+
+    experiment: str
+    server: str
+    contestant: str
+    keys: int
+    foreign: int
+    rtt_ms: float
+    seconds: float
+    round_trips: int | None
+    server_seconds: float
+    client_mb: float
+    longest_ms: float
+    slow: int
+
+
+def measure(
+    experiment: str,
+    server: Server,
+    contestant: Contestant,
+    keys: int,
+    *,
+    foreign: int = 0,
+    rtt_ms: float = 0.0,
+    port: int | None = None,
+    beside: AbstractContextManager[None] | None = None,
+) -> Run:
+    """Fill the server, run the contestant over a port, check that it moved every key.
+
+    `beside`: what goes on while it runs.
+    """
+    redis = server.client()
+    data.fill(redis, keys, foreign)
+    redis.config_set("slowlog-log-slower-than", _NOTED_MS * 1000)
+    redis.config_set("slowlog-max-len", 100_000)
+    redis.slowlog_reset()
+    url = f"redis://127.0.0.1:{port or server.port}/0"
+    modules = filter(None, (str(_ROOT), contestant.libraries))
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        make_town(directory)
+        feed = directory / "commands"
+        if contestant.is_fed:
+            data.write_renames(feed, keys)
+        calls, cpu = _calls(redis), server_cpu(redis)
+        with beside or nullcontext():
+            process = run(
+                contestant.command(url),
+                directory=directory,
+                environment={"REDIS_URL": url, "PYTHONPATH": os.pathsep.join(modules)},
+                stdin=feed if contestant.is_fed else None,
+            )
+        cpu = server_cpu(redis) - cpu
+        calls = _difference(calls, _calls(redis))
+    slowlog: list[Any] = redis.slowlog_get(100_000)
+    taken = [entry["duration"] / 1000 for entry in slowlog]
+    check = data.check_migrated if contestant.moves else data.check_untouched
+    check(redis, keys, foreign)
+    return Run(
+        experiment=experiment,
+        server=server.kind.name,
+        contestant=contestant.name,
+        keys=keys,
+        foreign=foreign,
+        rtt_ms=rtt_ms,
+        seconds=process.seconds,
+        round_trips=contestant.round_trips(calls),
+        server_seconds=cpu,
+        client_mb=process.peak_mb,
+        longest_ms=max(taken, default=0),
+        slow=sum(ms >= SLOW_MS for ms in taken),
+    )
+
+
+def measure_within(
+    experiment: str, server: Server, name: str, keys: int, work: Callable[[Redis], object]
+) -> Run:
+    """The server's CPU for what is no process but a function of this one."""
+    redis = server.client()
+    data.fill(redis, keys)
+    cpu = server_cpu(redis)
+    work(redis)
+    cpu = server_cpu(redis) - cpu
+    return Run(experiment, server.kind.name, name, keys, 0, 0, 0, None, cpu, 0, 0, 0)
+
+
+def server_cpu(redis: Redis) -> float:
+    """Seconds of CPU that the server's process has used until now."""
+    info: Any = redis.info("cpu")
+    return float(info["used_cpu_user"] + info["used_cpu_sys"])
+
+
+def _calls(redis: Redis) -> dict[str, int]:
+    stats: Any = redis.info("commandstats")
+    return {name.removeprefix("cmdstat_"): value["calls"] for name, value in stats.items()}
+
+
+def _difference(before: Calls, after: Calls) -> dict[str, int]:
+    # Its own: an INFO is counted once it has been answered, so the first of them is in the second.
+    own = {"info": 3}
+    return {
+        name: calls - before.get(name, 0) - own.get(name, 0)
+        for name, calls in after.items()
+        if name != "get"  # another client's, who asks meanwhile
+    }

@@ -1,0 +1,122 @@
+"""The results as pictures: SVG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.contestants import CLIENT_SIDE, OURS, REPLAY
+from bench.experiments import NICE, PATIENT
+from bench.results import Results
+
+matplotlib.use("svg")
+# Text as text, and the same file from the same figures.
+matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 9})
+_OURS, _OTHER = "#0072b2", "#999999"
+
+
+def draw(results: Results, folder: Path) -> None:
+    """Write the pictures into a folder."""
+    _local(results, folder / "local.svg")
+    _distance(results, folder / "distance.svg")
+    _size(results, folder / "size.svg")
+    _gentle(results, folder / "gentle.svg")
+
+
+def _local(results: Results, path: Path) -> None:
+    wanted = {"experiment": "local", "server": results.server, "keys": results.keys}
+    runs = [run for run in results.of(**wanted) if run.seconds]
+    names = list(dict.fromkeys(run.contestant for run in runs))
+    seconds = {n: results.median(lambda r: r.seconds, contestant=n, **wanted) for n in names}
+    names.sort(key=lambda name: seconds[name], reverse=True)
+    figure, axes = pyplot.subplots(figsize=(7, 0.45 * len(names) + 0.9))
+    bars = axes.barh(names, [seconds[n] for n in names], color=[_color(n) for n in names])
+    axes.bar_label(bars, [f" {seconds[n]:.1f} s" for n in names])
+    axes.set_title(f"Migrating {results.keys:,} keys on one machine, {results.server}", loc="left")
+    axes.set_xlabel("seconds, whole process")
+    axes.margins(x=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def _distance(results: Results, path: Path) -> None:
+    figure, axes = pyplot.subplots(figsize=(7, 3.2))
+    keys = results.keys // 10
+    for contestant, style in ((OURS, "-"), (PATIENT, "--"), (CLIENT_SIDE, "-")):
+        wanted = {"experiment": "distance", "contestant": contestant.name, "keys": keys}
+        rtts = sorted({run.rtt_ms for run in results.of(**wanted) if run.rtt_ms})
+        axes.plot(
+            rtts,
+            [results.median(lambda r: r.seconds, rtt_ms=rtt, **wanted) for rtt in rtts],
+            style,
+            marker="o",
+            label=contestant.name,
+            color=_color(contestant.name),
+        )
+    axes.set_title(f"Migrating {keys:,} keys at a distance, {results.server}", loc="left")
+    axes.set_xlabel("round-trip time, ms")
+    axes.set_ylabel("seconds, whole process")
+    axes.set_ylim(bottom=0)
+    _finish(figure, axes, path)
+
+
+def _size(results: Results, path: Path) -> None:
+    figure, axes = pyplot.subplots(figsize=(7, 3.2))
+    for contestant in (OURS, CLIENT_SIDE, REPLAY):
+        wanted = {"experiment": "size", "contestant": contestant.name}
+        sizes = sorted({run.keys for run in results.of(**wanted)})
+        axes.plot(
+            sizes,
+            [results.median(lambda r: r.seconds, **{**wanted, "keys": n}) for n in sizes],
+            marker="o",
+            label=contestant.name,
+            color=_color(contestant.name),
+            linestyle=":" if contestant is REPLAY else "-",
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_title(f"From few keys to many, {results.server}", loc="left")
+    axes.set_xlabel("old keys")
+    axes.set_ylabel("seconds, whole process")
+    _finish(figure, axes, path)
+
+
+def _gentle(results: Results, path: Path) -> None:
+    shown = {}
+    most = max(latency.keys for latency in results.latencies)
+    for latency in results.latencies:
+        if latency.keys != most:
+            name = latency.contestant if latency.keys else "no migration"
+            shown[name] = latency
+    figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(shown) + 0.9))
+    for y, (name, latency) in enumerate(reversed(shown.items())):
+        axes.plot([latency.p50, latency.most], [y, y], color=_color(name), linewidth=1)
+        marks = (("|", latency.p50), ("o", latency.p99), ("D", latency.p999), ("x", latency.most))
+        for marker, value in marks:
+            axes.plot(value, y, marker, color=_color(name))
+    axes.set_yticks(range(len(shown)), list(reversed(shown)))
+    axes.set_xscale("log")
+    axes.set_title(f"Another client's GETs meanwhile, {results.server}", loc="left")
+    axes.set_xlabel("latency, ms:  | median   ● p99   ◆ p99.9   × longest")
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def _color(name: str) -> str:
+    return _OURS if name.startswith((OURS.name, NICE.name)) else _OTHER
+
+
+def _finish(figure: Figure, axes: Axes, path: Path) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+    pyplot.close(figure)

@@ -1,0 +1,70 @@
+"""All that one `make bench` measured: kept in a file, asked for medians."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.experiments import Delay
+from bench.gentle import Latency
+from bench.measure import Run
+
+
+@dataclass
+class Results:
+    """What was measured, in the order in which it was.
+
+    `keys`: old keys of most experiments. `server`: the kind that all of them used. `stalls`: how
+    often the machine let a process stand still for 10 ms in 20 s. `starts`: seconds of a program's
+    start by its name.
+    """
+
+    keys: int
+    server: str
+    stalls: int
+    runs: list[Run] = field(default_factory=list)
+    delays: list[Delay] = field(default_factory=list)
+    latencies: list[Latency] = field(default_factory=list)
+    starts: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, found: Run | Delay | Latency) -> None:
+        """Keep one more."""
+        if isinstance(found, Run):
+            self.runs.append(found)
+        elif isinstance(found, Delay):
+            self.delays.append(found)
+        else:
+            self.latencies.append(found)
+
+    def of(self, **wanted: Any) -> list[Run]:
+        """The runs with these values."""
+        return [r for r in self.runs if all(getattr(r, n) == v for n, v in wanted.items())]
+
+    def median(self, what: Callable[[Run], float], **wanted: Any) -> float:
+        """The median of what the runs with these values say. Raises KeyError where none has."""
+        runs = self.of(**wanted)
+        if not runs:
+            raise KeyError(f"no run of {wanted}")
+        return median(map(what, runs))
+
+    def save(self, path: Path) -> None:
+        """Write all as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """What save() wrote."""
+        all_ = json.loads(path.read_text("utf-8"))
+        return cls(
+            all_["keys"],
+            all_["server"],
+            all_["stalls"],
+            [Run(**r) for r in all_["runs"]],
+            [Delay(**d) for d in all_["delays"]],
+            [Latency(**x) for x in all_["latencies"]],
+            all_["starts"],
+        )

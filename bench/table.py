@@ -1,0 +1,125 @@
+"""The results as text: Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.bars import bars, cpu_ratio, start_of
+from bench.contestants import OURS
+from bench.experiments import BARE_SCAN, FLOOR
+from bench.measure import SLOW_MS, Run
+from bench.results import Results
+
+_COLUMNS = (
+    "server",
+    "contestant",
+    "keys",
+    "others",
+    "RTT",
+    "seconds",
+    "round trips",
+    "server CPU s",
+    "client MiB",
+    "longest ms",
+)
+_EXPERIMENTS = {
+    "local": "On one machine",
+    "distance": "At a distance",
+    "foreign": "Among other keys",
+    "size": "From few keys to many",
+    "gentle": "While another client asks",
+}
+
+
+def table(results: Results) -> str:
+    """All that was measured, medians where there were several runs."""
+    return "\n".join(_lines(results)) + "\n"
+
+
+def _lines(results: Results) -> Iterator[str]:
+    yield from _bars(results)
+    yield f"\nThe machine let a process that never sleeps stand still for {SLOW_MS} ms"
+    yield f"{results.stalls} times in 20 s; what a server waits like that is in its figures, too."
+    if results.starts:
+        starts = (f"{name} {start_of(results, name):.2f} s" for name in results.starts)
+        yield f"\nStart and end of a process: {', '.join(starts)}."
+    yield from _latencies(results)
+    for experiment, title in _EXPERIMENTS.items():
+        runs = [r for r in results.of(experiment=experiment) if r.seconds]
+        yield f"\n## {title}\n"
+        if experiment == "distance":
+            for delay in results.delays:
+                yield f"- RTT {delay.rtt_ms:g}: a PING took {delay.measured_ms:.2f} ms"
+            yield ""
+        yield from _row(*_COLUMNS)
+        yield from _row(*("---" for _ in _COLUMNS))
+        # A dict, since it keeps the order in which they ran.
+        for group in dict.fromkeys(map(_group, runs)):
+            yield from _run(results, [run for run in runs if _group(run) == group])
+        if experiment == "local":
+            yield from _parts(results)
+
+
+def _bars(results: Results) -> Iterator[str]:
+    yield from _row("bar", "wanted", "measured", "reached")
+    yield from _row("---", "---", "---", "---")
+    for bar in bars(results):
+        sign = "≥" if bar.at_least else "≤"
+        got = "–" if bar.got is None else f"{bar.got:,.3g}{bar.unit}"
+        yield from _row(bar.what, f"{sign} {bar.wanted:,g}{bar.unit}", got, bar.verdict)
+
+
+def _latencies(results: Results) -> Iterator[str]:
+    yield "\n## What another client feels\n"
+    columns = ("while", "keys", "seconds", "GETs", "p50 ms", "p99", "p99.9", "max")
+    yield from _row(*columns)
+    yield from _row(*("---" for _ in columns))
+    for x in results.latencies:
+        yield from _row(
+            f"{x.contestant} migrates",
+            f"{x.keys:,}" if x.keys else "",
+            f"{x.seconds:.1f}",
+            f"{x.asked:,}",
+            *(f"{ms:.2f}" for ms in (x.p50, x.p99, x.p999, x.most)),
+        )
+
+
+def _run(results: Results, runs: list[Run]) -> Iterator[str]:
+    first = runs[0]
+    found = {name: getattr(first, name) for name in ("experiment", "server", "contestant")}
+    found |= {name: getattr(first, name) for name in ("keys", "foreign", "rtt_ms")}
+    yield from _row(
+        first.server,
+        first.contestant,
+        f"{first.keys:,}",
+        f"{first.foreign:,}" if first.foreign else "",
+        f"{first.rtt_ms:g}",
+        f"{results.median(lambda r: r.seconds, **found):.2f}",
+        ""
+        if first.round_trips is None
+        else f"{results.median(lambda r: r.round_trips or 0, **found):,.0f}",
+        f"{results.median(lambda r: r.server_seconds, **found):.2f}",
+        f"{results.median(lambda r: r.client_mb, **found):.0f}",
+        f"{max(r.longest_ms for r in runs):.1f}" if any(r.longest_ms for r in runs) else "< 1",
+    )
+
+
+def _parts(results: Results) -> Iterator[str]:
+    yield "\nServer CPU as a multiple of `redis-cli --pipe` and a bare SCAN together:\n"
+    columns = ("server", "tt-migrate", FLOOR, "the bare SCAN alone")
+    yield from _row(*columns)
+    yield from _row(*("---" for _ in columns))
+    for server in dict.fromkeys(run.server for run in results.of(experiment="local")):
+        try:
+            ratios = [cpu_ratio(results, server, name) for name in (OURS.name, FLOOR, BARE_SCAN)]
+        except KeyError:
+            continue
+        yield from _row(server, *(f"{ratio:.2f}" for ratio in ratios))
+
+
+def _group(run: Run) -> tuple[object, ...]:
+    return run.server, run.contestant, run.keys, run.foreign, run.rtt_ms
+
+
+def _row(*cells: str) -> Iterator[str]:
+    yield f"| {' | '.join(cells)} |"

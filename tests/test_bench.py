@@ -1,0 +1,159 @@
+"""The benchmark measures what it says: its parts, and no figure that a busy machine changes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from bench import data
+from bench.bars import Bar, bars
+from bench.contestants import CLIENT_SIDE, OURS, REPLAY, SCANNING, Contestant, limit, ours
+from bench.experiments import HELP, INTERPRETER, Delay
+from bench.gentle import Latency
+from bench.measure import Run, measure
+from bench.process import run
+from bench.proxy import delayed, round_trip_ms
+from bench.results import Results
+from bench.table import table
+from tests.servers import Server
+from tt_migrate import Migrator
+
+KEYS = 700
+
+
+def contestants() -> list[Contestant]:
+    here = [OURS, REPLAY, SCANNING, ours("--dry-run", moves=False)]
+    if isinstance(pipe := limit(), Contestant):
+        here.append(pipe)
+    if Path(CLIENT_SIDE.libraries).exists():
+        here.append(CLIENT_SIDE)
+    return here
+
+
+@pytest.mark.parametrize("contestant", contestants(), ids=lambda c: c.name)
+def test_a_contestant_moves_every_key_and_no_other(contestant: Contestant, newest: Server) -> None:
+    found = measure("test", newest, contestant, KEYS, foreign=100)
+    assert found.seconds > 0
+    assert found.server_seconds > 0
+    assert found.client_mb > 1
+
+
+def test_round_trips_are_those_that_the_client_makes(newest: Server) -> None:
+    replayed = measure("test", newest, REPLAY, KEYS).round_trips
+    assert replayed is not None
+    # One for each key, and six scans in steps of 100.
+    assert KEYS + 6 * KEYS / 100 <= replayed <= KEYS + 6 * KEYS / 50
+    mine = measure("test", newest, OURS, KEYS).round_trips
+    assert mine is not None
+    assert 4 <= mine < 15
+
+
+def test_a_key_that_was_not_moved_or_lost_its_value_is_noticed(newest: Server) -> None:
+    redis = newest.client()
+    data.fill(redis, 100)
+    with pytest.raises(SystemExit, match="not all as they should"):
+        data.check_migrated(redis, 100)
+    Migrator(redis, data.TOWN).migrate()
+    data.check_migrated(redis, 100)
+    redis.set(data.new_key(3), "other")
+    with pytest.raises(SystemExit, match="not all as they should"):
+        data.check_migrated(redis, 100)
+    redis.delete(data.new_key(3))
+    with pytest.raises(SystemExit, match="99 keys"):
+        data.check_migrated(redis, 100)
+
+
+def test_the_proxy_delays_each_round_trip_and_not_what_is_in_a_row(newest: Server) -> None:
+    with delayed(newest.port, 40) as port:
+        assert round_trip_ms(port, 5) >= 40
+        with Redis(port=port) as redis:
+            redis.ping()
+            pipeline = redis.pipeline(transaction=False)
+            for n in range(5000):
+                pipeline.set(f"k{n}", "x" * 100)
+            began = time.perf_counter()
+            pipeline.execute()
+            # Far more than one piece of the stream: 40 ms for each would take seconds.
+            assert time.perf_counter() - began < 2
+
+
+def test_batches_at_a_distance_are_as_large_as_near_by(newest: Server) -> None:
+    redis = newest.client()
+    data.fill(redis, 30_000)
+    near = Migrator(redis, data.TOWN).count().effort.batches
+    with delayed(newest.port, 30) as port, Redis(port=port) as far_redis:
+        far = Migrator(far_redis, data.TOWN).count().effort.batches
+    assert far <= 2 * near + 3
+
+
+def test_all_who_would_have_asked_feel_a_server_that_stands_still(newest: Server) -> None:
+    command = [sys.executable, "-m", "bench.gets", str(newest.port), "1000"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        newest.client().execute_command("CLIENT", "PAUSE", "400")
+        time.sleep(0.6)
+        latencies = json.loads(process.communicate()[0])
+    assert max(latencies) > 300
+    # One client that waits for its reply would have felt it once.
+    assert sum(latency > 100 for latency in latencies) > 100
+
+
+def test_peak_memory_is_that_of_the_process() -> None:
+    ballast = b"x" * 100_000_000
+    small = run([sys.executable, "-S", "-c", "pass"])
+    large = run([sys.executable, "-S", "-c", "b'x' * 200_000_000"])
+    assert small.peak_mb < len(ballast) / 2**20
+    assert large.peak_mb > 190
+
+
+def test_a_process_that_fails_says_why() -> None:
+    with pytest.raises(SystemExit, match="no such thing"):
+        run([sys.executable, "-c", "raise SystemExit('no such thing')"])
+
+
+def results() -> Results:
+    def one(experiment: str, name: str, seconds: float, cpu: float = 1.0) -> Run:
+        return Run(experiment, "redis-9.0", name, 1000, 0, 0, seconds, 5, cpu, 30, 4, 0)
+
+    found = Results(1000, "redis-9.0", 0)
+    for seconds in (1, 2, 30):
+        found.add(one("local", OURS.name, seconds))
+    found.add(one("local", REPLAY.name, 41))
+    found.add(Delay(10, 10.1))
+    found.add(Latency("nobody", "redis-9.0", 0, 5, 5000, 0.1, 0.2, 0.3, 0.4))
+    found.add(Latency(OURS.name, "redis-9.0", 1000, 5, 5000, 2.1, 4.2, 5.3, 6.4))
+    found.starts = {INTERPRETER: [0.02, 0.03, 0.9], HELP: [0.08, 0.1, 0.9]}
+    return found
+
+
+def test_bars_compare_medians_and_say_what_was_not_measured() -> None:
+    found = {bar.what: bar for bar in bars(results())}
+    replay = found[f"local, 1,000 keys: faster than {REPLAY.name}"]
+    assert (replay.got, replay.verdict) == (20.5, "yes")
+    client = found[f"local, 1,000 keys: faster than {CLIENT_SIDE.name}"]
+    assert (client.got, client.verdict) == (None, "not measured")
+    assert found["another client's p99.9 over 1,000 keys, above that without a migration"].got == 5
+    start = found["`tt --help`, longer than a bare interpreter"]
+    assert start.got == pytest.approx(0.07)
+
+
+def test_a_bar_is_reached_from_its_side() -> None:
+    assert [Bar("", 2, got).verdict for got in (1, 2, 3)] == ["yes", "yes", "no"]
+    assert [Bar("", 2, got, at_least=True).verdict for got in (1, 2, 3)] == ["no", "yes", "yes"]
+
+
+def test_results_survive_their_file_and_make_a_table(tmp_path: Path) -> None:
+    results().save(tmp_path / "results.json")
+    read = Results.load(tmp_path / "results.json")
+    assert read == results()
+    text = table(read)
+    assert "| redis-9.0 | replay of Tinytown | 1,000 |  | 0 | 41.00 | 5 | 1.00 | 30 | 4.0 |" in text
+    assert "RTT 10: a PING took 10.10 ms" in text
+    assert "| tt-migrate migrates | 1,000 | 5.0 | 5,000 | 2.10 | 4.20 | 5.30 | 6.40 |" in text

@@ -7,7 +7,10 @@ from redis import exceptions as redis_errors
 from tt_migrate.keyspace import shown_text
 from tt_migrate.server import UnsupportedServerError
 
-_NEEDED = "SCRIPT LOAD, EVALSHA, SCAN, EXISTS, to migrate RENAMENX, for a database but 0 SELECT"
+_NEEDED = (
+    "SCRIPT LOAD, EVALSHA, SCAN, EXISTS, to migrate RENAMENX, for a database but 0 SELECT, and more"
+    " for hashes and merges"
+)
 _Sign = type[Exception] | str
 _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ((UnsupportedServerError,), "{text}"),

@@ -27,6 +27,7 @@ from bench.measure import Run, measure, measure_within
 from bench.process import run
 from bench.proxy import delayed, round_trip_ms
 from tests.servers import Kind, Server
+from tt_migrate import Migrator
 
 ROUNDS = 3
 """How often the quick ones run; those that send a command a key run once."""
@@ -41,8 +42,10 @@ INTERPRETER = "a bare interpreter"
 LIBRARIES = "an interpreter with redis-py and click"
 HELP = "tt --help"
 BARE_SCAN = "bare SCAN"
+SCRIPT_SCAN = "SCAN in a script"
 FLOOR = "a script that checks nothing"
-_FLOOR = Path(__file__).with_name("floor.lua").read_text("utf-8")
+AGAIN = "tt-migrate once more, finding nothing"
+_OLD_KEYS, _COUNT, _STEPS = "tt:[^m]*", 50, 20
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,9 @@ def local(kind: Kind, keys: int, *, is_main: bool) -> Iterator[Run]:
             for contestant in those(OURS, CLIENT_SIDE, limit()):
                 yield measure(name, server, contestant, keys)
             yield measure_within(name, server, BARE_SCAN, keys, _scan)
+            yield measure_within(name, server, SCRIPT_SCAN, keys, _scan_in_script)
             yield measure_within(name, server, FLOOR, keys, _rename_all)
+            yield measure_within(name, server, AGAIN, keys, _migrate, before=_migrate)
         for contestant in those(REPLAY, tinytown(kind)):
             yield measure(name, server, contestant, keys if is_main else keys // 10)
 
@@ -82,7 +87,7 @@ def distance(kind: Kind, keys: int, rtts: list[float]) -> Iterator[Run | Delay]:
     name = "distance"
     with _server(kind) as server:
         # The others' commands are the same at any distance, so they are counted where it is short.
-        for contestant in (REPLAY, OURS):
+        for contestant in (REPLAY, *[OURS] * ROUNDS):
             yield measure(name, server, contestant, keys // 10)
         with delayed(server.port, 0) as port:
             own_ms = round_trip_ms(port)
@@ -153,13 +158,25 @@ def _scan(redis: Redis) -> None:
             return
 
 
+def _scan_in_script(redis: Redis) -> None:
+    _drive(redis, "scan.lua", _OLD_KEYS, _COUNT, _STEPS)
+
+
 def _rename_all(redis: Redis) -> None:
-    sha: Any = redis.script_load(_FLOOR)
+    _drive(redis, "floor.lua", _OLD_KEYS, _COUNT, _STEPS, f"tt:{TOWN}:")
+
+
+def _drive(redis: Redis, file: str, *arguments: str | int) -> None:
+    sha: Any = redis.script_load(Path(__file__).with_name(file).read_text("utf-8"))
     cursor: Any = b"0"
     while True:
-        cursor = redis.evalsha(sha, 0, f"tt:{TOWN}:", cursor, "tt:[^m]*", 50, 20)
+        cursor = redis.evalsha(sha, 0, cursor, *arguments)
         if cursor == b"0":
             return
+
+
+def _migrate(redis: Redis) -> None:
+    Migrator(redis, TOWN).migrate()
 
 
 @contextmanager

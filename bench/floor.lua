@@ -2,17 +2,17 @@
 -- whatever SCAN names for an old key, and so must never meet a database that anybody needs.
 --
 -- KEYS   none
--- ARGV   1 prefix   what a new name begins with
---        2 cursor   SCAN cursor, '0' to begin
---        3 pattern  glob of the keys to rename
---        4 count    COUNT hint of one SCAN step, keys
---        5 steps    SCAN steps at most
+-- ARGV   1 cursor   SCAN cursor, '0' to begin
+--        2 pattern  glob of the keys to rename
+--        3 count    COUNT hint of one SCAN step, keys
+--        4 steps    SCAN steps at most
+--        5 prefix   what a new name begins with
 -- Reply  the next SCAN cursor
 -- Errors what SCAN and RENAMENX say
 
-local prefix, cursor = ARGV[1], ARGV[2]
-for _ = 1, tonumber(ARGV[5]) do
-  local reply = redis.call('SCAN', cursor, 'MATCH', ARGV[3], 'COUNT', ARGV[4])
+local cursor, prefix = ARGV[1], ARGV[5]
+for _ = 1, tonumber(ARGV[4]) do
+  local reply = redis.call('SCAN', cursor, 'MATCH', ARGV[2], 'COUNT', ARGV[3])
   local keys = reply[2]
   for i = 1, #keys do
     redis.call('RENAMENX', keys[i], prefix .. string.sub(keys[i], 4))

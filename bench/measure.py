@@ -107,11 +107,21 @@ def measure(
 
 
 def measure_within(
-    experiment: str, server: Server, name: str, keys: int, work: Callable[[Redis], object]
+    experiment: str,
+    server: Server,
+    name: str,
+    keys: int,
+    work: Callable[[Redis], object],
+    *,
+    before: Callable[[Redis], object] = lambda redis: None,
 ) -> Run:
-    """The server's CPU for what is no process but a function of this one."""
+    """The server's CPU for what is no process but a function of this one.
+
+    `before`: what happens between filling the server and measuring.
+    """
     redis = server.client()
     data.fill(redis, keys)
+    before(redis)
     cpu = server_cpu(redis)
     work(redis)
     cpu = server_cpu(redis) - cpu

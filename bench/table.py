@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.bars import bars, cpu_ratio, start_of
-from bench.contestants import OURS
-from bench.experiments import BARE_SCAN, FLOOR
+from bench.contestants import LIMIT, OURS
+from bench.experiments import AGAIN, BARE_SCAN, FLOOR, SCRIPT_SCAN
 from bench.measure import SLOW_MS, Run
 from bench.results import Results
 
@@ -105,16 +105,21 @@ def _run(results: Results, runs: list[Run]) -> Iterator[str]:
 
 
 def _parts(results: Results) -> Iterator[str]:
-    yield "\nServer CPU as a multiple of `redis-cli --pipe` and a bare SCAN together:\n"
-    columns = ("server", "tt-migrate", FLOOR, "the bare SCAN alone")
-    yield from _row(*columns)
-    yield from _row(*("---" for _ in columns))
+    yield "\nServer CPU in microseconds a key, and in multiples of the first two together:\n"
+    names = (LIMIT, BARE_SCAN, SCRIPT_SCAN, FLOOR, AGAIN, OURS.name)
+    yield from _row("server", *names)
+    yield from _row(*("---" for _ in ("server", *names)))
     for server in dict.fromkeys(run.server for run in results.of(experiment="local")):
-        try:
-            ratios = [cpu_ratio(results, server, name) for name in (OURS.name, FLOOR, BARE_SCAN)]
-        except KeyError:
-            continue
-        yield from _row(server, *(f"{ratio:.2f}" for ratio in ratios))
+        yield from _row(server, *(_part(results, server, name) for name in names))
+
+
+def _part(results: Results, server: str, name: str) -> str:
+    wanted = {"experiment": "local", "server": server, "contestant": name, "keys": results.keys}
+    try:
+        cost = results.median(lambda run: run.server_seconds, **wanted) / results.keys * 1_000_000
+        return f"{cost:.1f} ({cpu_ratio(results, server, name):.2f})"
+    except KeyError:
+        return "–"
 
 
 def _group(run: Run) -> tuple[object, ...]:

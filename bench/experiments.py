@@ -128,17 +128,17 @@ def foreign(kind: Kind, keys: int) -> Iterator[Run]:
 def gentle(kind: Kind, keys: int, most: int) -> Iterator[Run | Latency]:
     """What another client feels. The default also on the most keys."""
     with _server(kind) as server:
-        yield without(server)
-        yield from during(server, OURS, most)
-        yield without(server)
-        pauses = [ours("--max-pause", pause) for pause in ("1", "5", "20")]
-        for contestant in (*pauses, OURS, NICE):
-            yield from during(server, contestant, keys)
+        for _ in range(ROUNDS):
+            yield without(server)
+            yield from during(server, OURS, most)
+            for contestant in (OURS, NICE):
+                yield from during(server, contestant, keys)
+        for pause in ("1", "5", "20"):
+            yield from during(server, ours("--max-pause", pause), keys)
         for contestant in those(CLIENT_SIDE, limit()):
             yield from during(server, contestant, keys)
         for contestant in those(REPLAY, tinytown(kind)):
             yield from during(server, contestant, keys // 10)
-        yield without(server)
 
 
 def start_seconds(times: int = 11) -> Iterator[tuple[str, float]]:

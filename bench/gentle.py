@@ -17,6 +17,9 @@ from tests.servers import Server
 RATE = 1000
 """GETs a second."""
 
+NOBODY = "nobody"
+"""Who migrates while nothing happens."""
+
 _IDLE_SECONDS = 5
 
 
@@ -39,7 +42,7 @@ def without(server: Server) -> Latency:
     """The latencies while nothing else happens."""
     with _asking(server) as latencies:
         time.sleep(_IDLE_SECONDS)
-    return _latency("nobody", server, 0, _IDLE_SECONDS, latencies)
+    return _latency(NOBODY, server, 0, _IDLE_SECONDS, latencies)
 
 
 def during(server: Server, contestant: Contestant, keys: int) -> tuple[Run, Latency]:

@@ -86,19 +86,17 @@ def _size(results: Results, path: Path) -> None:
 
 
 def _gentle(results: Results, path: Path) -> None:
-    shown = {}
     most = max(latency.keys for latency in results.latencies)
-    for latency in results.latencies:
-        if latency.keys != most:
-            name = latency.contestant if latency.keys else "no migration"
-            shown[name] = latency
-    figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(shown) + 0.9))
-    for y, (name, latency) in enumerate(reversed(shown.items())):
+    felt = [latency for latency in results.felt() if latency.keys != most]
+    names = [x.contestant if x.keys else "no migration" for x in felt]
+    figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(felt) + 0.9))
+    for y, (name, latency) in enumerate(zip(names, felt, strict=True)):
         axes.plot([latency.p50, latency.most], [y, y], color=_color(name), linewidth=1)
         marks = (("|", latency.p50), ("o", latency.p99), ("D", latency.p999), ("x", latency.most))
         for marker, value in marks:
             axes.plot(value, y, marker, color=_color(name))
-    axes.set_yticks(range(len(shown)), list(reversed(shown)))
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_title(f"Another client's GETs meanwhile, {results.server}", loc="left")
     axes.set_xlabel("latency, ms:  | median   ● p99   ◆ p99.9   × longest")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -50,6 +50,31 @@ class Results:
         if not runs:
             raise KeyError(f"no run of {wanted}")
         return median(map(what, runs))
+
+    def felt(self) -> list[Latency]:
+        """What another client felt in the runs of each contestant: medians, and the longest."""
+        groups: dict[tuple[str, int], list[Latency]] = {}
+        for latency in self.latencies:
+            groups.setdefault((latency.contestant, latency.keys), []).append(latency)
+        return [
+            replace(
+                group[0],
+                seconds=median(x.seconds for x in group),
+                asked=sum(x.asked for x in group),
+                p50=median(x.p50 for x in group),
+                p99=median(x.p99 for x in group),
+                p999=median(x.p999 for x in group),
+                most=max(x.most for x in group),
+            )
+            for group in groups.values()
+        ]
+
+    def felt_during(self, contestant: str, keys: int) -> Latency:
+        """The same of one contestant. Raises KeyError where it was not measured."""
+        for latency in self.felt():
+            if (latency.contestant, latency.keys) == (contestant, keys):
+                return latency
+        raise KeyError(f"no latencies of {contestant} with {keys} keys")
 
     def save(self, path: Path) -> None:
         """Write all as JSON."""

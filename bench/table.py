@@ -74,7 +74,7 @@ def _latencies(results: Results) -> Iterator[str]:
     columns = ("while", "keys", "seconds", "GETs", "p50 ms", "p99", "p99.9", "max")
     yield from _row(*columns)
     yield from _row(*("---" for _ in columns))
-    for x in results.latencies:
+    for x in results.felt():
         yield from _row(
             f"{x.contestant} migrates",
             f"{x.keys:,}" if x.keys else "",

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,9 @@ def results() -> Results:
     found.add(one("local", REPLAY.name, 41))
     found.add(Delay(10, 10.1))
     found.add(Latency("nobody", "redis-9.0", 0, 5, 5000, 0.1, 0.2, 0.3, 0.4))
-    found.add(Latency(OURS.name, "redis-9.0", 1000, 5, 5000, 2.1, 4.2, 5.3, 6.4))
+    for slow, p999, most in ((0, 5.3, 6.4), (3, 9.5, 90.0), (0, 1.5, 2.0)):
+        found.add(replace(one("gentle", OURS.name, 5), slow=slow))
+        found.add(Latency(OURS.name, "redis-9.0", 1000, 5, 5000, 2.1, 4.2, p999, most))
     found.starts = {INTERPRETER: [0.02, 0.03, 0.9], HELP: [0.08, 0.1, 0.9]}
     return found
 
@@ -139,6 +142,8 @@ def test_bars_compare_medians_and_say_what_was_not_measured() -> None:
     assert (replay.got, replay.verdict) == (20.5, "yes")
     client = found[f"local, 1,000 keys: faster than {CLIENT_SIDE.name}"]
     assert (client.got, client.verdict) == (None, "not measured")
+    worst = found["SLOWLOG entries at 10 ms over 1,000 keys, in the worst of the runs"]
+    assert (worst.got, worst.verdict) == (3, "no")
     assert found["another client's p99.9 over 1,000 keys, above that without a migration"].got == 5
     start = found["`tt --help`, longer than a bare interpreter"]
     assert start.got == pytest.approx(0.07)
@@ -156,4 +161,4 @@ def test_results_survive_their_file_and_make_a_table(tmp_path: Path) -> None:
     text = table(read)
     assert "| redis-9.0 | replay of Tinytown | 1,000 |  | 0 | 41.00 | 5 | 1.00 | 30 | 4.0 |" in text
     assert "RTT 10: a PING took 10.10 ms" in text
-    assert "| tt-migrate migrates | 1,000 | 5.0 | 5,000 | 2.10 | 4.20 | 5.30 | 6.40 |" in text
+    assert "| tt-migrate migrates | 1,000 | 5.0 | 15,000 | 2.10 | 4.20 | 5.30 | 90.00 |" in text

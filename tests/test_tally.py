@@ -19,6 +19,8 @@ def test_a_destination_made_between_two_mentions_is_a_conflict_and_no_move() -> 
     tally.add([KEY, [], [], [], [], []])
     tally.add([b"", [], [], [KEY, b"why"], [], []])
     assert (tally.moves, tally.conflicts) == (set(), {KEY: "why"})
+    tally.add([KEY, [], [], [], [], []])
+    assert (tally.moves, tally.conflicts) == (set(), {KEY: "why"})
 
 
 def test_a_key_left_alone_twice_is_listed_once_and_renames_add_up() -> None:

@@ -109,13 +109,12 @@ class PreviewTally:
     def add(self, fields: list[Any]) -> None:
         """Add moves, odd moves, merges, conflicts, failed and ambiguous."""
         moves, odd_moves, merges, conflicts, failed, ambiguous = fields
-        if moves:
-            self.moves.update(moves.split(b"\n"))
-        self.moves.update(odd_moves)
         self.merges.update(_pairs(merges))
         self.conflicts.update(_pairs(conflicts))
         # SCAN may name a key twice, before and after somebody made its destination.
-        self.moves.difference_update(self.merges, self.conflicts)
+        self.moves.difference_update(merges[::2], conflicts[::2])
+        named = {*odd_moves, *(moves.split(b"\n") if moves else ())}
+        self.moves |= named.difference(self.merges).difference(self.conflicts)
         self.failed.update(_pairs(failed))
         self.ambiguous.update(ambiguous)
 

@@ -24,7 +24,7 @@ def test_a_step_settles_at_a_twentieth_of_a_batch(microseconds_a_key: float) -> 
 
 
 def test_a_batch_leaves_a_margin_below_the_pause() -> None:
-    assert pace_for(5).budget == 4750
+    assert 4500 <= pace_for(5).budget < 5000
     assert pace_for(0.0001).budget == 1
 
 

@@ -49,4 +49,4 @@ def pace_for(max_pause_ms: float, nice: float = 0.0) -> Pace:
     `nice`: how long the server is left alone after a batch, as a multiple of the batch's time.
     """
     # The rest is left for what comes after the last step: making and sending the reply.
-    return Pace(budget=max(1, int(max_pause_ms * 950)), nice=nice)
+    return Pace(budget=max(1, int(max_pause_ms * 970)), nice=nice)

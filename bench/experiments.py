@@ -99,8 +99,8 @@ def distance(kind: Kind, keys: int, rtts: list[float]) -> Iterator[Run | Delay]:
                 for _ in range(ROUNDS):
                     for contestant in (OURS, PATIENT, CLIENT_SIDE):
                         yield measure(name, server, contestant, keys // 10, rtt_ms=rtt, port=port)
-                for contestant in (OURS, CLIENT_SIDE):
-                    yield measure(name, server, contestant, keys, rtt_ms=rtt, port=port)
+                    for contestant in (OURS, CLIENT_SIDE):
+                        yield measure(name, server, contestant, keys, rtt_ms=rtt, port=port)
 
 
 def size(kind: Kind, sizes: list[int]) -> Iterator[Run]:
@@ -126,11 +126,16 @@ def foreign(kind: Kind, keys: int) -> Iterator[Run]:
 
 
 def gentle(kind: Kind, keys: int, most: int) -> Iterator[Run | Latency]:
-    """What another client feels. The default also on the most keys."""
-    with _server(kind) as server:
+    """What another client feels.
+
+    The default also meets the most keys, here and on another server: there, the other client feels
+    only that the machine is busier.
+    """
+    with _server(kind) as server, _server(kind) as other:
         for _ in range(ROUNDS):
             yield without(server)
             yield from during(server, OURS, most)
+            yield during(other, OURS, most, asked=server)[1]
             for contestant in (OURS, NICE):
                 yield from during(server, contestant, keys)
         for pause in ("1", "5", "20"):

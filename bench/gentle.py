@@ -20,6 +20,9 @@ RATE = 1000
 NOBODY = "nobody"
 """Who migrates while nothing happens."""
 
+ELSEWHERE = ", on another server,"
+"""Put after the name of a contestant that the other client shares only the machine with."""
+
 _IDLE_SECONDS = 5
 
 
@@ -45,18 +48,24 @@ def without(server: Server) -> Latency:
     return _latency(NOBODY, server, 0, _IDLE_SECONDS, latencies)
 
 
-def during(server: Server, contestant: Contestant, keys: int) -> tuple[Run, Latency]:
-    """A contestant's run, and the latencies from its process' start to its end."""
+def during(
+    server: Server, contestant: Contestant, keys: int, *, asked: Server | None = None
+) -> tuple[Run, Latency]:
+    """A contestant's run, and the latencies from its process' start to its end.
+
+    `asked`: the server that the other client asks, where it is another one.
+    """
     latencies: list[float] = []
 
     @contextmanager
     def beside() -> Iterator[None]:
-        with _asking(server) as asked:
+        with _asking(asked or server) as found:
             yield
-        latencies.extend(asked)
+        latencies.extend(found)
 
     run = measure("gentle", server, contestant, keys, beside=beside())
-    return run, _latency(contestant.name, server, keys, run.seconds, latencies)
+    name = f"{contestant.name}{ELSEWHERE if asked else ''}"
+    return run, _latency(name, server, keys, run.seconds, latencies)
 
 
 @contextmanager

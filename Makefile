@@ -12,7 +12,7 @@ help:
 	@echo 'make try     open a shell in a town to migrate, on such a server'
 	@echo 'make test    run the tests; ARGS="-k preview" passes arguments to pytest'
 	@echo 'make lint    check style, types and the Lua scripts'
-	@echo 'make bench   measure, about 15 minutes; KEYS=20000 RTT=10,50 set keys and round trips'
+	@echo 'make bench   measure, about 25 minutes; KEYS=20000 RTT=10,50 set keys and round trips'
 	@echo 'make interop migrate a town of the real Tinytown; needs cargo, which builds it'
 	@echo 'make clean   remove everything these targets made'
 	@echo

@@ -65,8 +65,13 @@ def _bars(results: Results) -> Iterator[str]:
     yield from _row("---", "---", "---", "---")
     for bar in bars(results):
         sign = "≥" if bar.at_least else "≤"
-        got = "–" if bar.got is None else f"{bar.got:,.3g}{bar.unit}"
+        got = "–" if bar.got is None else f"{_short(bar.got)}{bar.unit}"
         yield from _row(bar.what, f"{sign} {bar.wanted:,g}{bar.unit}", got, bar.verdict)
+
+
+def _short(number: float) -> str:
+    """Three digits at least."""
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 def _latencies(results: Results) -> Iterator[str]:

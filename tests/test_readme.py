@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from demo import old_town
 from tests.command import tt
 from tests.servers import Server
 from tt_migrate.cli import migrate
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_python_example_migrates_a_town(newest: Server, tmp_path: Path) -> None:
@@ -48,3 +51,17 @@ def test_every_option_is_in_the_readme() -> None:
     for parameter in migrate.params:
         for option in parameter.opts if parameter.param_type_name == "option" else ():
             assert f"`{option}" in README or f"|{option}" in README, option
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/performance.md"])
+def test_measured_figures_are_those_of_the_last_bench(file: str) -> None:
+    results = (ROOT / "bench/results/README.md").read_text("utf-8").splitlines()
+    shown = re.findall(r"(?m)^\| .* \| (?:yes|no) \|$", (ROOT / file).read_text("utf-8"))
+    assert len(shown) > 3
+    assert [row for row in shown if row not in results] == []
+
+
+def test_pictures_and_documents_that_are_linked_exist() -> None:
+    for file in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
+        for link in re.findall(r"\]\(((?!https?:)[^)#]+)\)", file.read_text("utf-8")):
+            assert (file.parent / link).exists(), f"{file.name}: {link}"

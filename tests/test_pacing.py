@@ -46,3 +46,12 @@ def test_the_hint_stays_within_bounds() -> None:
 def test_without_a_clock_the_hint_stays() -> None:
     assert pace_for(5).after(1, 0) == pace_for(5)
     assert pace_for(5).after(0, 100) == pace_for(5)
+
+
+def test_a_server_is_left_alone_for_a_moment_after_each_batch() -> None:
+    assert pace_for(5).rest(0.005) == 0.0002
+    assert pace_for(5, nice=0.001).rest(0.005) == 0.0002
+
+
+def test_nice_leaves_a_server_alone_in_proportion_to_the_batch() -> None:
+    assert pace_for(5, nice=3).rest(0.005) == pytest.approx(0.015)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 _STEPS_A_BATCH = 20
 _SMALLEST, _LARGEST = 10, 2000
 _RECORD_MICROSECONDS = 25
+# A server that finds the next batch and another client's command at once in its event loop answers
+# both after the batch: Redis writes replies before it waits for events again.
+_BREATH_SECONDS = 0.0002
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,14 @@ class Pace:
     def records(self) -> int:
         """About how many records can be converted in that time."""
         return max(10, self.budget // _RECORD_MICROSECONDS)
+
+    def rest(self, held: float) -> float:
+        """How many seconds the server is left alone after a batch that held it for `held` seconds.
+
+        At least as long as it needs to answer whoever has waited for that batch, lest they wait for
+        the next one, too.
+        """
+        return max(_BREATH_SECONDS, self.nice * held)
 
     def after(self, steps: int, elapsed: int) -> Pace:
         """The pace after a batch of `steps` SCAN steps that took `elapsed` microseconds.

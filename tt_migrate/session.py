@@ -155,15 +155,14 @@ class Session:
             self.paused(elapsed)
             self._pace = self._pace.after(steps, elapsed)
             is_over = cursor == b"0"
-            rests = self._pace.nice > 0 and not is_over
-            waiting = f"waiting {self._pace.nice:g} times as long as it works" if rests else ""
+            waits = self._pace.nice > 0 and not is_over
+            waiting = f"waiting {self._pace.nice:g} times as long as it works" if waits else ""
             self._report(Progress(stage, scanned, dbsize, so_far(), waiting))
             if is_over:
                 return
-            if rests:
-                # Where the server has no clock, the round trip is the best that is known.
-                held = elapsed / 1_000_000 or time.monotonic() - began
-                time.sleep(self._pace.nice * held)
+            # Where the server has no clock, the round trip is the best that is known.
+            held = elapsed / 1_000_000 or time.monotonic() - began
+            time.sleep(self._pace.rest(held))
 
     def _report(self, progress: Progress) -> None:
         if self._progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from io import BytesIO, TextIOWrapper
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,10 @@ from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
 from tt_migrate import Migrator
 from tt_migrate.keyspace import FAMILIES, in_order, new_key, old_key_start, shown, town_bytes
+from tt_migrate.output import Output
+from tt_migrate.plan import RENAME, REVERSE, Plan
+from tt_migrate.report import TextReport
+from tt_migrate.results import Effort, Preview
 
 TOWN_WIDE = (b"backlog", b"events", b"broadcast")
 
@@ -131,6 +136,20 @@ def test_keys_are_listed_by_family_then_bytewise_by_id(keys: list[bytes]) -> Non
     assert sorted(listed) == sorted(keys)
     ranks = [(FAMILIES.index(key.split(b":")[1].decode()), key) for key in listed]
     assert ranks == sorted(ranks)
+
+
+@given(st.lists(st.one_of(old_keys), unique=True), towns, st.sampled_from([RENAME, REVERSE]))
+def test_a_preview_shows_each_key_and_its_destination(
+    keys: list[bytes], town: str, plan: Plan
+) -> None:
+    moves = keys if plan == RENAME else [new_key(town, key) for key in keys]
+    written = BytesIO()
+    out = Output(TextIOWrapper(written, "utf-8"))
+    preview = Preview(plan, town, moves, {}, {}, {}, (), (), {}, None, Effort(0, 0, None, 0))
+    TextReport(out, out, plan, quiet=False, town=town).previewed(preview)
+    lines = [line for line in written.getvalue().decode().splitlines() if " → " in line]
+    shown_moves = [f"   {shown(key)} → {shown(plan.destination(town, key))}" for key in moves]
+    assert sorted(lines) == sorted(shown_moves)
 
 
 @given(st.binary())

@@ -98,6 +98,19 @@ class TextReport:
         destination = self.plan.destination(self.town, key)
         return f"   {shown(key)} {self.out.symbols.arrow} {shown(destination)}"
 
+    def _moves(self, keys: Iterable[bytes]) -> Iterator[str]:
+        # There may be a million, so a plain key is looked at once: its destination has another
+        # beginning and is as plain as that.
+        start, arrow = self.plan.name_start(self.town), self.out.symbols.arrow
+        beginning = shown(self.plan.destination(self.town, b"-" * start))
+        is_plain = "\\" not in beginning
+        for key in in_order(keys, start):
+            text = key.decode("ascii", "replace")
+            if is_plain and key.isascii() and text.isprintable():
+                yield f"   {text} {arrow} {beginning}{text[start:]}"
+            else:
+                yield self._move(key)
+
     def _in_order(self, keys: Iterable[bytes]) -> Iterator[bytes]:
         return in_order(keys, self.plan.name_start(self.town))
 
@@ -125,7 +138,7 @@ class TextReport:
         yield ""
         if preview.moves:
             yield f"   Keys to {self._words.verb}:"
-            yield from map(self._move, self._in_order(preview.moves))
+            yield from self._moves(preview.moves)
             yield ""
         if preview.merges:
             yield "   Keys to merge with their destination:"

@@ -13,6 +13,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
+from tests.test_lua import packed
 from tt_migrate import HASH, UPGRADE, Migration, Migrator, Progress
 from tt_migrate.scripts import source
 
@@ -163,12 +164,9 @@ def test_a_full_server_is_status_1_with_the_records_listed(newest: Server) -> No
 def test_a_record_that_changes_in_between_is_read_again(redis: Redis) -> None:
     put(redis, "tt:town:agent:1", {"id": "1", "state": "new"})
     read = json.dumps({"id": "1", "state": "old"})
-    script = source("convert", HASH)
-    done, converted, _, changed, failed = redis.eval(
-        script, 1, "tt:town:agent:1", 5000, read, 1, "id", "1"
-    )
-    assert (done, converted, failed) == (1, [], [])
-    assert changed == [b"tt:town:agent:1", redis.get("tt:town:agent:1")]
+    args = ("", "tt:town:agent:1", read, packed(b"id", b"1"))
+    _, converted, changed, failed, _ = redis.eval(source("convert", HASH), 0, *args)
+    assert (converted, changed, failed) == ([], [1], [])
     assert convert(redis).converted["agent"] == 1
     assert redis.hget("tt:town:agent:1", "state") == b"new"
 

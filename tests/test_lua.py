@@ -10,16 +10,24 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from tests.servers import Kind, Server, StartServer
+from tests.waiting import wait_until
 from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
-from tt_migrate.scripts import source
+from tt_migrate.scripts import script_for, source
 
 OPERATIONS = ("count", "left", "preview", "migrate")
 PLANS = (RENAME, UPGRADE, REVERSE, replace(RENAME, merge=True))
 
 
 def call(redis: Redis, operation: str, *args: object) -> list[Any]:
-    reply: list[Any] = redis.eval(source(operation, RENAME), 0, *args)  # type: ignore[arg-type]
+    """A batch of a script that scans, without denied commands."""
+    reply: list[Any] = redis.eval(source(operation, RENAME), 0, *args, "")  # type: ignore[arg-type]
     return reply
+
+
+def packed(*texts: bytes) -> bytes:
+    """A MessagePack array of strings."""
+    head = b"\xdd" + len(texts).to_bytes(4, "big")
+    return head + b"".join(b"\xdb" + len(text).to_bytes(4, "big") + text for text in texts)
 
 
 def whole_pass(redis: Redis, operation: str, town: bytes | str = "town") -> list[Any]:
@@ -154,19 +162,19 @@ def test_a_batch_stops_at_its_time_budget(redis: Redis) -> None:
 @pytest.mark.parametrize(
     ("args", "named"),
     [
-        ((), "town, cursor, count, budget"),
-        (("t", "0", "10"), "town, cursor, count, budget"),
-        (("t", "0", "10", "1000", "more"), "town, cursor, count, budget"),
-        (("", "0", "10", "1000"), "town"),
-        (("t", "", "10", "1000"), "cursor"),
-        (("t", "-1", "10", "1000"), "cursor"),
-        (("t", "x", "10", "1000"), "cursor"),
-        (("t", "0", "0", "1000"), "count"),
-        (("t", "0", "1.5", "1000"), "count"),
-        (("t", "0", "1e3", "1000"), "count"),
-        (("t", "0", "9999999999", "1000"), "count"),
-        (("t", "0", "10", "0"), "budget"),
-        (("t", "0", "10", "soon"), "budget"),
+        ((), "town, cursor, count, budget, denied"),
+        (("t", "0", "10", "1000"), "town, cursor, count, budget, denied"),
+        (("t", "0", "10", "1000", "", "more"), "town, cursor, count, budget, denied"),
+        (("", "0", "10", "1000", ""), "town"),
+        (("t", "", "10", "1000", ""), "cursor"),
+        (("t", "-1", "10", "1000", ""), "cursor"),
+        (("t", "x", "10", "1000", ""), "cursor"),
+        (("t", "0", "0", "1000", ""), "count"),
+        (("t", "0", "1.5", "1000", ""), "count"),
+        (("t", "0", "1e3", "1000", ""), "count"),
+        (("t", "0", "9999999999", "1000", ""), "count"),
+        (("t", "0", "10", "0", ""), "budget"),
+        (("t", "0", "10", "soon", ""), "budget"),
     ],
 )
 def test_a_malformed_argument_is_named_and_nothing_is_written(
@@ -182,7 +190,7 @@ def test_a_malformed_argument_is_named_and_nothing_is_written(
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_keys_are_refused(newest: Server, operation: str) -> None:
     with pytest.raises(ResponseError, match=r"^BADARG"):
-        newest.client().eval(source(operation, RENAME), 1, "key", "t", "0", "10", "1000")
+        newest.client().eval(source(operation, RENAME), 1, "key", "t", "0", "10", "1000", "")
 
 
 @pytest.mark.parametrize("operation", ["count", "left", "preview", "records", "fetch"])
@@ -190,11 +198,11 @@ def test_the_server_refuses_a_write_by_a_reading_script(server: Server, operatio
     if server.kind.version < (7, 0):
         pytest.skip(f"{server.kind.name} knows no script flags")
     redis = server.client()
-    writing = source(operation, RENAME, read_only=True).replace(
+    writing = script_for(operation, RENAME).guarded.text.replace(
         f"-- {operation}.lua", f"redis.call('SET', 'a', 'b')\n-- {operation}.lua"
     )
     with pytest.raises(ResponseError, match="Write commands are not allowed"):
-        redis.eval(writing, 0, "t", "0", "10", "1000")
+        redis.eval(writing, 0, "t", "0", "10", "1000", "")
     assert redis.dbsize() == 0
 
 
@@ -213,7 +221,8 @@ def test_a_key_that_vanished_is_no_failure(redis: Redis) -> None:
         "redis.call('DEL', key)\n  local reply = rename('RENAMENX'",
     )
     assert deleting != source("migrate", RENAME)
-    _, _, _, _, families, _, conflicts, failed, _ = redis.eval(deleting, 0, "t", "0", "10", "1000")
+    args = ("t", "0", "10", "1000", "")
+    _, _, _, _, families, _, conflicts, failed, _ = redis.eval(deleting, 0, *args)
     assert sum(families) == 0
     assert conflicts == failed == []
 
@@ -253,7 +262,7 @@ def test_a_command_that_the_server_lacks_is_one_refusal(
 ) -> None:
     redis = own_server("--rename-command", "RENAMENX", "", kind=kind).client()
     redis.mset({f"tt:agent:{n}": n for n in range(10)})
-    with pytest.raises(ResponseError, match=r"nknown .*command called"):
+    with pytest.raises(ResponseError, match=r"^NOCOMMAND"):
         whole_pass(redis, "migrate")
     assert len(redis.keys("tt:agent:*")) == 10
 
@@ -320,39 +329,60 @@ def test_left_finds_the_same_as_count_whatever_the_town_is_called(
     assert strings == [1, 1]
 
 
-def test_records_reads_strings_and_names_those_to_come(redis: Redis) -> None:
+def records(redis: Redis, enough: int, *, old: int, count: int = 1000) -> list[Any]:
+    args = ("town", 0, count, 60_000_000, "", enough, old)
+    reply: list[Any] = redis.eval(source("records", UPGRADE), 0, *args)
+    return reply
+
+
+def as_pairs(flat: list[bytes]) -> list[tuple[bytes, bytes]]:
+    return sorted(zip(flat[::2], flat[1::2], strict=True))
+
+
+def test_records_reads_strings_by_the_names_that_they_have_or_will_have(redis: Redis) -> None:
     redis.mset({"tt:town:agent:1": "a", "tt:agent:2": "b", "mt:task:3": "c", "tt:agent:1": "d"})
     redis.hset("tt:town:task:4", "id", "4")
     redis.rpush("tt:town:task:5", "x")
-    script = source("records", UPGRADE)
-    cursor, _, _, dbsize, *fields = redis.eval(script, 0, "town", 0, 1000, 1_000_000, 1000, 1)
-    records, coming, failed = fields
-    assert (cursor, dbsize) == (b"0", 6)
-    assert records == [b"tt:town:agent:1", b"a"]
-    pairs = sorted(zip(coming[::2], coming[1::2], strict=True))
-    assert pairs == [(b"tt:town:agent:2", b"b"), (b"tt:town:task:3", b"c")]
+    cursor, _, _, dbsize, found, unread, failed = records(redis, 100_000, old=1)
+    assert (cursor, dbsize, unread) == (b"0", 6, [])
+    assert as_pairs(found) == [
+        (b"tt:town:agent:1", b"a"),
+        (b"tt:town:agent:2", b"b"),
+        (b"tt:town:task:3", b"c"),
+    ]
     assert failed == [b"tt:town:task:5", b"is a list, neither string nor hash"]
-    *_, coming, _ = redis.eval(script, 0, "town", 0, 1000, 1_000_000, 1000, 0)
-    assert coming == []
+    *_, found, _, _ = records(redis, 100_000, old=0)
+    assert found == [b"tt:town:agent:1", b"a"]
 
 
-def test_records_stops_when_it_has_enough(redis: Redis) -> None:
+def test_records_begins_no_step_when_it_has_enough(redis: Redis) -> None:
     redis.mset({f"tt:town:task:{n}": n for n in range(1000)})
-    cursor, _, _, _, records, _, _ = redis.eval(
-        source("records", HASH), 0, "town", 0, 10, 60_000_000, 50, 0
-    )
+    cursor, _, _, _, found, unread, _ = records(redis, 25 * 300, old=0, count=10)
     assert cursor != b"0"
-    assert 50 <= len(records) / 2 < 100
+    assert 25 <= len(found) / 2 + len(unread) / 2 < 100
+
+
+@pytest.mark.parametrize("size", [1, 10_000, 1_000_000])
+def test_records_names_what_it_found_and_did_not_read(redis: Redis, size: int) -> None:
+    redis.mset({f"tt:agent:{n}": "x" * size for n in range(20)})
+    redis.mset({f"tt:town:task:{n}": "x" * size for n in range(20)})
+    cursor, _, _, _, found, unread, _ = records(redis, 3 * (size + 300), old=1)
+    assert (cursor, len(found) / 2, len(unread) / 2) == (b"0", 3, 37)
+    names = {*found[::2], *unread[1::2]}
+    assert names == {b"tt:town:%b:%d" % (f, n) for f in (b"agent", b"task") for n in range(20)}
+    for key, name in as_pairs(unread):
+        assert key in (name, name.replace(b"tt:town:", b"tt:"))
+        assert redis.exists(key)
 
 
 @pytest.mark.parametrize(
     ("args", "named"),
     [
-        (("t", "0", "10", "1000"), "town, cursor, count, budget, enough, old"),
-        (("t", "0", "10", "1000", "0", "1"), "enough"),
-        (("t", "0", "10", "1000", "many", "1"), "enough"),
-        (("t", "0", "10", "1000", "10", "yes"), "old"),
-        (("", "0", "10", "1000", "10", "1"), "town"),
+        (("t", "0", "10", "1000"), "town, cursor, count, budget, denied, enough, old"),
+        (("t", "0", "10", "1000", "", "0", "1"), "enough"),
+        (("t", "0", "10", "1000", "", "many", "1"), "enough"),
+        (("t", "0", "10", "1000", "", "10", "yes"), "old"),
+        (("", "0", "10", "1000", "", "10", "1"), "town"),
     ],
 )
 def test_records_names_a_malformed_argument(
@@ -362,69 +392,138 @@ def test_records_names_a_malformed_argument(
         newest.client().eval(source("records", HASH), 0, *args)
 
 
-def test_convert_stops_at_its_budget_and_tells_how_far_it_came(redis: Redis) -> None:
-    keys = [f"tt:town:task:{n}" for n in range(500)]
-    redis.mset(dict.fromkeys(keys, "x"))
-    args = ["1"]
-    for n in range(500):
-        args += ["x", "1", "id", str(n)]
-    done, converted, elapsed, changed, failed = redis.eval(
-        source("convert", HASH), 500, *keys, *args
-    )
-    assert 1 <= done < 500
-    assert converted == list(range(1, done + 1))
+def convert(redis: Redis, *records: tuple[str, str, bytes]) -> list[Any]:
+    """Call convert.lua with keys, what is expected, and the hash."""
+    args = [text for record in records for text in record]
+    reply: list[Any] = redis.eval(source("convert", HASH), 0, "", *args)
+    return reply
+
+
+def test_convert_tells_which_it_converted_and_which_have_changed(redis: Redis) -> None:
+    redis.mset({"tt:town:task:1": "x", "tt:town:task:2": "newer"})
+    redis.hset("tt:town:task:3", "id", "3")
+    new = packed(b"id", b"1", b"\xff\x00", b"")
+    keys = [f"tt:town:task:{n}" for n in (2, 3, 4, 1)]
+    elapsed, converted, changed, failed, error = convert(redis, *((key, "x", new) for key in keys))
+    assert (converted, changed, failed, error) == ([4], [1], [], b"")
     assert elapsed > 0
-    assert changed == failed == []
-    assert [redis.type(key) for key in keys[: done + 1]] == [b"hash"] * done + [b"string"]
+    assert redis.hgetall("tt:town:task:1") == {b"id": b"1", b"\xff\x00": b""}
+    assert redis.get("tt:town:task:2") == b"newer"
+    assert len(redis.keys()) == 3
 
 
-def test_convert_leaves_a_record_that_is_gone_or_no_string_any_more(redis: Redis) -> None:
-    redis.hset("tt:town:task:2", "id", "2")
-    reply = redis.eval(
-        source("convert", HASH),
-        2,
-        "tt:town:task:1",
-        "tt:town:task:2",
-        *("5000", "x", "1", "id", "1", "x", "1", "id", "2"),
+@pytest.mark.parametrize("fields", [1, 500, 501, 4001, 70_000])
+def test_convert_builds_hashes_of_any_size(redis: Redis, fields: int) -> None:
+    redis.set("tt:town:task:1", "x")
+    texts = [b"%d" % n for n in range(2 * fields)]
+    assert convert(redis, ("tt:town:task:1", "x", packed(*texts)))[1] == [1]
+    assert redis.hgetall("tt:town:task:1") == dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def test_convert_keeps_a_time_to_live_and_makes_none(redis: Redis) -> None:
+    redis.set("tt:town:task:1", "x", px=60_000)
+    redis.set("tt:town:task:2", "x")
+    new = packed(b"id", b"1")
+    assert convert(redis, *((f"tt:town:task:{n}", "x", new) for n in (1, 2)))[1] == [1, 2]
+    assert 50_000 < redis.pttl("tt:town:task:1") <= 60_000
+    assert redis.pttl("tt:town:task:2") == -1
+
+
+def test_convert_swaps_a_record_in_its_last_millisecond(redis: Redis) -> None:
+    redis.set("tt:town:task:1", "x", px=60_000)
+    hurried = source("convert", HASH).replace("redis.call('PTTL', key)", "0")
+    assert hurried != source("convert", HASH)
+    _, converted, _, failed, _ = redis.eval(
+        hurried, 0, "", "tt:town:task:1", "x", packed(b"id", b"1")
     )
-    done, converted, _, changed, failed = reply
-    assert (done, converted, changed, failed) == (2, [], [], [])
-    assert redis.keys() == [b"tt:town:task:2"]
+    assert (converted, failed) == ([1], [])
+    wait_until(lambda: not redis.exists("tt:town:task:1"))
+
+
+def test_convert_keeps_the_counts_of_what_it_did_before_a_refusal(server: Server) -> None:
+    redis = server.client()
+    redis.mset({"tt:town:task:1": "x", "tt:town:task:2": "x"})
+    new = packed(b"id", b"1")
+    stopping = source("convert", HASH).replace(
+        "local function build(site, fields, ttl)",
+        "local function build(site, fields, ttl)\n  if site == 'tt:town:task:2:tt-migrate' then"
+        " error({err = 'READONLY no more'}) end",
+    )
+    args = ("", "tt:town:task:1", "x", new, "tt:town:task:2", "x", new)
+    reply = redis.eval(stopping, 0, *args)
+    _, converted, changed, failed, error = reply
+    assert (converted, changed, failed, error) == ([1], [], [], b"READONLY no more")
+    assert redis.get("tt:town:task:2") == b"x"
+    assert len(redis.keys()) == 2
 
 
 @pytest.mark.parametrize(
-    ("keys", "args"),
+    "args",
     [
-        ((), ("1000",)),
-        (("k",), ()),
-        (("k",), ("0", "x", "1", "id", "1")),
-        (("k",), ("soon", "x", "1", "id", "1")),
-        (("k",), ("1000",)),
-        (("k",), ("1000", "x")),
-        (("k",), ("1000", "x", "0")),
-        (("k",), ("1000", "x", "1", "id")),
-        (("k",), ("1000", "x", "2", "id", "1", "name")),
-        (("k",), ("1000", "x", "1", "id", "1", "more")),
-        (("k", "l"), ("1000", "x", "1", "id", "1")),
-        (("k", ""), ("1000", "x", "1", "id", "1", "x", "1", "id", "1")),
+        (),
+        ("",),
+        ("", "k"),
+        ("", "k", "x"),
+        ("", "k", "x", b""),
+        ("", "k", "x", packed()),
+        ("", "k", "x", packed(b"id")),
+        ("", "k", "x", packed(b"id", b"1", b"name")),
+        ("", "k", "x", packed(b"id", b"1")[:-1]),
+        ("", "k", "x", b"\x91\x01"),
+        ("", "k", "x", b"\x92\xa1a\x01"),
+        ("", "k", "x", b"\xa1a"),
+        ("", "", "x", packed(b"id", b"1")),
+        ("", "k", "x", packed(b"id", b"1"), "more"),
+        ("", "k", "x", packed(b"id", b"1"), "l", "x"),
+        ("", "k", "x", packed(b"id", b"1"), "", "x", packed(b"id", b"1")),
     ],
 )
 def test_convert_refuses_malformed_arguments_before_it_writes(
-    newest: Server, keys: tuple[str, ...], args: tuple[str, ...]
+    newest: Server, args: tuple[str | bytes, ...]
 ) -> None:
     redis = newest.client()
     redis.set("k", "x")
     with pytest.raises(ResponseError, match=r"^BADARG"):
-        redis.eval(source("convert", HASH), len(keys), *keys, *args)
+        redis.eval(source("convert", HASH), 0, *args)
+    with pytest.raises(ResponseError, match=r"^BADARG"):
+        redis.eval(source("convert", HASH), 1, "k", "", "k", "x", packed(b"id", b"1"))
     assert redis.get("k") == b"x"
 
 
-def test_fetch_reads_strings_and_hashes(redis: Redis) -> None:
+def test_fetch_reads_strings_and_hashes_and_names_other_types(redis: Redis) -> None:
     redis.set("a", 1)
     redis.hset("b", "f", "v")
     redis.rpush("c", "x")
-    script = source("fetch", RENAME)
-    assert redis.eval(script, 4, "a", "b", "c", "none") == [b"1", [b"f", b"v"], None, None]
-    for keys, args in (((), ()), (("a",), ("x",))):
-        with pytest.raises(ResponseError, match=r"^BADARG"):
-            redis.eval(script, len(keys), *keys, *args)
+    elapsed, *found = redis.eval(source("fetch", RENAME), 0, "", 9999, "a", "b", "c", "none")
+    assert elapsed >= 0
+    assert found == [b"string", b"1", b"hash", [b"f", b"v"], b"list", b"", b"none", b""]
+
+
+def test_fetch_reads_one_at_least_and_no_more_than_enough(redis: Redis) -> None:
+    redis.mset({f"k{n}": "x" * 1000 for n in range(10)})
+    redis.hset("h", mapping={f"f{n}": "x" * 10 for n in range(1000)})
+    keys = [f"k{n}" for n in range(10)]
+    for enough, read in ((1, 1), (1300, 1), (1301, 2), (3900, 3)):
+        _, *found = redis.eval(source("fetch", RENAME), 0, "", enough, *keys)
+        assert len(found) / 2 == read
+    _, *found = redis.eval(source("fetch", RENAME), 0, "", 10_000, "h", "k1")
+    assert found[::2] == [b"hash"]
+
+
+def test_fetch_tells_of_a_key_that_may_not_be_read_and_reads_the_rest(server: Server) -> None:
+    redis = server.client()
+    redis.mset({"a": 1, "b": 2, "c": 3})
+    redis.execute_command("ACL", "SETUSER", "some", "on", ">secret", "+@all", "~a", "~c")
+    some = server.client(username="some", password="secret")
+    _, *found = some.eval(source("fetch", RENAME), 0, "", 9999, "a", "b", "c")
+    assert found[::2] == [b"string", b"error", b"string"]
+
+
+@pytest.mark.parametrize(
+    "args", [(), ("",), ("", "10"), ("", "0", "a"), ("", "all", "a"), ("", "4294967297", "a")]
+)
+def test_fetch_refuses_malformed_arguments(newest: Server, args: tuple[str, ...]) -> None:
+    with pytest.raises(ResponseError, match=r"^BADARG"):
+        newest.client().eval(source("fetch", RENAME), 0, *args)
+    with pytest.raises(ResponseError, match=r"^BADARG"):
+        newest.client().eval(source("fetch", RENAME), 1, "a", "", "10", "a")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Kind, Server, StartServer
 from tests.waiting import wait_until
 from tt_migrate import RENAME, Migration, Migrator, Progress, UnsupportedServerError
-from tt_migrate.scripts import source
+from tt_migrate.scripts import script_for
 
 
 def test_values_and_ttls_of_every_type_arrive_unchanged(redis: Redis) -> None:
@@ -168,12 +167,9 @@ def test_reading_runs_with_the_servers_own_guard_where_it_has_one(
 ) -> None:
     redis = server.client()
     getattr(Migrator(redis, "town"), operation)()
-    guarded, plain = (
-        hashlib.sha1(source(operation, RENAME, read_only=guard).encode()).hexdigest()
-        for guard in (True, False)
-    )
+    script = script_for(operation, RENAME)
     has_guard = server.kind.version >= (7, 0)
-    assert redis.script_exists(guarded, plain) == [has_guard, not has_guard]
+    assert redis.script_exists(script.guarded.sha, script.sha) == [has_guard, not has_guard]
 
 
 def test_a_migration_reaches_replicas_and_the_append_only_file(
@@ -376,5 +372,6 @@ def test_few_round_trips_come_before_the_first_batch(newest: Server) -> None:
     for inside in ("scan", "renamenx", "dbsize", "info"):
         calls.pop(f"cmdstat_{inside}", None)
     calls.pop("cmdstat_config|resetstat", None)
-    # HELLO with the connection and once more; the scripts go together; one batch a pass.
-    assert calls == {"cmdstat_hello": 2, "cmdstat_script|load": 2, "cmdstat_evalsha": 2}
+    # HELLO with the connection and once more; the scripts and the call of inspect.lua go together;
+    # one batch a pass.
+    assert calls == {"cmdstat_hello": 2, "cmdstat_script|load": 3, "cmdstat_evalsha": 3}

@@ -1,109 +1,234 @@
-"""Turning JSON strings into hashes: one call reads a batch of records, one swaps them."""
+"""Turning JSON strings into hashes: records are read in one call and swapped in the next."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import struct
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from tt_migrate.keyspace import family_and_id, town_bytes, town_key_start
 from tt_migrate.pacing import Pace
+from tt_migrate.passes import Call, Taken
 from tt_migrate.records import Fields, RecordError, fields_of
+from tt_migrate.replies import RECORD_WEIGHT, pairs, texts, weight_of
+from tt_migrate.scripts import error_of
 from tt_migrate.session import Session
+from tt_migrate.tally import ConversionPreviewTally, ConversionTally
 
+_KEYS_A_CALL = 1000
 _TRIES = 100
 
 
-class Converter:
-    """The batches of the passes over records, for Session.run.
+class RecordReader:
+    """A pass that reads the town's records that are strings.
 
-    `with_old`: a preview has in mind also the old keys that a migration would rename before.
+    `receive` gets each one, as its name in the town and its value, and `fail` those that cannot be
+    read, with the reason. `with_old`: also old keys that a migration would rename before.
     """
 
-    def __init__(self, session: Session, *, with_old: bool) -> None:
-        self._session = session
+    def __init__(
+        self,
+        session: Session,
+        *,
+        receive: Callable[[bytes, bytes], None],
+        fail: Callable[[dict[bytes, str]], None],
+        with_old: bool = False,
+    ) -> None:
+        self._find = session.script("records")
+        self._fetch = session.script("fetch")
+        self._town = town_bytes(session.town)
+        self._denied = session.denied
+        self._receive = receive
+        self._fail = fail
         self._with_old = int(with_old)
-        self._read = session.script("records")
-        self._convert = session.script("convert")
-        self._town = session.town
+        self.restart()
 
-    def batch(self, cursor: bytes, pace: Pace) -> list[Any]:
-        """Convert a batch of the town's records.
+    def restart(self) -> None:
+        """Begin anew."""
+        self._cursor: bytes | None = b"0"
+        self._unread: deque[tuple[bytes, bytes]] = deque()
 
-        Its fields are the families of those converted, and those that were not, with the reason.
-        """
-        *head, stored, _, failed = self._records(cursor, pace, with_old=0)
-        converted: list[str] = []
-        unconverted = _texts(failed)
-        todo = stored
-        for _ in range(_TRIES):
-            done, todo = self._swap(todo, pace, unconverted)
-            converted += done
-            if not todo:
+    @property
+    def over(self) -> bool:
+        """Whether all are read."""
+        return self._cursor is None and not self._unread
+
+    def read_again(self, key: bytes) -> None:
+        """Read a record of the town once more: it has changed."""
+        self._unread.append((key, key))
+
+    def next_call(self, pace: Pace) -> Call:
+        """Read records that were found and not read, else find more."""
+        if self._unread:
+            keys = (key for key, _ in islice(self._unread, _KEYS_A_CALL))
+            return Call(self._fetch, (self._denied, pace.weight, *keys))
+        cursor = self._cursor or b"0"
+        args = (self._town, cursor, pace.count, pace.budget, self._denied)
+        return Call(self._find, (*args, pace.weight, self._with_old))
+
+    def take(self, reply: list[Any]) -> Taken:
+        """Take the reply of either call."""
+        return self._take_fetched(reply) if self._unread else self._take_found(reply)
+
+    def _take_found(self, reply: list[Any]) -> Taken:
+        cursor, steps, elapsed, dbsize, records, unread, failed = reply
+        weight = 0
+        for key, value in pairs(records):
+            weight += weight_of(value)
+            self._receive(key, value)
+        self._unread.extend(pairs(unread))
+        self._fail(texts(failed))
+        self._cursor = None if cursor == b"0" else cursor
+        return Taken(elapsed, steps=steps, weight=weight, dbsize=dbsize)
+
+    def _take_fetched(self, reply: list[Any]) -> Taken:
+        elapsed, *found = reply
+        weight = 0
+        for kind, value in pairs(found):
+            _, name = self._unread.popleft()
+            weight += weight_of(value)
+            if kind == b"string":
+                self._receive(name, value)
+            elif kind == b"error":
+                self._fail(texts([name, value]))
+            elif kind not in (b"hash", b"none"):
+                self._fail(texts([name, b"is a %b, neither string nor hash" % kind]))
+        return Taken(elapsed, weight=weight)
+
+
+class ConversionPreview:
+    """A pass that sees which records can be converted. Reads only."""
+
+    def __init__(self, session: Session, tally: ConversionPreviewTally, *, with_old: bool) -> None:
+        self._start = town_key_start(session.town)
+        self._tally = tally
+        reader = RecordReader(session, receive=self._judge, fail=self._fail, with_old=with_old)
+        self._reader = reader
+        self.next_call, self.take = reader.next_call, reader.take
+
+    @property
+    def over(self) -> bool:
+        """Whether all were seen."""
+        return self._reader.over
+
+    def restart(self) -> None:
+        """Begin anew."""
+        self._reader.restart()
+        self._tally.restart()
+
+    def _judge(self, key: bytes, value: bytes) -> None:
+        try:
+            fields_of(*family_and_id(key, self._start), value)
+        except RecordError as error:
+            self._tally.unconverted[key] = str(error)
+        else:
+            self._tally.conversions.add(key)
+
+    def _fail(self, reasons: dict[bytes, str]) -> None:
+        self._tally.unconverted.update(reasons)
+
+
+@dataclass(frozen=True)
+class _Swap:
+    """A record to be converted: what it is, and the hash that takes its place, packed."""
+
+    key: bytes
+    value: bytes
+    hash: bytes
+
+    @property
+    def weight(self) -> int:
+        return RECORD_WEIGHT + len(self.value) + len(self.hash)
+
+
+class Conversion:
+    """A pass that converts the town's records.
+
+    What the reader has found is swapped before more is read, so the client holds no more than two
+    calls carry.
+    """
+
+    def __init__(self, session: Session, tally: ConversionTally) -> None:
+        self._script = session.script("convert")
+        self._denied = session.denied
+        self._start = town_key_start(session.town)
+        self._tally = tally
+        self._ready: deque[_Swap] = deque()
+        self._sent: list[_Swap] = []
+        self._tries: Counter[bytes] = Counter()
+        self._reader = RecordReader(session, receive=self._prepare, fail=self._fail)
+
+    @property
+    def over(self) -> bool:
+        """Whether all are converted that can be."""
+        return self._reader.over and not self._ready
+
+    def restart(self) -> None:
+        """Begin anew."""
+        self._ready.clear()
+        self._reader.restart()
+        self._tally.restart()
+
+    def next_call(self, pace: Pace) -> Call:
+        """Swap what was read, else read more."""
+        self._sent = self._first_swaps(pace)
+        if not self._sent:
+            return self._reader.next_call(pace)
+        records = (text for swap in self._sent for text in (swap.key, swap.value, swap.hash))
+        return Call(self._script, (self._denied, *records))
+
+    def take(self, reply: list[Any]) -> Taken:
+        """Take the reply of either."""
+        if not self._sent:
+            return self._reader.take(reply)
+        elapsed, converted, changed, failed, error = reply
+        for position in converted:
+            family, _ = family_and_id(self._sent[position - 1].key, self._start)
+            self._tally.converted[family] += 1
+        for position in changed:
+            self._changed(self._sent[position - 1].key)
+        self._fail(texts(failed))
+        if error:
+            raise error_of(error)
+        for _ in self._sent:
+            self._ready.popleft()
+        return Taken(elapsed, weight=sum(swap.weight for swap in self._sent))
+
+    def _first_swaps(self, pace: Pace) -> list[_Swap]:
+        swaps: list[_Swap] = []
+        weight = 0
+        for swap in self._ready:
+            weight += swap.weight
+            if swaps and weight > pace.weight:
                 break
-        unconverted.update(dict.fromkeys(dict(_pairs(todo)), "changes all the time"))
-        return [*head, converted, unconverted]
+            swaps.append(swap)
+        return swaps
 
-    def preview_batch(self, cursor: bytes, pace: Pace) -> list[Any]:
-        """See which records can be converted.
+    def _prepare(self, key: bytes, value: bytes) -> None:
+        try:
+            fields = fields_of(*family_and_id(key, self._start), value)
+        except RecordError as error:
+            self._tally.unconverted[key] = str(error)
+        else:
+            self._ready.append(_Swap(key, value, _packed(fields)))
 
-        Its fields are those that can, and those that cannot, with the reason, by the town's names.
-        """
-        *head, stored, coming, failed = self._records(cursor, pace, with_old=self._with_old)
-        readable: list[bytes] = []
-        unconverted = _texts(failed)
-        for key, value in _pairs(stored + coming):
-            try:
-                fields_of(*self._family_and_id(key), value)
-            except RecordError as error:
-                unconverted[key] = str(error)
-            else:
-                readable.append(key)
-        return [*head, readable, unconverted]
+    def _changed(self, key: bytes) -> None:
+        self._tries[key] += 1
+        if self._tries[key] < _TRIES:
+            self._reader.read_again(key)
+        else:
+            self._tally.unconverted[key] = "changes all the time"
 
-    def _records(self, cursor: bytes, pace: Pace, with_old: int) -> list[Any]:
-        town = town_bytes(self._town)
-        return self._session.call(
-            self._read, town, cursor, pace.count, pace.budget, pace.records, with_old
-        )
-
-    def _swap(
-        self, stored: list[bytes], pace: Pace, unconverted: dict[bytes, str]
-    ) -> tuple[list[str], list[bytes]]:
-        """Swap records, given as keys and strings in turn.
-
-        Returns the families of those swapped, and the records that have changed meanwhile.
-        """
-        keys, parts = [], []
-        for key, value in _pairs(stored):
-            try:
-                parts.append(_part(value, fields_of(*self._family_and_id(key), value)))
-                keys.append(key)
-            except RecordError as error:
-                unconverted[key] = str(error)
-        families: list[str] = []
-        changed: list[bytes] = []
-        while keys:
-            args = [arg for part in parts for arg in part]
-            reply = self._session.call(self._convert, pace.budget, *args, keys=keys)
-            done, converted, elapsed, changed_now, failed = reply
-            self._session.paused(elapsed)
-            families += [self._family_and_id(keys[position - 1])[0] for position in converted]
-            changed += changed_now
-            unconverted.update(_texts(failed))
-            keys, parts = keys[done:], parts[done:]
-        return families, changed
-
-    def _family_and_id(self, key: bytes) -> tuple[str, bytes]:
-        return family_and_id(key, town_key_start(self._town))
+    def _fail(self, reasons: dict[bytes, str]) -> None:
+        self._tally.unconverted.update(reasons)
 
 
-def _part(value: bytes, fields: Fields) -> list[bytes | int]:
-    return [value, len(fields), *(item for field in fields.items() for item in field)]
-
-
-def _pairs(flat: list[bytes]) -> Iterable[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _texts(flat: list[bytes]) -> dict[bytes, str]:
-    return {key: text.decode("utf-8", "replace") for key, text in _pairs(flat)}
+def _packed(fields: Fields) -> bytes:
+    """Names and values in turn as MessagePack (its specification: array 32 of str 32)."""
+    texts = [text for field in fields.items() for text in field]
+    packed = [b"\xdd" + struct.pack(">I", len(texts))]
+    packed += (b"\xdb" + struct.pack(">I", len(text)) + text for text in texts)
+    return b"".join(packed)

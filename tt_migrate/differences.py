@@ -3,41 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
+from typing import Any
 
 from tt_migrate.keyspace import RECORDS, family_and_id, shown, town_key_start
+from tt_migrate.pacing import Pace
+from tt_migrate.passes import Call, Taken
 from tt_migrate.plan import Plan
 from tt_migrate.records import RecordError, comparable_fields, differing
+from tt_migrate.replies import pairs, weight_of
 from tt_migrate.session import Session
 
-_KEYS_A_CALL = 100
+_KEYS_A_CALL = 1000
 
 
-def named_differences(
-    session: Session, plan: Plan, conflicts: Mapping[bytes, str]
-) -> dict[bytes, str]:
-    """Why the agents and tasks among conflicts stay: with the names of the fields that differ.
+class Comparison:
+    """A pass over the agents and tasks among conflicts. Reads only.
 
-    `conflicts`: keys and reasons, as a plan's passes have them. Leaves out records that cannot be
-    compared. Raises redis.exceptions.RedisError.
+    `conflicts`: keys and reasons, as a plan's passes have them. `reasons`: better ones, with the
+    names of the fields that differ; without the records that cannot be compared.
     """
-    start = plan.name_start(session.town)
-    records = [key for key in conflicts if family_and_id(key, start)[0] in RECORDS]
-    script = session.script("fetch")
-    reasons = {}
-    for first in range(0, len(records), _KEYS_A_CALL // 2):
-        keys = records[first : first + _KEYS_A_CALL // 2]
-        names = [plan.destination(session.town, key) for key in keys]
-        values = session.call(script, keys=keys + names)
-        for key, name, value, other in zip(
-            keys, names, values[: len(keys)], values[len(keys) :], strict=True
-        ):
-            record = family_and_id(name, town_key_start(session.town))
-            try:
-                fields = comparable_fields(*record, value)
-                reasons[key] = _reason(differing(fields, comparable_fields(*record, other)))
-            except RecordError:
-                continue
-    return reasons
+
+    def __init__(self, session: Session, plan: Plan, conflicts: Mapping[bytes, str]) -> None:
+        self._script = session.script("fetch")
+        self._denied = session.denied
+        self._town_start = town_key_start(session.town)
+        start = plan.name_start(session.town)
+        keys = [key for key in conflicts if family_and_id(key, start)[0] in RECORDS]
+        # The next one stands last. Each key is read just before its destination.
+        self._todo = [name for key in keys for name in (plan.destination(session.town, key), key)]
+        self._key = b""
+        self._stored: object = None
+        self.reasons: dict[bytes, str] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether all were compared."""
+        return not self._todo
+
+    def restart(self) -> None:
+        """Go on: a list of keys needs no cursor."""
+
+    def next_call(self, pace: Pace) -> Call:
+        """Read the next keys."""
+        keys = islice(reversed(self._todo), _KEYS_A_CALL)
+        return Call(self._script, (self._denied, pace.weight, *keys))
+
+    def take(self, reply: list[Any]) -> Taken:
+        """Compare each destination with the key before it."""
+        elapsed, *found = reply
+        weight = 0
+        for kind, value in pairs(found):
+            weight += weight_of(value)
+            is_destination = len(self._todo) % 2 == 1
+            name = self._todo.pop()
+            if is_destination:
+                self._compare(name, kind, value)
+            else:
+                self._key, self._stored = name, _record(kind, value)
+        return Taken(elapsed, weight=weight)
+
+    def _compare(self, destination: bytes, kind: bytes, value: object) -> None:
+        record = family_and_id(destination, self._town_start)
+        try:
+            one = comparable_fields(*record, self._stored)
+            other = comparable_fields(*record, _record(kind, value))
+            self.reasons[self._key] = _reason(differing(one, other))
+        except RecordError:
+            pass  # The reason that it has is all that can be said.
+
+
+def _record(kind: bytes, value: object) -> object:
+    return value if kind in (b"string", b"hash") else None
 
 
 def _reason(fields: list[bytes]) -> str:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from redis import Redis
 from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
-from tt_migrate.converter import Converter
-from tt_migrate.differences import named_differences
+from tt_migrate.converter import Conversion, ConversionPreview
+from tt_migrate.differences import Comparison
 from tt_migrate.pacing import pace_for
+from tt_migrate.patience import PATIENCE, patiently
 from tt_migrate.plan import RENAME, Plan
 from tt_migrate.results import Count, Left, Migration, Preview, Result, Stage
-from tt_migrate.server import check_writable
-from tt_migrate.session import PATIENCE, ProgressCallback, Session, held_connection
+from tt_migrate.session import Manner, ProgressCallback, Session, Shield, held_connection
 from tt_migrate.tally import (
     ConversionPreviewTally,
     ConversionTally,
@@ -36,7 +36,10 @@ class Migrator:
     `max_pause_ms`: how long one batch may hold the server, about, in milliseconds. `nice`: how many
     times as long it then leaves the server alone. `progress`: called after each batch; an exception
     it raises ends the run between two batches. `patience`: how a connection that is lost after the
-    first batch is retried; the pass then begins anew.
+    first batch is retried, and a state that passes by itself (BUSY); on another server process the
+    pass then begins anew. `shield`: makes a context that is entered around each call to the server
+    together with the adding up of its reply and `progress`, for a caller that must not be
+    disturbed there, by a signal for one.
 
     Every operation raises redis.exceptions.RedisError when the server cannot be reached or refuses.
     The constructor raises TypeError for another kind of client, ValueError for an empty town, a
@@ -50,6 +53,7 @@ class Migrator:
     nice: float = 0.0
     progress: ProgressCallback | None = None
     patience: Retry = PATIENCE
+    shield: Shield = nullcontext
 
     def __post_init__(self) -> None:
         if not isinstance(self.client, Redis):
@@ -67,6 +71,15 @@ class Migrator:
         """Count what there is to do. Reads only."""
         with self._session("count") as session:
             return self._count(session, "counting")
+
+    def check(self) -> None:
+        """Raise what migrate() would raise before it writes anything. Reads only.
+
+        Raises redis.exceptions.ReadOnlyError for a replica, NoPermissionError for a user who may
+        not run a command that the plan can need, ResponseError for one that the server lacks.
+        """
+        with self._session(writes=True):
+            pass
 
     def preview(self) -> Preview:
         """List what carrying the plan out would do. Reads only."""
@@ -86,15 +99,17 @@ class Migrator:
                     unconverted=records.unconverted,
                     count=count,
                     effort=session.effort(),
+                    refused=session.refused,
                 )
 
             if self.plan.rename:
-                session.run("previewing", session.scan("preview"), found, result)
+                session.run("previewing", session.scan("preview", found), result)
             if self.plan.merge:
-                found.conflicts.update(named_differences(session, self.plan, found.conflicts))
+                self._compare(session, "previewing", found.conflicts, result)
             if self.plan.convert:
-                converter = Converter(session, with_old=self.plan.rename is not None)
-                session.run("previewing", converter.preview_batch, records, result)
+                with_old = self.plan.rename is not None
+                work = ConversionPreview(session, records, with_old=with_old)
+                session.run("previewing", work, result)
             if self.plan.needs_count:
                 return result(self._count(session, "counting", result))
             return result()
@@ -106,8 +121,7 @@ class Migrator:
         the plan does not merge the two. When an exception ends the run, what was done stays done,
         the last Progress tells of it, and another run does the rest.
         """
-        with self._session("migrate", "left") as session:
-            check_writable(session.server)
+        with self._session("migrate", "left", writes=True) as session:
             moved, records = MigrationTally(), ConversionTally()
             before: Count | None = None
 
@@ -130,20 +144,32 @@ class Migrator:
             if self.plan.rename == "reverse":
                 before = self._count(session, "counting", result)
             if self.plan.rename:
-                session.run("migrating", session.scan("migrate"), moved, result)
+                session.run("migrating", session.scan("migrate", moved), result)
             if self.plan.merge:
-                moved.conflicts.update(named_differences(session, self.plan, moved.conflicts))
+                self._compare(session, "migrating", moved.conflicts, result)
             if self.plan.convert:
-                converter = Converter(session, with_old=False)
-                session.run("converting", converter.batch, records, result)
-            return result(self._left(session, result))
+                session.run("converting", Conversion(session, records), result)
+            left = self._left(session, result)
+            session.count_evictions()
+            return result(left)
+
+    def _compare(
+        self,
+        session: Session,
+        stage: Stage,
+        conflicts: dict[bytes, str],
+        so_far: Callable[[], Result],
+    ) -> None:
+        comparison = Comparison(session, self.plan, conflicts)
+        session.run(stage, comparison, so_far)
+        conflicts.update(comparison.reasons)
 
     def _left(self, session: Session, so_far: Callable[[], Result]) -> Left:
         if self.plan.needs_count:
             count = self._count(session, "verifying", so_far)
             return Left(count.keys, count.strings, count)
         tally = LeftTally()
-        session.run("verifying", session.scan("left"), tally, so_far)
+        session.run("verifying", session.scan("left", tally), so_far)
         return tally.result()
 
     def _count(
@@ -154,15 +180,20 @@ class Migrator:
         def result() -> Count:
             return tally.result(session.effort())
 
-        session.run(stage, session.scan("count"), tally, so_far or result)
+        session.run(stage, session.scan("count", tally), so_far or result)
         if self.plan.convert and tally.untyped:
             raise NoPermissionError("NOPERM TYPE of a record")
         return result()
 
     @contextmanager
-    def _session(self, *operations: str) -> Iterator[Session]:
+    def _session(self, *operations: str, writes: bool = False) -> Iterator[Session]:
         pace = pace_for(self.max_pause_ms, self.nice)
-        with held_connection(self.client) as held:
-            session = Session(held, self.plan, self.town, pace, self.progress, self.patience)
-            session.load(*operations)
-            yield session
+        manner = Manner(pace, self.progress, self.patience, self.shield)
+
+        with ExitStack() as held:
+
+            def begin() -> Session:
+                client = held.enter_context(held_connection(self.client))
+                return Session(client, self.plan, self.town, manner, *operations, writes=writes)
+
+            yield patiently(self.patience, begin, lambda _: held.close(), begun=False)

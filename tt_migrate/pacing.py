@@ -1,4 +1,4 @@
-"""How much one batch does: the size of a SCAN step follows the server's own clock."""
+"""How much one call does: what it takes follows from the server's own clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 _STEPS_A_BATCH = 20
 _SMALLEST, _LARGEST = 10, 2000
-_RECORD_MICROSECONDS = 25
+_LIGHTEST, _HEAVIEST = 4096, 64 * 1024 * 1024
 # A server that finds the next batch and another client's command at once in its event loop answers
 # both after the batch: Redis writes replies before it waits for events again.
 _BREATH_SECONDS = 0.0002
@@ -14,30 +14,28 @@ _BREATH_SECONDS = 0.0002
 
 @dataclass(frozen=True)
 class Pace:
-    """The COUNT hint of the next SCAN step and the time that one batch may take.
+    """How much the next call may do.
 
-    A batch takes as many steps as fit into its time, by the script's own clock, so the network's
-    time plays no part. The hint aims at steps of a twentieth of that: small enough to use the time
-    up, and to stop in time.
+    A batch takes as many SCAN steps as fit into its time, by the script's own clock, so the
+    network's time plays no part. The hint aims at steps of a twentieth of that: small enough to use
+    the time up, and to stop in time. A call that carries values does not stop by the clock, for
+    what was sent and not done would be sent again: its weight is bounded beforehand.
 
-    `budget`: microseconds after which a script begins no further step.
-    `nice`: how many times as long as a batch has held the server the next one waits.
+    `budget`: microseconds that a call may take.
+    `nice`: how many times as long as a call has held the server the next one waits.
     `count`: COUNT hint, keys.
+    `weight`: bytes of values, and some for each record.
     """
 
     budget: int
     nice: float = 0.0
     count: int = 100
-
-    @property
-    def records(self) -> int:
-        """About how many records can be converted in that time."""
-        return max(10, self.budget // _RECORD_MICROSECONDS)
+    weight: int = 64 * 1024
 
     def rest(self, held: float) -> float:
-        """How many seconds the server is left alone after a batch that held it for `held` seconds.
+        """How many seconds the server is left alone after a call that held it for `held` seconds.
 
-        At least as long as it needs to answer whoever has waited for that batch, lest they wait for
+        At least as long as it needs to answer whoever has waited for that call, lest they wait for
         the next one, too.
         """
         return max(_BREATH_SECONDS, self.nice * held)
@@ -53,11 +51,23 @@ class Pace:
         count = int(min(fitting, self.count * 2, _LARGEST))
         return replace(self, count=max(_SMALLEST, count))
 
+    def after_values(self, weight: int, elapsed: int) -> Pace:
+        """The pace after a call that carried `weight` and took `elapsed` microseconds.
+
+        As after(). A call that carried little tells little: it lifts the weight no higher than
+        to twice what it carried.
+        """
+        if weight == 0 or elapsed <= 0:
+            return self
+        fitting = weight * self.budget / elapsed
+        highest = max(self.weight, 2 * weight)
+        return replace(self, weight=int(max(_LIGHTEST, min(fitting, highest, _HEAVIEST))))
+
 
 def pace_for(max_pause_ms: float, nice: float = 0.0) -> Pace:
-    """The pace for batches that hold the server for at most about `max_pause_ms` milliseconds.
+    """The pace for calls that hold the server for at most about `max_pause_ms` milliseconds.
 
-    `nice`: how long the server is left alone after a batch, as a multiple of the batch's time.
+    `nice`: how long the server is left alone after a call, as a multiple of the call's time.
     """
     # The rest is left for what comes after the last step: making and sending the reply.
     return Pace(budget=max(1, int(max_pause_ms * 970)), nice=nice)

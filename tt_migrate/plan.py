@@ -7,6 +7,15 @@ from typing import Literal
 
 from tt_migrate.keyspace import new_key, old_key, old_key_start, town_key_start
 
+OPTIONAL_COMMANDS = ("DBSIZE", "TIME", "TYPE")
+"""Commands that a run does without where the user may not run them."""
+
+_CONVERTING = ("TYPE", "GET", "EXISTS", "PTTL", "HSET", "PEXPIRE", "RENAME", "DEL")
+_MERGING = (
+    *("TYPE", "GET", "HLEN", "HGETALL", "LLEN", "LRANGE", "DUMP", "PTTL"),
+    *("PEXPIRE", "PERSIST", "RPUSH", "LPUSH", "LTRIM", "RENAME"),
+)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -38,6 +47,14 @@ class Plan:
             return ("town_keys.lua", "batch.lua", "skip.lua")
         keys = ("old_keys.lua", "oldest_keys.lua") if self.oldest else ("old_keys.lua",)
         return (*keys, "batch.lua", "merge.lua" if self.merge else "skip.lua")
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The commands that carrying it out can need."""
+        renaming = ("SCAN", "RENAMENX") if self.rename else ("SCAN",)
+        converting = _CONVERTING if self.convert else ()
+        merging = _MERGING if self.merge else ()
+        return tuple(dict.fromkeys((*renaming, *converting, *merging)))
 
     @property
     def needs_count(self) -> bool:

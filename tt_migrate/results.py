@@ -19,13 +19,15 @@ class Effort:
 
     `batches`: script calls. `seconds`: wall time. `max_pause_ms`: the longest that one batch held
     the server, by the server's clock, in milliseconds; None where no clock runs. `reconnects`: how
-    often the connection was lost.
+    often the connection was lost. `evicted`: keys that the server evicted while a migration ran, 0
+    where it evicts none or INFO is not permitted.
     """
 
     batches: int
     seconds: float
     max_pause_ms: float | None
     reconnects: int
+    evicted: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ class Preview:
     that the user may not rename, with the server's error. `ambiguous`: keys that may be a town's
     own. `conversions`: records that would become hashes, by the name they have then. `unconverted`:
     those that would stay as they are, and why. `count`: what a counting pass found; None where the
-    plan needs none.
+    plan needs none. `refused`: commands that a migration can need and that the user may not run or
+    the server does not have: it would be refused. Redis before 7.0 does not tell of all.
     """
 
     plan: Plan
@@ -133,6 +136,7 @@ class Preview:
     unconverted: Mapping[bytes, str]
     count: Count | None
     effort: Effort
+    refused: Collection[str] = ()
 
     @property
     def keys(self) -> Mapping[str, int]:

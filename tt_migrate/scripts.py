@@ -2,78 +2,201 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha1
 from typing import Any
+from uuid import uuid4
 
 import importlib_resources
 from redis import Redis
 from redis.client import NEVER_DECODE
-from redis.commands.core import Script
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import (
+    InvalidResponse,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
 
 from tt_migrate.plan import Plan
 
 _LUA = importlib_resources.files("tt_migrate.lua")
 _READ_ONLY = "#!lua flags=no-writes\n"
+_READING = ("inspect", "count", "preview", "left", "records", "fetch")
+
+Word = bytes | int | str
 
 
-def source(operation: str, plan: Plan, *, read_only: bool = False) -> str:
-    """The text of an operation's script (`count`, `preview`, ...) with the parts of a plan.
-
-    `read_only` puts the flag before it with which the server itself refuses writes; Redis knows it
-    since 7.0 (Redis documentation, "Script flags").
-    """
+def source(operation: str, plan: Plan) -> str:
+    """The text of an operation's script (`count`, `preview`, ...) with the parts of a plan."""
     names = ("keyspace.lua", *plan.lua_parts, f"{operation}.lua")
-    text = "\n".join((_LUA / name).read_text("utf-8") for name in names)
-    return _READ_ONLY + text if read_only else text
+    return "\n".join((_LUA / name).read_text("utf-8") for name in names)
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script's text; `reads`: it has only commands that read."""
+
+    text: str
+    reads: bool
+
+    @cached_property
+    def guarded(self) -> Script:
+        """The script under a flag with which the server itself refuses writes.
+
+        Redis knows it since 7.0, Valkey always (Redis documentation, "Script flags").
+        """
+        return Script(_READ_ONLY + self.text, reads=False) if self.reads else self
+
+    @cached_property
+    def sha(self) -> str:
+        """What EVALSHA calls it by."""
+        return sha1(self.text.encode()).hexdigest()  # noqa: S324 - Redis' choice, no secret
+
+
+def script_for(operation: str, plan: Plan) -> Script:
+    """An operation's script."""
+    # inspect.lua tries commands that write, in forms that change nothing.
+    return Script(source(operation, plan), reads=operation in _READING)
+
+
+@contextmanager
+def malformed_as_invalid() -> Iterator[None]:
+    """Around the reading of a reply: what trips over a malformed one raises InvalidResponse.
+
+    redis-py's parser in Python raises nearly anything then.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        raise InvalidResponse("no reply of Redis") from None
+
+
+def ask(client: Redis, *command: Word) -> Any:
+    """Send a command; its reply comes as bytes whatever the client decodes.
+
+    Raises redis.exceptions.RedisError, InvalidResponse for what is no reply of Redis at all.
+    """
+    with malformed_as_invalid():
+        return client.execute_command(*command, **{NEVER_DECODE: True})
 
 
 class ScriptCaller:
-    """Calls scripts by EVALSHA over one client, with replies as bytes whatever the client decodes.
+    """Calls scripts over a client that holds one connection.
 
-    redis-py's Script sends the text again when the server has lost it (SCRIPT FLUSH, a restart).
+    `guards`: whether the server can be expected to know flags of scripts; one that turns out not
+    to is called without. `writes`: whether anything is to be written at all. Redis before 7.0
+    passes SCRIPT LOAD on to its replicas and its append-only file, and EVAL of a script that
+    writes nothing to nobody (measured).
     """
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Redis, *, guards: bool, writes: bool) -> None:
         self._client = client
+        self._guards = guards
+        self._may_load = guards or writes
+        self._sent: set[str] = set()
+        self._mark: Script | None = None
 
-    def script(self, text: str) -> Script:
-        """A script to call; redis-py sends its text by SCRIPT LOAD when the server asks for it."""
-        return Script(self._client, text)
+    def load_and_call(self, scripts: Sequence[Script], *args: Word) -> Any:
+        """Send several scripts ahead and call the first one, in one round trip.
 
-    def load(self, *scripts: Script) -> None:
-        """Send several scripts to the server in one round trip.
-
-        One that the server does not take is no error here: call() will say so.
+        One that the server does not take is no error before it is called.
         """
         connection = self._client.connection
-        if connection is None:
-            return
-        commands = [("SCRIPT", "LOAD", script.script) for script in scripts]
+        if connection is None or not self._may_load:
+            return self.call(scripts[0], *args)
+        variants = [self._variant(script) for script in scripts]
+        commands: list[tuple[Word, ...]] = [
+            *(("SCRIPT", "LOAD", variant.text) for variant in variants),
+            ("EVALSHA", variants[0].sha, 0, *args),
+        ]
         connection.send_packed_command(connection.pack_commands(commands))
-        for _ in commands:
-            with suppress(ResponseError):
-                connection.read_response()
-
-    def call(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | int]) -> list[Any]:
-        """Run a script with its KEYS and ARGV. Raises redis.exceptions.RedisError."""
-        # Script wants a client and asks only for the two methods below.
-        reply: list[Any]
+        for script, variant in zip(scripts, variants, strict=True):
+            try:
+                with malformed_as_invalid():
+                    connection.read_response()
+                self._sent.add(variant.sha)
+            except NoPermissionError:
+                continue
+            except ResponseError:
+                self._guards = self._guards and variant is script
         try:
-            reply = script(keys=keys, args=args, client=self)  # type: ignore[arg-type]
+            with malformed_as_invalid():
+                return connection.read_response(disable_decoding=True)
         except NoScriptError:
-            # Flushed again between SCRIPT LOAD and EVALSHA: send text and call in one.
-            reply = self._execute("EVAL", script.script, len(keys), *keys, *args)
+            return self.call(scripts[0], *args)
+
+    def call(self, script: Script, *args: Word) -> Any:
+        """Run a script with its ARGV, without KEYS. Raises redis.exceptions.RedisError."""
+        variant = self._variant(script)
+        if variant.sha in self._sent:
+            try:
+                return self._evaluate("EVALSHA", variant.sha, *args)
+            except NoScriptError:  # SCRIPT FLUSH, or another server process
+                self._sent.discard(variant.sha)
+        try:
+            reply = self._send(variant, *args)
+        except ResponseError as error:
+            if variant is script or "compil" not in str(error).lower():
+                raise
+            self._guards = False
+            return self.call(script, *args)
+        self._sent.add(variant.sha)
         return reply
 
-    def evalsha(self, sha: str, numkeys: int, *keys_and_args: bytes | int) -> Any:
-        """EVALSHA, its reply not decoded: keys are bytes."""
-        return self._execute("EVALSHA", sha, numkeys, *keys_and_args)
+    def mark(self) -> None:
+        """Leave a mark of this run where only this process of the server has it: among its scripts.
 
-    def script_load(self, script: str) -> Any:
-        """SCRIPT LOAD, when the server answered NOSCRIPT."""
-        return self._client.script_load(script)
+        Redis before 7.0 copies what SCRIPT LOAD sends, but not what EVAL does.
+        """
+        self._mark = Script(f"return '{uuid4()}'", reads=False)
+        try:
+            if self._guards:
+                ask(self._client, "SCRIPT", "LOAD", self._mark.text)
+            else:
+                self._evaluate("EVAL", self._mark.text)
+        except ResponseError:
+            self._mark = None
 
-    def _execute(self, *command: Any) -> Any:
-        return self._client.execute_command(*command, **{NEVER_DECODE: True})
+    def is_marked(self) -> bool:
+        """Whether the mark is still there: no, too, after SCRIPT FLUSH."""
+        if self._mark is None:
+            return False
+        try:
+            self._evaluate("EVALSHA", self._mark.sha)
+        except NoScriptError:
+            return False
+        return True
+
+    def _variant(self, script: Script) -> Script:
+        return script.guarded if self._guards else script
+
+    def _send(self, script: Script, *args: Word) -> Any:
+        # In one step, so that no SCRIPT FLUSH can come in between.
+        try:
+            return self._evaluate("EVAL", script.text, *args)
+        except NoPermissionError as refused:
+            if "'eval'" not in str(refused):
+                raise
+        ask(self._client, "SCRIPT", "LOAD", script.text)
+        return self._evaluate("EVALSHA", script.sha, *args)
+
+    def _evaluate(self, how: str, script: str, *args: Word) -> Any:
+        return ask(self._client, how, script, 0, *args)
+
+
+def error_of(text: bytes) -> ResponseError:
+    """The exception for an error that a script gives as a part of its reply: `NOPERM ...`."""
+    code, _, _ = text.partition(b" ")
+    return _ERRORS.get(code, ResponseError)(text.decode("utf-8", "surrogateescape"))
+
+
+_ERRORS: dict[bytes, type[ResponseError]] = {
+    b"NOPERM": NoPermissionError,
+    b"OOM": OutOfMemoryError,
+    b"READONLY": ReadOnlyError,
+}

@@ -6,12 +6,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
-from redis.client import NEVER_DECODE
-from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    InvalidResponse,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from tt_migrate.scripts import ask
 
 
 class UnsupportedServerError(RedisError):
     """The server is one where a script cannot rename keys: a cluster's node, a Sentinel."""
+
+
+class UnsyncedReplicaError(RedisError):
+    """The server is a replica that has no data to show: it waits for its first synchronisation."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +38,23 @@ class Server:
     role: str
 
     @property
-    def knows_script_flags(self) -> bool:
-        """Whether a script may begin with `#!lua flags=...` (Redis since 7.0, every Valkey)."""
+    def may_know_script_flags(self) -> bool:
+        """Whether a script that begins with `#!lua flags=...` is worth a try.
+
+        Redis knows them since 7.0, every Valkey does (Redis documentation, "Script flags").
+        """
         major = self.version.partition(".")[0]
-        return major.isdigit() and int(major) >= 7
+        return not (major.isascii() and major.isdigit() and int(major) < 7)
 
 
 def inspect_server(client: Redis) -> Server:
     """Ask a server what it is, with HELLO, which every user may call whatever the ACL says.
 
-    Raises UnsupportedServerError for a cluster's node or a Sentinel, and
-    redis.exceptions.RedisError when the server does not answer.
+    Raises UnsupportedServerError for a cluster's node or a Sentinel, UnsyncedReplicaError for a
+    replica without data, and redis.exceptions.RedisError when the server does not answer.
     """
     try:
-        reply = client.execute_command("HELLO", **{NEVER_DECODE: True})
+        reply = ask(client, "HELLO")
     except ResponseError as error:
         if "unknown command" in str(error).lower():
             return Server("", "", "")
@@ -57,7 +71,10 @@ def inspect_server(client: Redis) -> Server:
         raise UnsupportedServerError(
             "the server is a Sentinel: use the URL of the master it watches"
         )
-    return Server(fields.get("server", ""), fields.get("version", ""), fields.get("role", ""))
+    server = Server(fields.get("server", ""), fields.get("version", ""), fields.get("role", ""))
+    if server.role == "replica":
+        _check_data(client)
+    return server
 
 
 def check_writable(server: Server) -> None:
@@ -66,11 +83,43 @@ def check_writable(server: Server) -> None:
         raise ReadOnlyError("READONLY the server is a replica")
 
 
+def _check_data(replica: Redis) -> None:
+    """Raise UnsyncedReplicaError where "nothing found" would only mean "nothing there yet"."""
+    if _is_linked(replica):
+        return
+    try:
+        keys = ask(replica, "DBSIZE")
+    except NoPermissionError:
+        keys = 0  # as good as none: what a scan finds would prove nothing
+    if not keys:
+        raise UnsyncedReplicaError(
+            "the server is a replica without a link to its master, and has no keys: perhaps it"
+            " never got any. Use the URL of the master"
+        )
+
+
+def _is_linked(replica: Redis) -> bool:
+    """Whether a replica's link to its master is up; True when neither ROLE nor INFO may tell."""
+    try:
+        role = ask(replica, "ROLE")
+        return bool(role[3] == b"connected")
+    except (LookupError, TypeError):
+        raise InvalidResponse("no reply of Redis") from None
+    except ResponseError:
+        pass
+    try:
+        return b"\nmaster_link_status:down" not in ask(replica, "INFO", "replication")
+    except TypeError:
+        raise InvalidResponse("no reply of Redis") from None
+    except ResponseError:
+        return True
+
+
 def _fields(reply: Any) -> dict[str, str]:
     # A map in RESP3, a flat list in RESP2.
-    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=False)
     return {
-        name.decode(): value.decode("utf-8", "replace")
+        name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
         for name, value in pairs
-        if isinstance(value, bytes)
+        if isinstance(name, bytes) and isinstance(value, bytes)
     }

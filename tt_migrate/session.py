@@ -1,53 +1,61 @@
-"""One connection, and the loop that drives a pass over the keyspace batch by batch."""
+"""One connection, and the loop that drives a pass call by call."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 
 from redis import Redis
 from redis import exceptions as redis_errors
-from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.commands.core import Script
+from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tt_migrate.keyspace import town_bytes
 from tt_migrate.pacing import Pace
-from tt_migrate.plan import Plan
+from tt_migrate.passes import Pass, ScanPass, Taken
+from tt_migrate.patience import LONGEST_STANDSTILL_SECONDS, PATIENCE, PassingError, patiently
+from tt_migrate.plan import OPTIONAL_COMMANDS, Plan
 from tt_migrate.results import Effort, Progress, Result, Stage
-from tt_migrate.scripts import ScriptCaller, source
-from tt_migrate.server import inspect_server
+from tt_migrate.scripts import Script, ScriptCaller, Word, malformed_as_invalid, script_for
+from tt_migrate.server import check_writable, inspect_server
 from tt_migrate.tally import Tally
 
-PATIENCE = Retry(
-    ExponentialBackoff(cap=2, base=0.1),
-    16,
-    (
-        redis_errors.ConnectionError,
-        redis_errors.TimeoutError,
-        redis_errors.ReadOnlyError,  # a master that a failover has made a replica
-    ),
-)
-"""How long a lost connection is waited for: 16 tries, 25 seconds besides the time they take."""
-
-_LONGEST_OUTAGE_SECONDS = 30
-
 ProgressCallback = Callable[[Progress], object]
+Shield = Callable[[], AbstractContextManager[object]]
 
-Batch = Callable[[bytes, Pace], list[Any]]
-"""One batch of a pass from a cursor on. Its reply begins as that of every script that scans:
-cursor, steps, elapsed, dbsize; what a Tally adds follows."""
 
-_READING = ("count", "preview", "left", "records", "fetch")
+@dataclass(frozen=True)
+class Manner:
+    """How a run goes about it: its pace, its patience, and who is told.
+
+    `progress`, `patience` and `shield` are a Migrator's.
+    """
+
+    pace: Pace
+    progress: ProgressCallback | None = None
+    patience: Retry = PATIENCE
+    shield: Shield = nullcontext
+
+
+@dataclass(frozen=True)
+class _Process:
+    """What `inspect.lua` tells of the server's process and of what the user may do there."""
+
+    run_id: bytes
+    evicted: int
+    evicting: bool
+    denied: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 class Session:
     """A connection to a server, what is to be done there, and what it has cost so far.
 
-    `client` must not retry by itself: a batch repeated behind the session's back, perhaps on a
-    restarted server, would carry a cursor that means nothing there.
+    `client` holds one connection and must not retry by itself: a batch repeated behind the
+    session's back, perhaps on a restarted server, would carry a cursor that means nothing there.
+    `writes`: whether the run is to change anything. `operations`: scripts to send ahead.
 
     Raises redis.exceptions.RedisError when the server cannot be reached or is of no use.
     """
@@ -57,126 +65,189 @@ class Session:
         client: Redis,
         plan: Plan,
         town: str,
-        pace: Pace,
-        progress: ProgressCallback | None,
-        patience: Retry,
+        manner: Manner,
+        *operations: str,
+        writes: bool = False,
     ) -> None:
         self._client = client
-        self._caller = ScriptCaller(client)
         self._plan = plan
+        self._writes = writes
         self.town = town
-        self._pace = pace
-        self._progress = progress
-        self._patience = patience
+        self._manner = manner
+        self._pace = manner.pace
         self._started = time.monotonic()
-        self._batches = 0
+        self._calls = 0
         self._longest = 0
         self._reconnects = 0
+        self._evicted = 0
         self.server = inspect_server(client)
+        if writes:
+            check_writable(self.server)
+        guards = self.server.may_know_script_flags
+        self._caller = ScriptCaller(client, guards=guards, writes=writes)
+        self._process = self._inspect(operations)
+        self._mark()
+        self.denied = " ".join(self._process.denied).encode()
+        if writes:
+            self._check_commands()
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The commands that the plan can need and that the user may not run or the server lacks."""
+        refused = (*self._process.denied, *self._process.missing)
+        return tuple(command for command in self._plan.commands if command in refused)
 
     def effort(self) -> Effort:
         """What the session has cost until now."""
         return Effort(
-            batches=self._batches,
+            batches=self._calls,
             seconds=time.monotonic() - self._started,
             max_pause_ms=self._longest / 1000 if self._longest else None,
             reconnects=self._reconnects,
+            evicted=self._evicted,
         )
 
-    def load(self, *operations: str) -> None:
-        """Send operations' scripts ahead, in one round trip."""
-        self._caller.load(*map(self.script, operations))
-
     def script(self, operation: str) -> Script:
-        """An operation's script; one that reads is under the server's guard where that is known."""
-        read_only = operation in _READING and self.server.knows_script_flags
-        return self._caller.script(source(operation, self._plan, read_only=read_only))
+        """An operation's script."""
+        return script_for(operation, self._plan)
 
-    def call(self, script: Script, *args: bytes | int, keys: Sequence[bytes] = ()) -> list[Any]:
-        """Call a script. Raises redis.exceptions.RedisError."""
-        if self._client.connection:
-            # Connects when it is not: a Sentinel's connection asks for the master only here.
-            self._client.connection.connect()
-        reply = self._caller.call(script, keys, args)
-        self._batches += 1
-        return reply
+    def scan(self, operation: str, tally: Tally) -> ScanPass:
+        """A pass that is one script."""
+        return ScanPass(self.script(operation), town_bytes(self.town), self.denied, tally)
 
-    def paused(self, elapsed: int) -> None:
-        """Take note that a call held the server, for so many microseconds."""
-        self._longest = max(self._longest, elapsed)
+    def count_evictions(self) -> None:
+        """Ask how many keys the server has evicted meanwhile, where it evicts any."""
+        if self._process.evicting:
+            now = self._inspect()
+            before = self._process.evicted if now.run_id == self._process.run_id else 0
+            self._evicted = now.evicted - before
 
-    def scan(self, operation: str, *more: int) -> Batch:
-        """The batch of a pass that is one script; `more` follows what every such script takes."""
-        script = self.script(operation)
-        town = town_bytes(self.town)
+    def run(self, stage: Stage, work: Pass, so_far: Callable[[], Result]) -> None:
+        """Drive one pass until it is over.
 
-        def batch(cursor: bytes, pace: Pace) -> list[Any]:
-            return self.call(script, town, cursor, pace.count, pace.budget, *more)
-
-        return batch
-
-    def run(self, stage: Stage, batch: Batch, tally: Tally, so_far: Callable[[], Result]) -> None:
-        """One pass, from cursor 0 until the cursor is 0 again.
-
-        Raises redis.exceptions.RedisError: at once when the session's first batch fails, else when
+        Raises redis.exceptions.RedisError: at once when the session's first call fails, else when
         patience is at an end.
         """
-        cursor = b"0"
-        scanned = dbsize = 0
-        lost_at: float | None = None
+        reached = furthest = dbsize = 0
+        is_lost = False
+        lost_since: float | None = None
 
-        def next_batch() -> list[Any]:
-            return batch(cursor, self._pace)
+        def report(waiting: str = "") -> None:
+            if self._manner.progress:
+                scanned = min(reached, dbsize)
+                self._manner.progress(Progress(stage, scanned, dbsize, so_far(), waiting))
 
         def lost(error: Exception) -> None:
-            # Another process may answer next: SCAN's cursors are worthless there.
-            nonlocal cursor, scanned, lost_at
-            cursor, scanned = b"0", 0
-            tally.restart()
-            if lost_at is None:
-                lost_at = time.monotonic()
-                self._reconnects += 1
-            elif time.monotonic() - lost_at > _LONGEST_OUTAGE_SECONDS:
-                # A server that hangs takes each try's whole timeout.
+            nonlocal is_lost, lost_since, reached
+            if lost_since is None:
+                lost_since = time.monotonic()
+            elif time.monotonic() - lost_since > LONGEST_STANDSTILL_SECONDS:
                 raise error
+            if not isinstance(error, PassingError) and not is_lost:
+                self._reconnects += 1
+            is_lost = True
             if self._client.connection:
                 self._client.connection.disconnect()
-            self._report(Progress(stage, 0, dbsize, so_far(), waiting=f"retrying: {error}"))
+            report(waiting=f"retrying: {error}")
 
-        while True:
-            began = time.monotonic()
-            retried = self._batches > 0
-            reply = self._patience.call_with_retry(next_batch, lost) if retried else next_batch()
-            lost_at = None
-            cursor, steps, elapsed, dbsize, *fields = reply
-            tally.add(fields)
-            # By COUNT: MATCH hides how many keys a step has really seen.
-            scanned = min(scanned + steps * self._pace.count, dbsize)
-            self.paused(elapsed)
-            self._pace = self._pace.after(steps, elapsed)
-            is_over = cursor == b"0"
-            waits = self._pace.nice > 0 and not is_over
-            waiting = f"waiting {self._pace.nice:g} times as long as it works" if waits else ""
-            self._report(Progress(stage, scanned, dbsize, so_far(), waiting))
-            if is_over:
-                return
-            # Where the server has no clock, the round trip is the best that is known.
-            held = elapsed / 1_000_000 or time.monotonic() - began
-            time.sleep(self._pace.rest(held))
+        def attempt() -> float:
+            nonlocal is_lost, lost_since, reached, furthest, dbsize
+            # A Sentinel's connection asks for the master here.
+            self._connect()
+            if is_lost and not self._is_same_process():
+                reached = 0
+                work.restart()
+            is_lost = False
+            with self._manner.shield():
+                taken, held = self._one_call(work)
+                # By COUNT: MATCH hides how many keys a step has really seen.
+                reached += taken.steps * self._pace.count or 1
+                if reached > furthest:
+                    furthest, lost_since = reached, None
+                dbsize = dbsize if taken.dbsize is None else taken.dbsize
+                self._pace = self._pace.after(taken.steps, taken.elapsed)
+                self._pace = self._pace.after_values(taken.weight, taken.elapsed)
+                waits = self._pace.nice > 0 and not work.over
+                report(f"waiting {self._pace.nice:g} times as long as it works" if waits else "")
+            return held
 
-    def _report(self, progress: Progress) -> None:
-        if self._progress:
-            self._progress(progress)
+        while not work.over:
+            held = patiently(self._manner.patience, attempt, lost, begun=self._calls > 0)
+            if not work.over:
+                time.sleep(self._pace.rest(held))
+
+    def _one_call(self, work: Pass) -> tuple[Taken, float]:
+        """A pass's next call: what its reply says, and how many seconds it held the server."""
+        call = work.next_call(self._pace)
+        began = time.monotonic()
+        reply = self._caller.call(call.script, *call.args)
+        seconds = time.monotonic() - began
+        self._calls += 1
+        with malformed_as_invalid():
+            taken = work.take(reply)
+            # The server's clock may be set in mid-call. It held no longer than the client waited.
+            elapsed = min(taken.elapsed, int(seconds * 1_000_000))
+        self._longest = max(self._longest, elapsed)
+        # Where the server has no clock, the round trip is the best that is known.
+        return replace(taken, elapsed=elapsed), elapsed / 1_000_000 or seconds
+
+    def _connect(self) -> None:
+        if self._client.connection:
+            self._client.connection.connect()
+
+    def _is_same_process(self) -> bool:
+        """Whether the process that answers now is the one that did, to which a cursor belongs."""
+        now = self._inspect()
+        same_id = now.run_id == self._process.run_id
+        is_same = same_id if now.run_id else self._caller.is_marked()
+        if not is_same:
+            self._process = replace(now, evicted=0)
+            self._mark()
+        return is_same
+
+    def _mark(self) -> None:
+        if not self._process.run_id:
+            self._caller.mark()
+
+    def _inspect(self, operations: Sequence[str] = ()) -> _Process:
+        """Look at the server's process; on the way, send operations' scripts ahead."""
+        commands = sorted({*self._plan.commands, *OPTIONAL_COMMANDS})
+        args: tuple[Word, ...] = (town_bytes(self.town), int(self._writes), *commands)
+        scripts = [*map(self.script, ("inspect", *operations))]
+        if operations:
+            reply = self._caller.load_and_call(scripts, *args)
+        else:
+            reply = self._caller.call(scripts[0], *args)
+        with malformed_as_invalid():
+            run_id, evicted, evicting, denied, missing = reply
+            return _Process(
+                run_id=run_id,
+                evicted=int(evicted),
+                evicting=bool(evicting),
+                denied=tuple(name.decode() for name in denied),
+                missing=tuple(name.decode() for name in missing),
+            )
+
+    def _check_commands(self) -> None:
+        """Raise for a command that the plan can need: before anything is written."""
+        denied = [command for command in self.refused if command in self._process.denied]
+        if denied:
+            raise redis_errors.NoPermissionError(f"NOPERM no permission to run {', '.join(denied)}")
+        if self.refused:
+            raise redis_errors.ResponseError(f"NOCOMMAND {', '.join(self.refused)}")
 
 
 @contextmanager
 def held_connection(client: Redis) -> Iterator[Redis]:
     """A client on one connection of another client's pool, without retries of its own.
 
-    The connection goes back to the pool as it was. Raises redis.exceptions.RedisError when it
-    cannot be opened.
+    A client that holds a connection itself (`single_connection_client`) lends that one. The
+    connection goes back as it was. Raises redis.exceptions.RedisError when it cannot be opened.
     """
-    held = Redis(connection_pool=client.connection_pool, single_connection_client=True)
+    pool = client.connection_pool
+    held = (
+        client if client.connection else Redis(connection_pool=pool, single_connection_client=True)
+    )
     connection = held.connection
     if connection is None:
         raise redis_errors.ConnectionError("the pool gave no connection")
@@ -186,4 +257,5 @@ def held_connection(client: Redis) -> Iterator[Redis]:
         yield held
     finally:
         connection.retry = retry
-        held.close()
+        if held is not client:
+            held.close()

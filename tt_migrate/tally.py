@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 from tt_migrate.keyspace import FAMILIES, RECORDS, town_bytes
 from tt_migrate.plan import Plan
+from tt_migrate.replies import texts
 from tt_migrate.results import Count, Effort, Left
 
 
@@ -109,13 +109,13 @@ class PreviewTally:
     def add(self, fields: list[Any]) -> None:
         """Add moves, odd moves, merges, conflicts, failed and ambiguous."""
         moves, odd_moves, merges, conflicts, failed, ambiguous = fields
-        self.merges.update(_pairs(merges))
-        self.conflicts.update(_pairs(conflicts))
+        self.merges.update(texts(merges))
+        self.conflicts.update(texts(conflicts))
         # SCAN may name a key twice, before and after somebody made its destination.
         self.moves.difference_update(merges[::2], conflicts[::2])
         named = {*odd_moves, *(moves.split(b"\n") if moves else ())}
         self.moves |= named.difference(self.merges).difference(self.conflicts)
-        self.failed.update(_pairs(failed))
+        self.failed.update(texts(failed))
         self.ambiguous.update(ambiguous)
 
 
@@ -138,8 +138,8 @@ class MigrationTally:
         families, merged, conflicts, failed, ambiguous = fields
         self._families = _added(self._families, families)
         self._merged = _added(self._merged, merged)
-        self.conflicts.update(_pairs(conflicts))
-        self.failed.update(_pairs(failed))
+        self.conflicts.update(texts(conflicts))
+        self.failed.update(texts(failed))
         self.ambiguous.update(ambiguous)
 
     @property
@@ -154,7 +154,7 @@ class MigrationTally:
 
 
 class ConversionTally:
-    """Adds up what Converter.batch did; its attributes are Migration's."""
+    """What a Conversion did; its attributes are Migration's."""
 
     def __init__(self) -> None:
         self.converted = dict.fromkeys(RECORDS, 0)
@@ -164,16 +164,9 @@ class ConversionTally:
         """Forget the records that were left alone. What was converted stays converted."""
         self.unconverted: dict[bytes, str] = {}
 
-    def add(self, fields: list[Any]) -> None:
-        """Add the families of the records converted, and the records that were not, with why."""
-        families, unconverted = fields
-        for family in families:
-            self.converted[family] += 1
-        self.unconverted.update(unconverted)
-
 
 class ConversionPreviewTally:
-    """Adds up what Converter.preview_batch found; its attributes are Preview's."""
+    """What a ConversionPreview found; its attributes are Preview's."""
 
     def __init__(self) -> None:
         self.restart()
@@ -182,17 +175,6 @@ class ConversionPreviewTally:
         """Forget everything."""
         self.conversions: set[bytes] = set()
         self.unconverted: dict[bytes, str] = {}
-
-    def add(self, fields: list[Any]) -> None:
-        """Add the records that can be converted, and those that cannot, with why."""
-        conversions, unconverted = fields
-        self.conversions.update(conversions)
-        self.unconverted.update(unconverted)
-
-
-def _pairs(flat: list[bytes]) -> Iterator[tuple[bytes, str]]:
-    for key, text in zip(flat[::2], flat[1::2], strict=True):
-        yield key, text.decode("utf-8", "replace")
 
 
 def _added(left: list[int], right: list[int]) -> list[int]:

@@ -1,0 +1,124 @@
+-- inspect.lua: what a run has to know of the server before it begins: which process it is, whether it
+-- evicts keys, and which commands the user may not run. Changes nothing.
+--
+-- KEYS   none
+-- ARGV   1 town      the town's name, any bytes, not empty
+--        2 writes    '1': the run is to change something, '0': it only looks
+--        then the names of the commands in question, in capitals, each one of TRIALS
+-- Reply  1 run_id    the server process's, empty when INFO is not permitted
+--        2 evicted   keys that the process has evicted since it began, 0 when INFO is not permitted
+--        3 evicting  1 when maxmemory and a policy are set that evict keys, else 0
+--        4 denied    those of the commands that the user may not run
+--        5 missing   those that the server does not know or has renamed
+-- Errors BADARG  an argument is missing or wrong
+--
+-- Since Redis 7.0 redis.acl_check_cmd tells, and leaves no entry in ACL LOG. Before, a command is tried
+-- in a form that changes nothing: on keys that do not exist, HSET with half a pair. RPUSH and LPUSH have
+-- no such form and count as permitted; for a run that only looks, so do all commands that write. A
+-- command that is refused for its keys counts as permitted too: which keys an ACL protects shows when
+-- they are met.
+
+local OLD_KEY = 'tt:agent:tt-migrate'
+local TOWN_KEY = 'tt:' .. (ARGV[1] or '') .. ':agent:tt-migrate'
+local TRIALS = {
+  DBSIZE = {},
+  DEL = {TOWN_KEY},
+  DUMP = {TOWN_KEY},
+  EXISTS = {TOWN_KEY},
+  GET = {TOWN_KEY},
+  HGETALL = {TOWN_KEY},
+  HLEN = {TOWN_KEY},
+  HSET = {TOWN_KEY, 'field', 'value', 'field'},
+  INFO = {'server'},
+  LLEN = {TOWN_KEY},
+  LPUSH = {TOWN_KEY, 'value'},
+  LRANGE = {TOWN_KEY, '0', '0'},
+  LTRIM = {TOWN_KEY, '0', '-1'},
+  PERSIST = {TOWN_KEY},
+  PEXPIRE = {TOWN_KEY, '1'},
+  PTTL = {TOWN_KEY},
+  RENAME = {TOWN_KEY, OLD_KEY},
+  RENAMENX = {TOWN_KEY, OLD_KEY},
+  RPUSH = {TOWN_KEY, 'value'},
+  SCAN = {'0', 'COUNT', '1'},
+  TIME = {},
+  TYPE = {TOWN_KEY},
+}
+local CHANGES_SOMETHING = {LPUSH = true, RPUSH = true}
+local WRITES = {
+  DEL = true, HSET = true, LTRIM = true, PERSIST = true, PEXPIRE = true, RENAME = true, RENAMENX = true,
+}
+
+if #KEYS ~= 0 or not ARGV[1] or ARGV[1] == '' or (ARGV[2] ~= '0' and ARGV[2] ~= '1') then
+  return redis.error_reply("BADARG takes no KEYS, and as ARGV a town, '0' or '1', names of commands")
+end
+for n = 3, #ARGV do
+  if not TRIALS[ARGV[n]] then
+    return redis.error_reply('BADARG command ' .. n - 2 .. ': is none of those that can be asked for')
+  end
+end
+
+local function is_permitted(command, ...)
+  local known, permitted = pcall(redis.acl_check_cmd, command, ...)
+  return known and permitted
+end
+
+-- Whether the user may do anything at all with a key.
+local function is_open(key)
+  return is_permitted('EXISTS', key) or is_permitted('TYPE', key) or is_permitted('PTTL', key)
+    or is_permitted('GET', key) or is_permitted('DEL', key)
+end
+
+-- 'permitted', 'denied' or 'missing'.
+local function asked(command)
+  local known, permitted = pcall(redis.acl_check_cmd, command, unpack(TRIALS[command]))
+  if not known then
+    return 'missing'
+  end
+  local both = command == 'RENAME' or command == 'RENAMENX'
+  local is_for_its_keys = TRIALS[command][1] == TOWN_KEY
+    and not (is_open(TOWN_KEY) and (not both or is_open(OLD_KEY)))
+  return (permitted or is_for_its_keys) and 'permitted' or 'denied'
+end
+
+local function nothing_there()
+  return redis.pcall('EXISTS', OLD_KEY) == 0 and redis.pcall('EXISTS', TOWN_KEY) == 0
+end
+
+local function tried(command)
+  local with_key = TRIALS[command][1] == TOWN_KEY
+  if CHANGES_SOMETHING[command] or (WRITES[command] and ARGV[2] == '0') then
+    return 'permitted'
+  elseif with_key and command ~= 'EXISTS' and not nothing_there() then
+    return 'permitted'
+  end
+  local reply = redis.pcall(command, unpack(TRIALS[command]))
+  local err = type(reply) == 'table' and reply.err or ''
+  if string.find(err, "can't run this command", 1, true) then
+    return 'denied'
+  end
+  return string.find(err, 'nknown.* command called') and 'missing' or 'permitted'
+end
+
+local answer = redis.acl_check_cmd and asked or tried
+local found = {permitted = {}, denied = {}, missing = {}}
+local may_ask_info = answer('INFO') == 'permitted'
+for n = 3, #ARGV do
+  local list = found[ARGV[n] == 'INFO' and (may_ask_info and 'permitted' or 'denied') or answer(ARGV[n])]
+  list[#list + 1] = ARGV[n]
+end
+
+-- A field of a section of INFO, empty for none.
+local function info(section, field)
+  local text = may_ask_info and redis.pcall('INFO', section)
+  return type(text) == 'string' and string.match(text, '\n' .. field .. ':([^\r\n]*)') or ''
+end
+
+local limit, policy = info('memory', 'maxmemory'), info('memory', 'maxmemory_policy')
+return {
+  info('server', 'run_id'),
+  tonumber(info('stats', 'evicted_keys')) or 0,
+  (limit ~= '' and limit ~= '0' and policy ~= '' and policy ~= 'noeviction') and 1 or 0,
+  found.denied,
+  found.missing,
+}

@@ -1,0 +1,25 @@
+"""Taking apart what the scripts reply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+RECORD_WEIGHT = 300
+"""What reading or writing a record costs besides its bytes, as in `batch.lua`."""
+
+
+def weight_of(value: bytes | list[bytes]) -> int:
+    """What a value weighs that `fetch.lua` has read: a string, or a hash as a list."""
+    size = len(value) if isinstance(value, bytes) else sum(map(len, value))
+    return RECORD_WEIGHT + size
+
+
+def pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """What stands in turn in a reply."""
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def texts(flat: list[bytes]) -> dict[bytes, str]:
+    """Keys and the text that follows each."""
+    return {key: text.decode("utf-8", "surrogateescape") for key, text in pairs(flat)}

@@ -5,19 +5,20 @@ from __future__ import annotations
 import struct
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from tt_migrate.keyspace import family_and_id, town_bytes, town_key_start
 from tt_migrate.pacing import Pace
 from tt_migrate.passes import Call, Taken
-from tt_migrate.records import Fields, RecordError, fields_of
+from tt_migrate.records import RecordError, fields_of
 from tt_migrate.replies import RECORD_WEIGHT, pairs, texts, weight_of
 from tt_migrate.scripts import error_of
 from tt_migrate.session import Session
 from tt_migrate.tally import ConversionPreviewTally, ConversionTally
 
+_TEXT_WEIGHT = 16
 _KEYS_A_CALL = 1000
 _TRIES = 100
 
@@ -133,22 +134,22 @@ class ConversionPreview:
 
 @dataclass(frozen=True)
 class _Swap:
-    """A record to be converted: what it is, and the hash that takes its place, packed."""
+    """A record to be converted: what it is, and the fields and values of its hash in turn."""
 
     key: bytes
     value: bytes
-    hash: bytes
+    texts: list[bytes]
 
     @property
     def weight(self) -> int:
-        return RECORD_WEIGHT + len(self.value) + len(self.hash)
+        return RECORD_WEIGHT + len(self.value) + _weight(self.texts)
 
 
 class Conversion:
     """A pass that converts the town's records.
 
     What the reader has found is swapped before more is read, so the client holds no more than two
-    calls carry.
+    calls carry. A record that is too heavy for one call is built in pieces, then swapped.
     """
 
     def __init__(self, session: Session, tally: ConversionTally) -> None:
@@ -157,7 +158,9 @@ class Conversion:
         self._start = town_key_start(session.town)
         self._tally = tally
         self._ready: deque[_Swap] = deque()
+        self._built = 0  # texts of the first one, which is built in pieces
         self._sent: list[_Swap] = []
+        self._piece: list[bytes] = []
         self._tries: Counter[bytes] = Counter()
         self._reader = RecordReader(session, receive=self._prepare, fail=self._fail)
 
@@ -169,23 +172,34 @@ class Conversion:
     def restart(self) -> None:
         """Begin anew."""
         self._ready.clear()
+        self._built = 0
         self._reader.restart()
         self._tally.restart()
 
     def next_call(self, pace: Pace) -> Call:
         """Swap what was read, else read more."""
-        self._sent = self._first_swaps(pace)
-        if not self._sent:
+        self._sent, self._piece = [], []
+        if not self._ready:
             return self._reader.next_call(pace)
-        records = (text for swap in self._sent for text in (swap.key, swap.value, swap.hash))
+        first = self._ready[0]
+        if self._built or first.weight > pace.weight:
+            return self._next_piece(first, pace)
+        self._sent = self._first_swaps(pace)
+        records = (
+            text for swap in self._sent for text in (swap.key, swap.value, 0, _packed(swap.texts))
+        )
         return Call(self._script, (self._denied, *records))
 
     def take(self, reply: list[Any]) -> Taken:
         """Take the reply of either."""
         if not self._sent:
-            return self._reader.take(reply)
-        elapsed, converted, changed, failed, error = reply
-        for position in converted:
+            # What reading takes says nothing of what swapping takes.
+            return replace(self._reader.take(reply), weight=0)
+        elapsed, done, changed, failed, error = reply
+        if self._piece and done:
+            self._built += len(self._piece)
+            return Taken(elapsed, weight=RECORD_WEIGHT + _weight(self._piece))
+        for position in done:
             family, _ = family_and_id(self._sent[position - 1].key, self._start)
             self._tally.converted[family] += 1
         for position in changed:
@@ -193,9 +207,24 @@ class Conversion:
         self._fail(texts(failed))
         if error:
             raise error_of(error)
+        weight = sum(swap.weight for swap in self._sent)
+        if self._built:
+            weight = RECORD_WEIGHT + len(self._sent[0].value)
         for _ in self._sent:
             self._ready.popleft()
-        return Taken(elapsed, weight=sum(swap.weight for swap in self._sent))
+        self._built = 0
+        return Taken(elapsed, weight=weight)
+
+    def _next_piece(self, swap: _Swap, pace: Pace) -> Call:
+        self._sent = [swap]
+        end, weight = self._built, 0
+        while end < len(swap.texts) and weight < pace.weight:
+            weight += _weight(swap.texts[end : end + 2])
+            end += 2
+        self._piece = swap.texts[self._built : end]
+        expected = b"" if self._piece else swap.value
+        built = self._built // 2
+        return Call(self._script, (self._denied, swap.key, expected, built, _packed(self._piece)))
 
     def _first_swaps(self, pace: Pace) -> list[_Swap]:
         swaps: list[_Swap] = []
@@ -213,7 +242,8 @@ class Conversion:
         except RecordError as error:
             self._tally.unconverted[key] = str(error)
         else:
-            self._ready.append(_Swap(key, value, _packed(fields)))
+            texts = [text for field in fields.items() for text in field]
+            self._ready.append(_Swap(key, value, texts))
 
     def _changed(self, key: bytes) -> None:
         self._tries[key] += 1
@@ -226,9 +256,12 @@ class Conversion:
         self._tally.unconverted.update(reasons)
 
 
-def _packed(fields: Fields) -> bytes:
-    """Names and values in turn as MessagePack (its specification: array 32 of str 32)."""
-    texts = [text for field in fields.items() for text in field]
+def _weight(texts: list[bytes]) -> int:
+    return sum(map(len, texts)) + _TEXT_WEIGHT * len(texts)
+
+
+def _packed(texts: list[bytes]) -> bytes:
+    """Texts as MessagePack (its specification: array 32 of str 32)."""
     packed = [b"\xdd" + struct.pack(">I", len(texts))]
     packed += (b"\xdb" + struct.pack(">I", len(text)) + text for text in texts)
     return b"".join(packed)

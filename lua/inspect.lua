@@ -3,7 +3,7 @@
 --
 -- KEYS   none
 -- ARGV   1 town      the town's name, any bytes, not empty
---        2 writes    '1': the run is to change something, '0': it only looks
+--        2 try       '1': where asking is impossible, try commands that write, '0': they are permitted
 --        then the names of the commands in question, in capitals, each one of TRIALS
 -- Reply  1 run_id    the server process's, empty when INFO is not permitted
 --        2 evicted   keys that the process has evicted since it began, 0 when INFO is not permitted
@@ -14,9 +14,8 @@
 --
 -- Since Redis 7.0 redis.acl_check_cmd tells, and leaves no entry in ACL LOG. Before, a command is tried
 -- in a form that changes nothing: on keys that do not exist, HSET with half a pair. RPUSH and LPUSH have
--- no such form and count as permitted; for a run that only looks, so do all commands that write. A
--- command that is refused for its keys counts as permitted too: which keys an ACL protects shows when
--- they are met.
+-- no such form and count as permitted. A command that is refused for its keys counts as permitted too:
+-- which keys an ACL protects shows when they are met.
 
 local OLD_KEY = 'tt:agent:tt-migrate'
 local TOWN_KEY = 'tt:' .. (ARGV[1] or '') .. ':agent:tt-migrate'
@@ -81,18 +80,34 @@ local function asked(command)
   return (permitted or is_for_its_keys) and 'permitted' or 'denied'
 end
 
-local function nothing_there()
-  return redis.pcall('EXISTS', OLD_KEY) == 0 and redis.pcall('EXISTS', TOWN_KEY) == 0
+local existing
+
+-- How many of the keys exist that commands are tried on, or the error.
+local function keys_there()
+  existing = existing or redis.pcall('EXISTS', OLD_KEY, TOWN_KEY)
+  return existing
+end
+
+local may_ask_for_commands = true
+
+-- Whether the server has a command, as far as COMMAND INFO may tell.
+local function is_known(command)
+  local reply = may_ask_for_commands and redis.pcall('COMMAND', 'INFO', command)
+  may_ask_for_commands = reply and not reply.err
+  return not may_ask_for_commands or reply[1] ~= false
 end
 
 local function tried(command)
+  if not is_known(command) then
+    return 'missing'
+  end
   local with_key = TRIALS[command][1] == TOWN_KEY
   if CHANGES_SOMETHING[command] or (WRITES[command] and ARGV[2] == '0') then
     return 'permitted'
-  elseif with_key and command ~= 'EXISTS' and not nothing_there() then
+  elseif with_key and command ~= 'EXISTS' and keys_there() ~= 0 then
     return 'permitted'
   end
-  local reply = redis.pcall(command, unpack(TRIALS[command]))
+  local reply = command == 'EXISTS' and keys_there() or redis.pcall(command, unpack(TRIALS[command]))
   local err = type(reply) == 'table' and reply.err or ''
   if string.find(err, "can't run this command", 1, true) then
     return 'denied'

@@ -180,9 +180,9 @@ class Migrator:
         def result() -> Count:
             return tally.result(session.effort())
 
+        if self.plan.convert and b"TYPE" in session.denied.split():
+            raise NoPermissionError("NOPERM no permission to run TYPE")
         session.run(stage, session.scan("count", tally), so_far or result)
-        if self.plan.convert and tally.untyped:
-            raise NoPermissionError("NOPERM TYPE of a record")
         return result()
 
     @contextmanager

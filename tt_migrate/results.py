@@ -39,9 +39,9 @@ class Count:
     `ambiguous`: keys that may be a town's own. `towns`: the other towns on the server. `strings`:
     agents and tasks of the town that are JSON strings. `old_strings`: the same among old keys whose
     destination is free. `hashes`, `others`: agents and tasks of the town that are hashes, and that
-    are neither. `new_only`: keys of the town that the old format does not have. The numbers can be
-    too high by keys that SCAN named twice, as it may while the server resizes its table; zero is
-    always exact.
+    are neither or may not be looked at. `new_only`: keys of the town that the old format does not
+    have. The numbers can be too high by keys that SCAN named twice, as it may while the server
+    resizes its table; zero is always exact.
     """
 
     plan: Plan

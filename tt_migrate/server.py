@@ -14,7 +14,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from tt_migrate.scripts import ask
+from tt_migrate.replies import pairs
+from tt_migrate.scripts import ask, malformed_as_invalid
 
 
 class UnsupportedServerError(RedisError):
@@ -83,6 +84,17 @@ def check_writable(server: Server) -> None:
         raise ReadOnlyError("READONLY the server is a replica")
 
 
+def is_restricted(client: Redis) -> bool:
+    """Whether some command is perhaps not permitted to the user."""
+    try:
+        user = ask(client, "ACL", "GETUSER", ask(client, "ACL", "WHOAMI"))
+    except ResponseError:
+        return True
+    with malformed_as_invalid():
+        fields = user if isinstance(user, dict) else dict(pairs(user))
+        return bool(fields[b"commands"] != b"+@all")
+
+
 def _check_data(replica: Redis) -> None:
     """Raise UnsyncedReplicaError where "nothing found" would only mean "nothing there yet"."""
     if _is_linked(replica):
@@ -100,19 +112,15 @@ def _check_data(replica: Redis) -> None:
 
 def _is_linked(replica: Redis) -> bool:
     """Whether a replica's link to its master is up; True when neither ROLE nor INFO may tell."""
-    try:
-        role = ask(replica, "ROLE")
-        return bool(role[3] == b"connected")
-    except (LookupError, TypeError):
-        raise InvalidResponse("no reply of Redis") from None
-    except ResponseError:
-        pass
-    try:
-        return b"\nmaster_link_status:down" not in ask(replica, "INFO", "replication")
-    except TypeError:
-        raise InvalidResponse("no reply of Redis") from None
-    except ResponseError:
-        return True
+    with malformed_as_invalid():
+        try:
+            return bool(ask(replica, "ROLE")[3] == b"connected")
+        except ResponseError:
+            pass
+        try:
+            return b"\nmaster_link_status:down" not in ask(replica, "INFO", "replication")
+        except ResponseError:
+            return True
 
 
 def _fields(reply: Any) -> dict[str, str]:

@@ -19,7 +19,7 @@ from tt_migrate.patience import LONGEST_STANDSTILL_SECONDS, PATIENCE, PassingErr
 from tt_migrate.plan import OPTIONAL_COMMANDS, Plan
 from tt_migrate.results import Effort, Progress, Result, Stage
 from tt_migrate.scripts import Script, ScriptCaller, Word, malformed_as_invalid, script_for
-from tt_migrate.server import check_writable, inspect_server
+from tt_migrate.server import check_writable, inspect_server, is_restricted
 from tt_migrate.tally import Tally
 
 ProgressCallback = Callable[[Progress], object]
@@ -71,7 +71,6 @@ class Session:
     ) -> None:
         self._client = client
         self._plan = plan
-        self._writes = writes
         self.town = town
         self._manner = manner
         self._pace = manner.pace
@@ -84,6 +83,8 @@ class Session:
         if writes:
             check_writable(self.server)
         guards = self.server.may_know_script_flags
+        # A try that fails is counted in INFO errorstats.
+        self._tries = writes and not guards and is_restricted(client)
         self._caller = ScriptCaller(client, guards=guards, writes=writes)
         self._process = self._inspect(operations)
         self._mark()
@@ -212,7 +213,7 @@ class Session:
     def _inspect(self, operations: Sequence[str] = ()) -> _Process:
         """Look at the server's process; on the way, send operations' scripts ahead."""
         commands = sorted({*self._plan.commands, *OPTIONAL_COMMANDS})
-        args: tuple[Word, ...] = (town_bytes(self.town), int(self._writes), *commands)
+        args: tuple[Word, ...] = (town_bytes(self.town), int(self._tries), *commands)
         scripts = [*map(self.script, ("inspect", *operations))]
         if operations:
             reply = self._caller.load_and_call(scripts, *args)

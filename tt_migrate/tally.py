@@ -46,14 +46,9 @@ class CountTally:
         self._towns.update(towns)
         self._towns.discard(town_bytes(self._town))
 
-    @property
-    def untyped(self) -> int:
-        """Records whose type the user may not ask for."""
-        return self._numbers[4]
-
     def result(self, effort: Effort) -> Count:
         """What was counted so far."""
-        conflicts, ambiguous, hashes, others, _, new_only = self._numbers
+        conflicts, ambiguous, hashes, others, untyped, new_only = self._numbers
         return Count(
             plan=self._plan,
             town=self._town,
@@ -64,7 +59,7 @@ class CountTally:
             strings=_by_name(RECORDS, self._strings),
             old_strings=_by_name(RECORDS, self._old_strings),
             hashes=hashes,
-            others=others,
+            others=others + untyped,
             new_only=new_only,
             effort=effort,
         )

@@ -1,0 +1,304 @@
+"""What is known of the server and the user before the first write."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
+
+from tests.keyspaces import contents
+from tests.servers import Kind, Server, StartServer
+from tests.users import refusals, user_with, user_without
+from tests.waiting import wait_until
+from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan
+from tt_migrate.plan import OPTIONAL_COMMANDS
+from tt_migrate.scripts import script_for
+from tt_migrate.server import Server as SaidServer
+from tt_migrate.server import UnsyncedReplicaError
+
+MERGE = replace(UPGRADE, merge=True)
+PLANS = (RENAME, HASH, UPGRADE, REVERSE, MERGE)
+ALL = sorted({command for plan in PLANS for command in plan.commands} | {*OPTIONAL_COMMANDS})
+NEVER_TRIED = ("RPUSH", "LPUSH")
+"""Commands of which Redis 6.2 can tell only by changing something."""
+
+
+def inspect(redis: Redis, *commands: str, town: str = "town", writes: int = 1) -> list[Any]:
+    script = script_for("inspect", MERGE).text
+    reply: list[Any] = redis.eval(script, 0, town, writes, *commands)
+    return reply
+
+
+def tells_of(kind: Kind, command: str) -> bool:
+    return kind.version >= (7, 0) or command not in NEVER_TRIED
+
+
+def town_of_old(redis: Redis) -> None:
+    redis.mset({"tt:agent:1": '{"id":"1"}', "tt:town:task:2": '{"id":"2"}'})
+    redis.rpush("tt:inbox:1", "old")
+    redis.rpush("tt:town:inbox:1", "new")
+
+
+def test_nothing_is_denied_to_a_user_who_may_do_everything(server: Server) -> None:
+    run_id, evicted, evicting, denied, missing = inspect(server.client(), *ALL)
+    assert run_id == server.client().info("server")["run_id"].encode()
+    assert (evicted, evicting, denied, missing) == (0, 0, [], [])
+
+
+def test_each_command_that_is_denied_is_named_and_nothing_changes(server: Server) -> None:
+    redis = server.client()
+    town_of_old(redis)
+    before = contents(redis)
+    for command in ALL:
+        less = user_without(server, command)
+        _, _, _, denied, missing = inspect(less, *ALL)
+        assert denied == ([command.encode()] if tells_of(server.kind, command) else [])
+        assert missing == []
+        assert inspect(user_with(server, "eval", "exists", command), command)[3] == []
+    assert contents(redis) == before
+
+
+def test_each_command_that_is_renamed_is_named(kind: Kind, own_server: StartServer) -> None:
+    # Redis 6.2 tries the others only where EXISTS tells that there is nothing to change.
+    renamed = [name for name in ALL if tells_of(kind, name) and name != "EXISTS"]
+    options = [text for name in renamed for text in ("--rename-command", name, f"other-{name}")]
+    redis = own_server(*options, kind=kind).client()
+    _, _, _, denied, missing = inspect(redis, *ALL)
+    assert (denied, missing) == ([], [name.encode() for name in renamed])
+
+
+def test_since_redis_7_asking_leaves_no_entry_in_acl_log(server: Server) -> None:
+    inspect(user_without(server, *ALL), *ALL)
+    refused = refusals(server)
+    assert max(refused.values(), default=0) <= 1
+    if server.kind.version >= (7, 0):
+        assert refused == {}
+
+
+def test_keys_that_an_acl_protects_are_no_denied_command(server: Server) -> None:
+    for keys in (("~tt:agent:7",), ("~tt:town:*",), ("~tt:inbox:*", "~tt:town:inbox:*")):
+        denied = inspect(user_without(server, keys=keys), *ALL)[3]
+        assert denied == []
+
+
+def test_a_key_of_the_name_that_is_tried_is_not_touched(server: Server) -> None:
+    redis = server.client()
+    redis.set("tt:town:agent:tt-migrate", "somebody's")
+    redis.set("tt:agent:tt-migrate", "somebody's", ex=1000)
+    before = contents(redis)
+    assert inspect(redis, *ALL)[3] == []
+    assert contents(redis) == before
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("town",),
+        ("", "0"),
+        ("town", "2"),
+        ("town", ""),
+        ("town", "0", "FLUSHALL"),
+        ("t", "1", "get"),
+    ],
+)
+def test_inspect_names_a_malformed_argument(newest: Server, args: tuple[str, ...]) -> None:
+    script = script_for("inspect", RENAME).text
+    with pytest.raises(ResponseError, match=r"^BADARG"):
+        newest.client().eval(script, 0, *args)
+    with pytest.raises(ResponseError, match=r"^BADARG"):
+        newest.client().eval(script, 1, "key", "town", "0")
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.command)
+def test_a_command_that_a_plan_can_need_is_missed_before_the_first_write(
+    server: Server, plan: Plan
+) -> None:
+    redis = server.client()
+    town_of_old(redis)
+    before = contents(redis)
+    for command in plan.commands:
+        if not tells_of(server.kind, command):
+            continue
+        less = user_without(server, command)
+        with pytest.raises(NoPermissionError, match=rf"\b{command}\b|'{command.lower()}'"):
+            Migrator(less, "town", plan).migrate()
+        with pytest.raises(NoPermissionError):
+            Migrator(less, "town", plan).check()
+        assert contents(redis) == before
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.command)
+def test_a_preview_names_the_commands_that_a_migration_would_miss(
+    server: Server, plan: Plan
+) -> None:
+    redis = server.client()
+    town_of_old(redis)
+    writing = {"RENAMENX", "HSET", "PEXPIRE", "RENAME", "DEL", "PERSIST", "RPUSH", "LPUSH", "LTRIM"}
+    asked = [command for command in plan.commands if command in writing]
+    preview = Migrator(user_without(server, *asked), "town", plan).preview()
+    assert list(preview.refused) == (asked if server.kind.version >= (7, 0) else [])
+    assert Migrator(redis, "town", plan).preview().refused == ()
+
+
+def test_a_renamed_command_is_named_before_the_first_write(
+    kind: Kind, own_server: StartServer
+) -> None:
+    redis = own_server("--rename-command", "HSET", "", kind=kind).client()
+    town_of_old(redis)
+    before = contents(redis)
+    with pytest.raises(ResponseError, match="NOCOMMAND HSET"):
+        Migrator(redis, "town", UPGRADE).migrate()
+    assert contents(redis) == before
+
+
+def test_a_probe_that_is_not_permitted_is_refused_once_a_run_at_most(server: Server) -> None:
+    redis = server.client()
+    for n in range(0, 3000, 1000):
+        redis.mset({f"tt:agent:{m}": m for m in range(n, n + 1000)})
+    few = user_with(
+        server, "script|load", "evalsha", "eval", "scan", "exists", "renamenx", keys=("~tt:*",)
+    )
+    for act in ("count", "preview", "migrate"):
+        redis.execute_command("ACL", "LOG", "RESET")
+        getattr(Migrator(few, "town", max_pause_ms=1), act)()
+        refused = refusals(server)
+        assert max(refused.values(), default=0) <= 1, act
+        if server.kind.version >= (7, 0):
+            assert refused == {}
+    assert len(redis.keys("tt:town:agent:*")) == 3000
+
+
+def test_the_permissions_of_the_readme_are_enough_without_eval(server: Server) -> None:
+    redis = server.client()
+    redis.mset({"tt:agent:1": 1, "tt:inbox:2": 2})
+    few = user_with(server, "script|load", "evalsha", "scan", "exists", "renamenx", keys=("~tt:*",))
+    assert Migrator(few, "town").preview().total == 2
+    assert Migrator(few, "town").migrate().total == 2
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.command)
+def test_a_run_leaves_no_error_behind(server: Server, plan: Plan) -> None:
+    redis = server.client()
+    town_of_old(redis)
+    redis.config_resetstat()
+    for act in ("count", "preview", "check", "migrate", "migrate"):
+        getattr(Migrator(redis, "town", plan), act)()
+    assert redis.info("errorstats") == {}
+
+
+@pytest.mark.parametrize("act", ["count", "preview"])
+def test_a_run_that_only_looks_writes_nothing_to_the_log_and_the_replicas(
+    kind: Kind, own_server: StartServer, act: str
+) -> None:
+    server = own_server("--appendonly", "yes", "--repl-ping-replica-period", "3600", kind=kind)
+    replica = own_server("--replicaof", "127.0.0.1", str(server.port), kind=kind)
+    redis = server.client()
+    town_of_old(redis)
+    few = user_with(server, "@read", "eval", "evalsha", "script|load", keys=("~tt:*",))
+
+    def sent() -> tuple[int, int]:
+        return (
+            int(redis.info("replication")["master_repl_offset"]),
+            int(redis.info("persistence")["aof_current_size"]),
+        )
+
+    wait_until(lambda: replica.client().info("replication")["master_link_status"] == "up")
+    wait_until(lambda: redis.info("replication")["slave0"]["offset"] == sent()[0])
+    before = sent()
+    for client in (redis, few):
+        for plan in PLANS:
+            getattr(Migrator(client, "town", plan), act)()
+    assert sent() == before
+
+
+@pytest.mark.parametrize("version", ["255.255.255", "", "x", "7.0.0"])
+def test_a_script_flag_that_the_server_does_not_know_is_done_without(
+    kind: Kind, own_server: StartServer, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """As with KeyDB built from source, which is like Redis 6 and says that it is 255.255.255."""
+    redis = own_server(kind=kind).client()
+    town_of_old(redis)
+    said = SaidServer("redis", version, "master")
+    monkeypatch.setattr("tt_migrate.session.inspect_server", lambda client: said)
+    assert Migrator(redis, "town").count().total == 2
+    assert Migrator(redis, "town").preview().total == 1
+    assert Migrator(redis, "town", MERGE).migrate().complete
+
+
+def test_a_replica_that_never_had_data_is_no_all_clear(kind: Kind, own_server: StartServer) -> None:
+    replica = own_server("--replicaof", "127.0.0.1", "1", kind=kind)
+    redis = replica.client()
+    users = (
+        redis,
+        user_without(replica, "role"),
+        user_without(replica, "role", "dbsize"),
+        user_without(replica, "info", "dbsize"),
+    )
+    for client in users:
+        for act in ("count", "preview"):
+            with pytest.raises(UnsyncedReplicaError, match="without a link to its master"):
+                getattr(Migrator(client, "town"), act)()
+    with pytest.raises(RedisError):
+        Migrator(redis, "town").migrate()
+
+
+def test_a_replica_that_has_data_can_be_looked_at_without_its_master(
+    kind: Kind, own_server: StartServer
+) -> None:
+    master = own_server(kind=kind)
+    replica = own_server("--replicaof", "127.0.0.1", str(master.port), kind=kind)
+    redis = replica.client()
+    wait_until(lambda: redis.info("replication")["master_link_status"] == "up")
+    assert Migrator(redis, "town").count().total == 0
+    town_of_old(master.client())
+    wait_until(lambda: redis.dbsize() == 4)
+    master.stop()
+    wait_until(lambda: redis.info("replication")["master_link_status"] == "down")
+    assert Migrator(redis, "town").count().total == 2
+    with pytest.raises(ReadOnlyError):
+        Migrator(redis, "town").check()
+
+
+def test_keys_that_the_server_evicts_meanwhile_are_counted(server: Server) -> None:
+    redis = server.client()
+    value = '{"id":"%d","text":"' + "x" * 200 + '"}'
+    for n in range(0, 5000, 500):
+        redis.mset({f"tt:town:task:{m}": value % m for m in range(n, n + 500)})
+    assert Migrator(redis, "town", HASH).preview().effort.evicted == 0
+    redis.config_set("maxmemory-policy", "allkeys-lru")
+    redis.config_set("maxmemory", int(redis.info("memory")["used_memory"]) + 300_000)
+    before = redis.info("stats")["evicted_keys"]
+    result = Migrator(redis, "town", HASH).migrate()
+    evicted = redis.info("stats")["evicted_keys"] - before
+    # The server may go on evicting when the run has ended.
+    assert 0 < result.effort.evicted <= evicted
+
+
+def test_nothing_is_asked_about_evictions_where_there_are_none(server: Server) -> None:
+    redis = server.client()
+    redis.set("tt:agent:1", 1)
+    redis.config_set("maxmemory", "1gb")
+    redis.config_set("maxmemory-policy", "noeviction")
+    result = Migrator(redis, "town").migrate()
+    # inspect.lua once, one call a pass; no batch of those counted.
+    assert (result.effort.batches, result.effort.evicted) == (2, 0)
+
+
+def test_a_reason_begins_with_one_code(server: Server) -> None:
+    redis = server.client()
+    redis.mset({"tt:agent:yes": '{"id":"yes"}', "tt:agent:no": '{"id":"no"}'})
+    few = user_without(server, keys=("~tt:agent:yes", "~tt:town:*"))
+    result = Migrator(few, "town").migrate()
+    assert list(result.failed) == [b"tt:agent:no"]
+    redis.set("tt:town:task:no", '{"id":"no"}')
+    redis.set("tt:town:agent:no", '{"id":"no"}')
+    some = user_without(server, keys=("~tt:town:agent:yes*",))
+    unconverted = Migrator(some, "town", HASH).migrate().unconverted
+    assert set(unconverted) == {b"tt:town:task:no", b"tt:town:agent:no"}
+    for reason in (*result.failed.values(), *unconverted.values()):
+        assert re.match(r"(ERR|NOPERM) (?!ERR|NOPERM)", reason), reason

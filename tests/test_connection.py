@@ -214,6 +214,8 @@ texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
         },
     ),
 )
+@example("redis", {"path": "/", "username": "/?#@:%2F", "password": "/?#@:%2F"})
+@example("unix", {"path": "/?#@:%2F&=+ ", "username": "&=+ ;", "db": 1})
 def test_a_url_works_as_it_is_shown_with_the_password_in_its_place(
     kind: str, parts: dict[str, Any]
 ) -> None:

@@ -55,26 +55,17 @@ _RULES: dict[str, _Rule] = {
     "socket_timeout": _SECONDS,
     "socket_connect_timeout": _SECONDS,
 }
+_FLAGS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False)
 _TLS_RULES: dict[str, _Rule] = {
     "ssl_certfile": _PATH,
     "ssl_keyfile": _PATH,
     "ssl_ca_certs": _PATH,
     "ssl_ca_path": _PATH,
     "ssl_cert_reqs": (
-        {reqs: reqs for reqs in ("none", "optional", "required")}.__getitem__,
+        {text: text for text in ("none", "optional", "required")}.__getitem__,
         "none, optional or required",
     ),
-    "ssl_check_hostname": (
-        lambda text: {
-            "true": True,
-            "yes": True,
-            "1": True,
-            "false": False,
-            "no": False,
-            "0": False,
-        }[text.lower()],
-        "true or false",
-    ),
+    "ssl_check_hostname": (lambda text: _FLAGS[text.lower()], "true or false"),
 }
 
 
@@ -121,7 +112,7 @@ def read_url(url: str, place: str) -> tuple[str, dict[str, Any]]:
 def write_url(kind: str, parts: Mapping[str, Any]) -> str:
     """A URL that read_url() reads as these parts, but with `***` in the password's place."""
     user, password = parts.get("username"), parts.get("password")
-    login = _quoted(user or "") + (":***" if password else "")
+    login = _quoted(user or "").replace("/", "%2F") + (":***" if password else "")
     query = {name: value for name, value in parts.items() if name not in _NOT_IN_QUERY}
     if kind == "unix":
         place = _quoted(parts["path"])

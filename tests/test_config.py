@@ -238,6 +238,7 @@ def test_a_deleted_working_directory_is_no_traceback(tmp_path: Path, arguments: 
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "no tinytown.toml in " in done.stderr
+    assert ", as the current directory has been deleted: " in done.stderr
 
 
 def test_a_deleted_working_directory_is_no_obstacle_when_it_is_not_needed(

@@ -184,9 +184,11 @@ def _town_file(town_dir: Path) -> _Table:
         if not isinstance(values, dict):
             raise ConfigError(f"{shown_text(str(path))}: must be a table of settings, with 'name'")
         return _Table(path, values)
+    town = _absolute(town_dir)
+    deleted = "" if town.is_absolute() else ", as the current directory has been deleted"
     raise ConfigError(
-        f"no tinytown.toml in {shown_text(str(_absolute(town_dir)))}: name the town's directory"
-        " with -t, or give --town-name and --redis-url"
+        f"no tinytown.toml in {shown_text(str(town))}{deleted}: name the town's directory with -t,"
+        " or give --town-name and --redis-url"
     )
 
 

@@ -524,14 +524,17 @@ def test_a_malformed_reply_after_the_handshake_is_explained(garbage: str) -> Non
     assert "what answers there is not Redis" in text
 
 
+@pytest.mark.parametrize(
+    ("fault", "query"), [(ValueError, ""), (TypeError, ""), (AttributeError, "?protocol=2")]
+)
 def test_a_fault_of_redis_py_is_not_blamed_on_the_server(
-    newest: Server, monkeypatch: pytest.MonkeyPatch
+    newest: Server, monkeypatch: pytest.MonkeyPatch, fault: type[Exception], query: str
 ) -> None:
     def fail(self: Connection) -> None:
-        raise ValueError("not about a reply")
+        raise fault("not about a reply")
 
     monkeypatch.setattr(Connection, "on_connect", fail)
-    with open_client(url(newest.url)) as client, pytest.raises(ValueError, match="not about"):
+    with open_client(url(newest.url + query)) as client, pytest.raises(fault, match="not about"):
         client.ping()
 
 

@@ -94,15 +94,15 @@ def redacted(endpoint: Endpoint) -> str:
 
 
 def _shake_hands(connection: Connection) -> None:
-    # Telling the server the library's name, or asking it for notices of its maintenance, costs
-    # round trips. Servers refuse the latter, and redis-py 7 and 8.0 do so on a Unix socket.
+    # Telling the server the library's name and asking it for notices of its maintenance cost round
+    # trips. Servers refuse the latter, at which redis-py 7.0 to 8.0 fails on a Unix socket.
     for attribute in ("driver_info", "lib_name", "lib_version", "maint_notifications_config"):
         setattr(connection, attribute, None)
     try:
         connection.on_connect()
     except AttributeError:
-        # redis-py takes any reply to HELLO for a map, as that of a mail server's greeting.
-        if isinstance(connection.handshake_metadata, dict):
+        # redis-py takes any reply to HELLO for a map, a mail server's greeting too.
+        if connection.protocol != 3 or isinstance(connection.handshake_metadata, dict):
             raise
     if connection.protocol == 3 and not isinstance(connection.handshake_metadata, dict):
         raise InvalidResponse("no reply of Redis")

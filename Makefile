@@ -24,7 +24,10 @@ demo: .venv/demo.installed
 try: .venv/demo.installed
 	@$(python) -m demo --shell
 
-test: .venv/test.installed
+# Those of redis-py between whose handshakes differ; the newest is in .venv.
+redis_pys := lowest 7.0.1 7.4.0 8.0.0
+
+test: .venv/test.installed .cache/hiredis/installed $(redis_pys:%=.cache/redis-py/%/installed)
 	$(python) -m pytest -n 2 $(ARGS)
 
 lint: .venv/test.installed .venv/lint.installed
@@ -45,6 +48,19 @@ clean:
 # Apart from .venv: only one contestant has it.
 .cache/hiredis/installed: .venv/created
 	@$(python) -m pip install --quiet --upgrade --target $(@D) 'hiredis>=3'
+	@touch $@
+
+# The lowest versions of all that the metadata allows.
+.cache/redis-py/lowest/installed: .venv/test.installed
+	@rm -rf $(@D)
+	@$(python) -c 'from importlib.metadata import requires; print(*(r.replace(">=", "==", 1) for r in \
+		requires("tt-migrate") if "extra" not in r), sep="\n")' >.cache/lowest.txt
+	@$(python) -m pip install --quiet --target $(@D) --requirement .cache/lowest.txt
+	@touch $@
+
+.cache/redis-py/%/installed: .venv/created
+	@rm -rf $(@D)
+	@$(python) -m pip install --quiet --target $(@D) redis==$*
 	@touch $@
 
 # The stamp of a set of extras, which is older than pyproject.toml when that has changed.

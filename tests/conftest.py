@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis import Redis
 
 from tests.servers import Kind, Pool, Server, StartServer, kinds, newest_kind
+
+# A busy machine takes its time: that is no failure of what is tested.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(params=kinds(), ids=lambda kind: kind.name)
@@ -58,3 +65,25 @@ def own_server() -> Iterator[StartServer]:
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture(params=["fifo", "device", "socket", "gigabytes", "loop"])
+def hanging_file(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], None]]:
+    """Makes a file of which reading would not end, or not soon, or that cannot be opened."""
+    listening = socket.socket(socket.AF_UNIX)
+
+    def make(path: Path) -> None:
+        if request.param == "fifo":
+            os.mkfifo(path)
+        elif request.param == "device":
+            path.symlink_to("/dev/zero")
+        elif request.param == "socket":
+            listening.bind(str(path))
+        elif request.param == "gigabytes":
+            path.touch()
+            os.truncate(path, 8 << 30)
+        else:
+            path.symlink_to(path)
+
+    with listening:
+        yield make

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.command import TT, tt
+from tests.servers import Server
 from tt_migrate.config import ConfigError, Endpoint, load_settings
 
 
@@ -49,7 +52,11 @@ def test_without_a_redis_table_the_towns_own_socket_is_meant(tmp_path: Path) -> 
     path = write_toml(tmp_path, 'name = "my-project"')
     settings = load_settings(tmp_path, None, None, {})
     assert (settings.town, settings.town_source) == ("my-project", str(path))
-    assert settings.redis == Endpoint(str(path), socket_path=tmp_path / ".tt" / "redis.sock")
+    assert settings.redis == Endpoint(
+        str(path),
+        socket_path=tmp_path / ".tt" / "redis.sock",
+        old_socket=tmp_path / "redis.sock",
+    )
 
 
 def test_every_field_of_the_redis_table_is_read(tmp_path: Path) -> None:
@@ -141,6 +148,14 @@ def test_the_json_file_of_old_towns_has_the_same_fields(tmp_path: Path) -> None:
     assert load_settings(tmp_path, None, None, {}).town == "new"
 
 
+def test_the_socket_of_a_json_files_town_is_in_its_directory(tmp_path: Path) -> None:
+    path = tmp_path / "tinytown.json"
+    path.write_text('{"name": "old"}')
+    assert endpoint(tmp_path) == Endpoint(str(path), socket_path=tmp_path / "redis.sock")
+    path.write_text('{"name": "old", "redis": {"socket_path": ".tt/redis.sock"}}')
+    assert endpoint(tmp_path).socket_path == tmp_path / ".tt" / "redis.sock"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -159,6 +174,7 @@ def test_the_json_file_of_old_towns_has_the_same_fields(tmp_path: Path) -> None:
         ("name = 't'\n[redis]\npassword = 1", "'redis.password' must be a text"),
         ("name = 't'\n[redis]\ntls_enabled = 1", "'redis.tls_enabled' must be true or false"),
         ("name = 't'\n[redis]\ntls_cert = 1", "'redis.tls_cert' must be a text"),
+        ("name = 't'\n[redis]\nsocket_path = 'a\\u0000'".replace("'", '"'), "'redis.socket_path'"),
         ("name = 't'\nname = 'u'", "is not valid TOML: "),
         ("name = 't'\n[redis]\npassword = hidden word", "is not valid TOML: line 3"),
     ],
@@ -191,6 +207,51 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert "tinytown.toml" in problem(path)
     with closed(tmp_path):
         assert problem(tmp_path) == f"{path}: cannot be read: Permission denied"
+
+
+@pytest.mark.parametrize("name", ["tinytown.toml", "tinytown.json"])
+def test_a_file_that_never_ends_is_refused_at_once(
+    hanging_file: Callable[[Path], None], name: str
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:  # A socket's path must be short.
+        path = Path(directory, name)
+        hanging_file(path)
+        assert problem(path.parent).startswith(f"{path}: cannot be read: ")
+        done = tt("--json", "-t", directory, town=None)
+    assert (done.returncode, json.loads(done.stdout)["error"].count(name)) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["x = " + "[" * 50_000, "x = " + "{a = " * 5000, "[a" + ".a" * 5000]
+)
+def test_deep_nesting_is_an_error(tmp_path: Path, text: str) -> None:
+    path = write_toml(tmp_path, text)
+    assert problem(tmp_path).startswith(f"{path}: is not valid TOML: ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["-t", "."], ["-t", "deep/er"], ["-t", ".."]])
+def test_a_deleted_working_directory_is_no_traceback(tmp_path: Path, arguments: list[str]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    deleting = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *TT]
+    done = tt(*arguments, town=None, cwd=gone, program=deleting)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "no tinytown.toml in " in done.stderr
+    assert ", as the current directory has been deleted: " in done.stderr
+
+
+def test_a_deleted_working_directory_is_no_obstacle_when_it_is_not_needed(
+    tmp_path: Path, newest: Server
+) -> None:
+    town, gone = tmp_path / "town", tmp_path / "gone"
+    deleting = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *TT]
+    town.mkdir()
+    write_toml(town, f"name = 't'\n[redis]\nsocket_path = '{newest.socket}'")
+    for arguments in (["--redis-url", newest.url, "--town-name", "t"], ["-t", str(town)]):
+        gone.mkdir()
+        done = tt("--check", *arguments, town=None, cwd=gone, program=deleting)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_directory_cannot_write_to_the_terminal(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -15,6 +16,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from hypothesis import example, given
 from hypothesis import strategies as st
+from redis import Connection
 from redis.exceptions import RedisError
 
 from tests.servers import Kind, Server, StartServer
@@ -23,6 +25,7 @@ from tests.waiting import wait_until
 from tt_migrate.config import ConfigError, Endpoint, load_settings
 from tt_migrate.connection import open_client, redacted
 from tt_migrate.errors import explain
+from tt_migrate.url import read_url, write_url
 
 
 def url(text: str) -> Endpoint:
@@ -57,14 +60,30 @@ def failure(endpoint: Endpoint, *command: str) -> str:
         ("redis://h?username=me&password=pw", "redis://me:***@h:6379/0"),
         ("redis://:p%40s%2Fs@h", "redis://:***@h:6379/0"),
         ("redis://:p@s@h", "redis://:***@h:6379/0"),
-        ("redis://m%C3%A9%0A@h", "redis://mé\\n@h:6379/0"),
-        ("redis://\udcff:\udcff@h", "redis://\\xff:***@h:6379/0"),
+        ("redis://m%C3%A9%0A@h", "redis://mé%0A@h:6379/0"),
+        ("redis://\udcff:\udcff@h", "redis://%FF:***@h:6379/0"),
+        ("redis://a%3Ab@h", "redis://a%3Ab@h:6379/0"),
         ("redis://[::1]:7000", "redis://[::1]:7000/0"),
         ("unix:///run/r.sock", "unix:///run/r.sock"),
         ("unix://:pw@/run/r.sock?db=2", "unix://:***@/run/r.sock?db=2"),
         ("unix:///run/r.sock?user=me&pass=pw&db=2", "unix://me:***@/run/r.sock?db=2"),
-        ("unix:///run/a%0Ab.sock", "unix:///run/a\\nb.sock"),
-        ("unix:///run/\udcff", "unix:///run/\\xff"),
+        ("unix:///run/a%0Ab.sock", "unix:///run/a%0Ab.sock"),
+        ("unix:///run/\udcff", "unix:///run/%FF"),
+        ("unix:///run/a b%3Fc%23", "unix:///run/a%20b%3Fc%23"),
+        ("unix://localhost/run/r.sock", "unix:///run/r.sock"),
+        ("redis+unix:///run/r.sock?db=2&pass=pw", "unix://:***@/run/r.sock?db=2"),
+        ("valkey+unix:///run/r.sock?user=me", "unix://me@/run/r.sock"),
+        ("valkey://:pw@h/1", "redis://:***@h:6379/1"),
+        ("valkeys://h", "rediss://h:6379/0"),
+        ("REDIS://H", "redis://h:6379/0"),
+        ("rediss://h#insecure", "rediss://h:6379/0?ssl_cert_reqs=none"),
+        ("redis://h?protocol=resp3", "redis://h:6379/0?protocol=3"),
+        ("unix:///s?protocol=resp2&db=1", "unix:///s?db=1&protocol=2"),
+        (
+            "valkeys://h?protocol=2&socket_timeout=3",
+            "rediss://h:6379/0?protocol=2&socket_timeout=3.0",
+        ),
+        ("redis://[fe80::1%25lo]:1", "redis://[fe80::1%25lo]:1/0"),
     ],
 )
 def test_a_url_is_shown_without_its_password(given_url: str, shown: str) -> None:
@@ -105,6 +124,27 @@ def test_a_table_is_shown_as_a_url() -> None:
         "redis://h?password=p&ss",
         "redis://h?pass=p&ss=1",
         "redis://h?protocol=1",
+        "redis://h?protocol=RESP3",
+        "redis://h?protocol",
+        "redis://h?db=1&db=2",
+        "redis://h/1?db=1",
+        "redis://me@h?username=me",
+        "redis://h?db=",
+        "redis://h?db=+1",
+        "redis://[::1",
+        "redis://[::1]x",
+        "redis://x[::1]",
+        "redis://:1:2",
+        "redis://h#insecure",
+        "rediss://h#secure",
+        "rediss://h?ssl_cert_reqs=none#insecure",
+        "rediss://h?ssl_check_hostname=maybe",
+        "rediss://h?ssl_ca_path=/a%00b",
+        "redis-sentinel://h",
+        "redis+tls://h",
+        "unix://h/run/r.sock",
+        "unix:///run/a%00b",
+        "unix:///run/r.sock?user=me&username=me",
         "redis://h?socket_timeout=0",
         "redis://h?socket_timeout=-1",
         "redis://h?socket_connect_timeout=nan",
@@ -126,19 +166,71 @@ def test_a_doubtful_url_is_refused(wrong: str) -> None:
         with pytest.raises(ConfigError, match=r"^--redis-url: ") as caught:
             act(url(wrong))
         assert str(caught.value).isprintable()
-        assert "ss'" not in str(caught.value), "what may be the end of a password is not named"
+        assert " 'ss'" not in str(caught.value), "what may be the end of a password is not named"
 
 
-def test_an_unknown_parameter_is_named_without_its_value() -> None:
-    for given_url in ("redis://h?nonsense=hidden", "redis://u:hidden@h?db=1&nonsense=1#"):
-        endpoint = Endpoint("/town/tinytown.toml", url=given_url)
-        with pytest.raises(ConfigError, match=r"^/town/tinytown.toml: 'redis.url' ") as caught:
-            redacted(endpoint)
-        assert "hidden" not in str(caught.value)
-        assert ("'nonsense'" in str(caught.value)) == ("u:" not in given_url)
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("redis://h?nonsense=hidden", "a parameter 'nonsense' that is not known"),
+        ("redis://h?nonsense", "a parameter 'nonsense' that is not known"),
+        ("unix:///s?db=1&a%0Ab", "a parameter 'a\\nb' that is not known"),
+        ("valkey://h?nonsense&password=hidden", "a parameter 'nonsense' that is not known"),
+        ("redis://h?password=a&hidden", "a parameter that is not known"),
+        ("unix:///s?pass=a&hidden=", "a parameter that is not known"),
+        ("redis://u:hidden@h?db=1&hidden=1#", "a parameter that is not known"),
+        ("redis://h?pass=hidden", "a parameter 'pass' that is not known"),
+        ("redis://h?db=1&db=2", "a parameter 'db' that is given twice"),
+        ("redis://h?password=hidden&db=x", "a parameter that is not a database number"),
+        ("redis://h?protocol=hidden", "a parameter 'protocol' that is not resp2 or resp3"),
+        ("https://hidden", "begins with https://, and not with one of redis://, "),
+        ("redis-sentinel://hidden", "begins with redis-sentinel://, and not with one of redis://"),
+        ("hidden1://h", "is no valid Redis URL"),
+    ],
+)
+def test_what_is_wrong_in_a_url_is_named_but_not_its_values(wrong: str, says: str) -> None:
+    endpoint = Endpoint("/town/tinytown.toml", url=wrong)
+    with pytest.raises(ConfigError, match=r"^/town/tinytown.toml: 'redis.url' ") as caught:
+        redacted(endpoint)
+    assert says in str(caught.value)
+    assert "hidden" not in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("host", ["redis://:hidden@h", "h h", "[::1]", " ", "\0", "x" * 70, "a..b"])
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+
+
+@given(
+    st.sampled_from(["redis", "rediss", "unix"]),
+    st.fixed_dictionaries(
+        {"path": texts.filter(lambda text: text.strip("/")).map("/{}".format)},
+        optional={
+            "username": texts,
+            "password": texts,
+            "db": st.integers(1, 2**31 - 1),
+            "protocol": st.sampled_from([2, 3]),
+            "host": st.sampled_from(["h", "127.0.0.1", "::1", "fe80::1%lo"]),
+            "port": st.integers(1, 65535),
+        },
+    ),
+)
+@example("redis", {"path": "/", "username": "/?#@:%2F", "password": "/?#@:%2F"})
+@example("unix", {"path": "/?#@:%2F&=+ ", "username": "&=+ ;", "db": 1})
+def test_a_url_works_as_it_is_shown_with_the_password_in_its_place(
+    kind: str, parts: dict[str, Any]
+) -> None:
+    for name in ("host", "port") if kind == "unix" else ("path",):
+        parts.pop(name, None)
+    shown = write_url(kind, parts)
+    assert shown.isprintable()
+    shown = shown.replace(":***@", f":{quote(parts.get('password', ''), safe='')}@")
+    defaults = {} if kind == "unix" else {"host": "localhost", "port": 6379, "db": 0}
+    assert read_url(shown, "") == (kind, {**defaults, **parts})
+
+
+@pytest.mark.parametrize(
+    "host", ["redis://:hidden@h", "h h", "[::1]", " ", "\0", "x" * 70, "a..b", "h?x", "h#x", "h:1"]
+)
 def test_a_table_whose_host_is_none_is_refused(host: str) -> None:
     with pytest.raises(ConfigError, match=r"^f: 'redis.host' must be") as caught:
         redacted(Endpoint("f", host=host))
@@ -150,12 +242,14 @@ passwords = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).map(
 )
 
 
-@given(passwords, st.sampled_from(["redis", "rediss", "unix"]))
+@given(passwords, st.sampled_from(["redis", "rediss", "unix", "redis+unix", "valkey", "valkeys"]))
 @example("Qz§/§zQ", "redis")
 @example("Qz§#§zQ", "unix")
 @example("Qz§?password=§zQ", "redis")
+@example("Qz§&db§zQ", "valkey")
+@example("Qz§#insecure", "valkeys")
 def test_no_password_is_ever_shown(password: str, scheme: str) -> None:
-    place = "/run/r.sock" if scheme == "unix" else "127.0.0.1:1"
+    place = "/run/r.sock" if "unix" in scheme else "127.0.0.1:1"
     encoded = quote(password, safe="")
     for text in (
         f"{scheme}://user:{encoded}@{place}",
@@ -218,6 +312,30 @@ def test_connecting_takes_no_permission(server: Server) -> None:
         assert client.dbsize() == 0
 
 
+@pytest.mark.parametrize("scheme", ["redis", "unix", "valkey", "redis+unix"])
+@pytest.mark.parametrize("query", ["", "?protocol=resp2", "?protocol=resp3"])
+def test_connecting_asks_nothing_that_a_server_refuses(
+    server: Server, scheme: str, query: str
+) -> None:
+    watcher = server.client(single_connection_client=True)
+    watcher.config_resetstat()  # of what a client with defaults asks
+    place = server.socket if "unix" in scheme else f"127.0.0.1:{server.port}"
+    with open_client(url(f"{scheme}://{place}{query}")) as client:
+        assert client.ping()
+        with_protocol = client.client_info()["resp"] if server.kind.version >= (7, 0) else None
+    assert watcher.info("errorstats") == {}
+    assert with_protocol in (None, "2" if query.endswith("2") else "3")
+
+
+def test_a_tls_connection_asks_nothing_that_a_server_refuses(
+    newest: Server, tls_town: Path
+) -> None:
+    watcher = newest.client(single_connection_client=True)
+    watcher.config_resetstat()
+    assert ping(load_settings(tls_town, None, None, {}).redis)
+    assert watcher.info("errorstats") == {}
+
+
 def test_a_password_too_many_is_no_obstacle(newest: Server) -> None:
     assert ping(url(newest.url.replace("//", "//:unneeded@")))
 
@@ -240,6 +358,34 @@ def test_what_cannot_be_reached_is_explained(newest: Server, tmp_path: Path) -> 
         "Redis at redis://nowhere.invalid:6379/0: no such host is known"
     )
     assert "no database of that number" in failure(url(f"redis://127.0.0.1:{newest.port}/9999"))
+
+
+def test_the_socket_of_an_old_tinytown_is_named_where_the_new_one_is_missing(
+    newest: Server, tmp_path: Path
+) -> None:
+    town = tmp_path / "a town"
+    town.mkdir()
+    file = town / "tinytown.toml"
+    file.write_text("name = 't'")
+    endpoint = load_settings(town, None, None, {}).redis
+
+    def said() -> str:
+        with open_client(endpoint) as client, pytest.raises(RedisError) as caught:
+            client.ping()
+        return explain(caught.value, redacted(endpoint), endpoint.old_socket)
+
+    assert said().endswith("no such socket. Is the town's Redis running?")
+    (town / "redis.sock").write_text("no socket")
+    assert said().endswith("no such socket. Is the town's Redis running?")
+    (town / "redis.sock").unlink()
+    (town / "redis.sock").symlink_to(newest.socket)
+    text = said()
+    assert str(town / "redis.sock") in text
+    assert text.isprintable()
+    assert ping(url(text.partition("--redis-url ")[2].partition(",")[0]))
+    for names_it in ("socket_path = '.tt/redis.sock'", "url = 'redis://h'", "use_socket = false"):
+        file.write_text(f"name = 't'\n[redis]\n{names_it}")
+        assert load_settings(town, None, None, {}).redis.old_socket is None
 
 
 def test_a_server_that_repeats_the_password_is_explained_without_it(
@@ -331,12 +477,65 @@ def test_a_missing_permission_is_explained(server: Server, command: str) -> None
         "220 mail ESMTP",
         "+OK POP3",
         "* OK IMAP4rev1",
+        "554 5.7.1 Connection refused",
+        "HTTP/1.1 403 Permission denied",
         "*1\r\n" * 3000,
+        ":1",
+        "_",
+        "$x",
+        "$5\r\nhello",
+        "*2\r\n:1\r\n:2",
+        "*many",
+        "%1\r\n*0\r\n:1",
+        "%1\r\n$5\r\nproto\r\n:nine",
+        ":" + "9" * 5000,
+        ",1e",
+        "(x",
+        "~1\r\n?",
+        ">0",
+        ">1\r\n+x\r\n+OK",
+        "=x",
+        "!x",
+        "\xff\xfe",
+        "\x15\x03\x01\x00\x02\x02\x46",
     ],
 )
 def test_something_that_is_not_redis_is_explained(greeting: str) -> None:
-    with listener(lambda peer: peer.sendall(f"{greeting}\r\n".encode())) as port:
-        assert "what answers there is not Redis" in failure(url(f"redis://127.0.0.1:{port}"))
+    def serve(peer: socket.socket) -> None:
+        peer.sendall(f"{greeting}\r\n".encode("latin-1"))
+        peer.recv(1000)  # Hanging up before would be the fault that is met.
+
+    with listener(serve) as port:
+        for login in ("", "user:hidden@"):
+            endpoint = url(f"redis://{login}127.0.0.1:{port}?socket_timeout=2")
+            assert "what answers there is not Redis" in failure(endpoint)
+
+
+@pytest.mark.parametrize("garbage", ["220 mail", "$x", "*many", "%1\r\n*0\r\n:1", ":x"])
+def test_a_malformed_reply_after_the_handshake_is_explained(garbage: str) -> None:
+    def serve(peer: socket.socket) -> None:
+        peer.recv(1000)
+        peer.sendall(b"%1\r\n$5\r\nproto\r\n:3\r\n")
+        peer.recv(1000)
+        peer.sendall(f"{garbage}\r\n".encode())
+
+    with listener(serve) as port:
+        text = failure(url(f"redis://127.0.0.1:{port}"))
+    assert "what answers there is not Redis" in text
+
+
+@pytest.mark.parametrize(
+    ("fault", "query"), [(ValueError, ""), (TypeError, ""), (AttributeError, "?protocol=2")]
+)
+def test_a_fault_of_redis_py_is_not_blamed_on_the_server(
+    newest: Server, monkeypatch: pytest.MonkeyPatch, fault: type[Exception], query: str
+) -> None:
+    def fail(self: Connection) -> None:
+        raise fault("not about a reply")
+
+    monkeypatch.setattr(Connection, "on_connect", fail)
+    with open_client(url(newest.url + query)) as client, pytest.raises(fault, match="not about"):
+        client.ping()
 
 
 def test_a_server_that_says_nothing_is_explained() -> None:
@@ -479,6 +678,19 @@ def test_a_missing_certificate_file_is_named(tls_town: Path, missing: str) -> No
         redacted(load_settings(tls_town, None, None, {}).redis)
     with pytest.raises(ConfigError, match=r"^--redis-url: 'ssl_keyfile' of the URL: /none cannot"):
         redacted(url("rediss://h?ssl_keyfile=/none"))
+
+
+def test_a_certificate_file_that_never_ends_is_refused_at_once(
+    tls_town: Path, hanging_file: Callable[[Path], None]
+) -> None:
+    path = tls_town / "ca.pem"
+    path.unlink()
+    hanging_file(path)
+    with pytest.raises(ConfigError, match=r"'redis.tls_ca_cert': .* cannot be read: ") as caught:
+        redacted(load_settings(tls_town, None, None, {}).redis)
+    assert str(caught.value).isprintable()
+    with pytest.raises(ConfigError, match=r"'ssl_ca_certs' of the URL: .* cannot be read: "):
+        redacted(url(f"rediss://h?ssl_ca_certs={path}"))
 
 
 @pytest.mark.parametrize("broken", ["cert.pem", "key.pem", "ca.pem"])

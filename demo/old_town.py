@@ -25,8 +25,8 @@ _TASKS = (
 
 def settle(town: Path, socket: str) -> None:
     """Make a folder a town's directory whose Redis listens on that socket."""
+    (town / ".tt").mkdir(parents=True)
     (town / "tinytown.toml").write_text('name = "my-project"\n')
-    (town / ".tt").mkdir()
     (town / ".tt" / "redis.sock").symlink_to(socket)
 
 

@@ -7,7 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-TT = [str(Path(sys.executable).with_name("tt")), "migrate"]
+
+def script(name: str) -> list[str]:
+    """How to start a script of this environment, whatever characters are in its path."""
+    # A script's first line names its Python, and cannot quote every name.
+    return [sys.executable, str(Path(sys.executable).with_name(name))]
+
+
+TT = [*script("tt"), "migrate"]
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -5,13 +5,34 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from packaging.requirements import Requirement
 from redis import Redis
 
-from tests.servers import Kind, Pool, Server, StartServer, kinds, newest_kind
+from tests.servers import (
+    Kind,
+    Pool,
+    Server,
+    StartError,
+    StartServer,
+    kinds,
+    newest_kind,
+    short_place,
+)
+
+
+def pytest_configure() -> None:
+    try:
+        newest_kind()
+        # Below it are towns with sockets in them.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", short_place(20))
+    except StartError as error:
+        raise pytest.UsageError(str(error)) from None
+
 
 # A busy machine takes its time: that is no failure of what is tested.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -20,11 +41,23 @@ settings.load_profile("patient")
 
 @pytest.fixture(params=kinds(), ids=lambda kind: kind.name)
 def kind(request: pytest.FixtureRequest) -> Kind:
-    """Every kind of server in turn; one that is not at hand is skipped, and fails in CI."""
+    """Every kind of server in turn; one that is not at hand is skipped, and fails where wanted."""
     kind: Kind = request.param
     if not kind.program:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(kind.why_missing)
+        (pytest.fail if is_wanted(kind) else pytest.skip)(kind.why_missing)
     return kind
+
+
+def is_wanted(kind: Kind) -> bool:
+    """Whether a run must have it: in CI, unless no wheel has it for this Python and machine."""
+    if not os.environ.get("CI"):
+        return False
+    if not kind.package:
+        return True
+    ours = map(Requirement, requires("tt-migrate") or ())
+    markers = [one.marker for one in ours if one.name == kind.package.replace("_", "-")]
+    extras = ({"extra": "demo"}, {"extra": "test"})
+    return any(marker and marker.evaluate(extra) for marker in markers for extra in extras)
 
 
 @pytest.fixture(scope="session")

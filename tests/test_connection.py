@@ -393,10 +393,13 @@ def test_a_server_that_repeats_the_password_is_explained_without_it(
 ) -> None:
     server = own_server("--rename-command", "HELLO", "", "--requirepass", "hidden", kind=kind)
     endpoint = url(server.url.replace("//", "//:hidden@"))
-    with open_client(endpoint) as client, pytest.raises(RedisError, match="hidden"):
+    with open_client(endpoint) as client, pytest.raises(RedisError) as refused:
         client.ping()
+    # Valkey 9.1 only says that it wants a password.
+    repeats = kind.name != "valkey-9.1"
+    assert ("hidden" in str(refused.value)) == repeats
     text = failure(endpoint)
-    assert "it does not know HELLO" in text
+    assert ("it does not know HELLO" in text) == repeats
     assert "hidden" not in text
     assert ping(url(f"redis://:hidden@127.0.0.1:{server.port}?protocol=2"))
 

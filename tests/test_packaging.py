@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,11 @@ import pytest
 
 from tests.command import tt
 from tests.servers import Server
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "lua", "tt_migrate")
@@ -51,11 +57,13 @@ def test_an_installed_command_migrates(
     if mode in pattern:
         [distribution] = distributions.glob(pattern[mode])
         what = [str(distribution)]
-    venv.create(tmp_path / "venv", symlinks=True)
-    python = tmp_path / "venv" / "bin" / "python"
+    # A path with a space in it needs more than one word in a script's first line.
+    folder = tmp_path / "an environment"
+    venv.create(folder, symlinks=True)
+    python = folder / "bin" / "python"
     # The dependencies come from here; packages that a .pth file adds bring no .pth files along,
     # so this project's own installation does not.
-    [packages] = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    [packages] = (folder / "lib").glob("python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
     run(*pip, "--no-deps", "--no-build-isolation", *what)
@@ -85,3 +93,15 @@ def test_the_wheel_says_that_it_is_typed(distributions: Path) -> None:
     ).stdout
     assert "tt_migrate/py.typed" in listing
     assert "tt_migrate/lua/migrate.lua" in listing
+
+
+def test_every_python_that_is_promised_is_tested() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    named = [text.rpartition(" ")[2] for text in project["classifiers"] if ":: 3." in text]
+    workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text("utf-8")
+    assert [f'"{version}"' for version in named] == re.findall(r'"3\.\d+"', workflow)
+    assert named == [f"3.{minor}" for minor in range(10, 16)]
+    assert project["requires-python"] == ">=3.10"
+    for file in ("README.md", "Makefile"):
+        assert "Python 3.10 or newer" in (ROOT / file).read_text("utf-8")
+        assert not re.search(r"3\.10 to", (ROOT / file).read_text("utf-8"))

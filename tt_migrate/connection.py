@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +13,25 @@ from redis.retry import Retry
 
 from tt_migrate.config import URL_SOURCES, ConfigError, Endpoint, check_file
 from tt_migrate.keyspace import shown_text
+from tt_migrate.replies import malformed_as_invalid
 from tt_migrate.url import is_host, read_url, write_url
 
 _CONNECT_SECONDS = 5
 _REPLY_SECONDS = 10
 _TLS_FILES = {"ssl_certfile": "tls_cert", "ssl_keyfile": "tls_key", "ssl_ca_certs": "tls_ca_cert"}
 _TLS_FILE_BYTES = 16 << 20
-_PARSERS_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""What redis-py's parsers raise at what is no reply of Redis, besides InvalidResponse."""
-
-
-def _guarded(read_response: Callable[..., Any]) -> Callable[..., Any]:
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return read_response(*args, **kwargs)
-        except _PARSERS_ERRORS:
-            raise InvalidResponse("no reply of Redis") from None
-
-    return guarded
 
 
 class _PlainConnection(Connection):
-    read_response = _guarded(Connection.read_response)
+    read_response = malformed_as_invalid()(Connection.read_response)
 
 
 class _TlsConnection(SSLConnection):
-    read_response = _guarded(SSLConnection.read_response)
+    read_response = malformed_as_invalid()(SSLConnection.read_response)
 
 
 class _SocketConnection(UnixDomainSocketConnection):
-    read_response = _guarded(UnixDomainSocketConnection.read_response)
+    read_response = malformed_as_invalid()(UnixDomainSocketConnection.read_response)
 
 
 _CLASSES = {"redis": _PlainConnection, "rediss": _TlsConnection, "unix": _SocketConnection}

@@ -1,9 +1,12 @@
-"""Taking apart what the scripts reply."""
+"""Reading replies: what scripts give, and what is none of Redis' at all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from redis.exceptions import InvalidResponse
 
 RECORD_WEIGHT = 300
 """What reading or writing a record costs besides its bytes, as in `batch.lua`."""
@@ -23,3 +26,15 @@ def pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
 def texts(flat: list[bytes]) -> dict[bytes, str]:
     """Keys and the text that follows each."""
     return {key: text.decode("utf-8", "surrogateescape") for key, text in pairs(flat)}
+
+
+@contextmanager
+def malformed_as_invalid() -> Iterator[None]:
+    """Around the reading of a reply: what trips over a malformed one raises InvalidResponse.
+
+    redis-py's parser in Python raises nearly anything then.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        raise InvalidResponse("no reply of Redis") from None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha1
@@ -14,7 +13,6 @@ import importlib_resources
 from redis import Redis
 from redis.client import NEVER_DECODE
 from redis.exceptions import (
-    InvalidResponse,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
@@ -23,6 +21,7 @@ from redis.exceptions import (
 )
 
 from tt_migrate.plan import Plan
+from tt_migrate.replies import malformed_as_invalid
 
 _LUA = importlib_resources.files("tt_migrate.lua")
 _READ_ONLY = "#!lua flags=no-writes\n"
@@ -62,18 +61,6 @@ def script_for(operation: str, plan: Plan) -> Script:
     """An operation's script."""
     # inspect.lua tries commands that write, in forms that change nothing.
     return Script(source(operation, plan), reads=operation in _READING)
-
-
-@contextmanager
-def malformed_as_invalid() -> Iterator[None]:
-    """Around the reading of a reply: what trips over a malformed one raises InvalidResponse.
-
-    redis-py's parser in Python raises nearly anything then.
-    """
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
-        raise InvalidResponse("no reply of Redis") from None
 
 
 def ask(client: Redis, *command: Word) -> Any:

@@ -14,8 +14,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from tt_migrate.replies import pairs
-from tt_migrate.scripts import ask, malformed_as_invalid
+from tt_migrate.replies import malformed_as_invalid, pairs
+from tt_migrate.scripts import ask
 
 
 class UnsupportedServerError(RedisError):

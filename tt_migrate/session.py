@@ -17,8 +17,9 @@ from tt_migrate.pacing import Pace
 from tt_migrate.passes import Pass, ScanPass, Taken
 from tt_migrate.patience import LONGEST_STANDSTILL_SECONDS, PATIENCE, PassingError, patiently
 from tt_migrate.plan import OPTIONAL_COMMANDS, Plan
+from tt_migrate.replies import malformed_as_invalid
 from tt_migrate.results import Effort, Progress, Result, Stage
-from tt_migrate.scripts import Script, ScriptCaller, Word, malformed_as_invalid, script_for
+from tt_migrate.scripts import Script, ScriptCaller, Word, script_for
 from tt_migrate.server import check_writable, inspect_server, is_restricted
 from tt_migrate.tally import Tally
 

@@ -1,0 +1,122 @@
+"""The demo on a real server, step by step, or a shell in its old town's directory."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from demo import old_town
+from demo.ending import Ending
+from tests.servers import Kind, Server, StartError, kinds, newest_kind
+
+
+@dataclass(frozen=True)
+class Demo:
+    """An old town on a server of its own, and how commands run there."""
+
+    server: Server
+    town: Path
+    ending: Ending
+
+    def journey(self) -> int:
+        """Show the whole journey; returns how many of its steps went wrong."""
+        redis = self.server.client()
+        key = f"inbox:{old_town.SUPERVISOR}"
+        message = redis.lindex(f"tt:{key}", 0)
+        wrong = [
+            self._show("tt migrate --check", meant=1),
+            self._show("tt migrate --dry-run"),
+            self._show("tt migrate", answer="y\n"),
+            self._show("tt migrate --check"),
+            self._show("tt migrate"),
+        ]
+        arrived = message and redis.lindex(f"tt:my-project:{key}", 0) == message
+        print("\nThe supervisor's first message arrived as it was:", bool(arrived), flush=True)
+        return sum(wrong) + (not arrived)
+
+    def shell(self) -> int:
+        """Open the person's shell in the town; returns its status."""
+        print("Try `tt migrate --dry-run`; `exit` stops the server.\n", flush=True)
+        wanted = os.environ.get("SHELL") or "sh"
+        return self._run([shutil.which(wanted) or "sh"])
+
+    def _show(self, command: str, answer: str | None = None, meant: int = 0) -> bool:
+        """Show a command and what it prints; returns whether its status is not the one meant."""
+        print(
+            f"\n$ {command}{f'   (answered with {answer.strip()})' if answer else ''}", flush=True
+        )
+        status = self._run(command.split(), answer)
+        print(f"(exit status {status}{f', not {meant}' if status != meant else ''})", flush=True)
+        return status != meant
+
+    def _run(self, command: list[str], answer: str | None = None) -> int:
+        """Run a command in the town, where `tt` is this checkout's; returns its status."""
+        # Set for the person's own town, they would lead there.
+        theirs = ("REDIS_URL", "TINYTOWN_REDIS_PASSWORD")
+        env = {name: value for name, value in os.environ.items() if name not in theirs}
+        ours = (self.town.parent / "bin", Path(sys.executable).parent)
+        env["PATH"] = os.pathsep.join([*map(str, ours), env.get("PATH", os.defpath)])
+        return self.ending.run(command, self.town, env, answer)
+
+
+def main(arguments: list[str]) -> int:
+    """Start a server with an old town on it, show the journey or open a shell, and stop it.
+
+    Returns:
+        The exit status: the shell's, or 1 if a step of the journey went wrong.
+
+    """
+    ending = Ending()
+    ending.listen()
+    server = Server.start(_kind())
+    try:
+        ending.check()
+        keys = old_town.build(server.client())
+        # In the server's folder, which goes even when this process is killed.
+        town = server.directory / "my-project"
+        old_town.settle(town, server.socket)
+        _put_command(server.directory / "bin")
+        print(f"A real server, {server.kind.name}, runs for this demo only, at {server.url}.")
+        print(f"It holds a town of Tinytown 0.6, {keys} keys, whose file tinytown.toml is here.")
+        demo = Demo(server, town, ending)
+        if arguments == ["--shell"]:
+            return demo.shell()
+        wrong = demo.journey()
+        if wrong:
+            print(f"{wrong} of these steps did not do what this demo is to show.", file=sys.stderr)
+        return 1 if wrong else 0
+    finally:
+        server.stop()
+
+
+def _kind() -> Kind:
+    """The server that comes along, or else the newest that this machine has."""
+    ours = next((kind for kind in kinds() if kind.name == "valkey-9.1"), None)
+    return ours if ours and ours.program else newest_kind()
+
+
+def _put_command(folder: Path) -> None:
+    """Put a `tt` there. The one that pip made does not start from every path."""
+    folder.mkdir()
+    script = Path(sys.executable).with_name("tt")
+    (folder / "tt").write_text(
+        f'#!/bin/sh\nexec {shlex.join([sys.executable, str(script)])} "$@"\n'
+    )
+    (folder / "tt").chmod(0o755)
+
+
+def run(arguments: list[str]) -> int | str:
+    """Run `main`; returns what `sys.exit` takes, one line for what a person can mend."""
+    try:
+        return main(arguments)
+    except (OSError, RedisError, StartError) as error:
+        # Nobody takes what is still in the buffer.
+        if sys.stdout:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141 if isinstance(error, BrokenPipeError) else f"The demo ended: {error}"

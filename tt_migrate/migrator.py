@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from redis import Redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 from redis.retry import Retry
 
 from tt_migrate.converter import Converter
@@ -131,6 +131,8 @@ class Migrator:
                 before = self._count(session, "counting", result)
             if self.plan.rename:
                 session.run("migrating", session.scan("migrate"), moved, result)
+                if moved.error:
+                    raise ResponseError(moved.error)
             if self.plan.merge:
                 moved.conflicts.update(named_differences(session, self.plan, moved.conflicts))
             if self.plan.convert:

@@ -132,10 +132,12 @@ class MigrationTally:
         self.conflicts: dict[bytes, str] = {}
         self.failed: dict[bytes, str] = {}
         self.ambiguous: set[bytes] = set()
+        self.error = ""
 
     def add(self, fields: list[Any]) -> None:
-        """Add families, merged, conflicts, failed and ambiguous."""
-        families, merged, conflicts, failed, ambiguous = fields
+        """Add families, merged, conflicts, failed and ambiguous; take note of an error."""
+        families, merged, conflicts, failed, ambiguous, error = fields
+        self.error = error.decode("utf-8", "replace")
         self._families = _added(self._families, families)
         self._merged = _added(self._merged, merged)
         self.conflicts.update(_pairs(conflicts))

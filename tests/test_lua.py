@@ -113,6 +113,45 @@ def test_a_town_named_like_a_family_keeps_its_own_keys(
     assert redis.keys() == [key.encode()]
 
 
+@pytest.mark.parametrize("family", ["agent", "inbox", "urgent", "task", "activity", "stop"])
+@pytest.mark.parametrize("name", ["backlog", "events", "broadcast"])
+def test_of_a_town_named_like_a_family_the_own_keys_are_not_ambiguous(
+    newest: Server, family: str, name: str
+) -> None:
+    redis = newest.client()
+    other = "task" if family != "task" else "stop"
+    redis.mset({f"tt:{family}:{name}": 1, f"tt:{other}:{name}": 1, f"tt:{family}:1": 1})
+    ambiguous = [f"tt:{other}:{name}".encode()]
+    for operation in ("preview", "migrate", "migrate"):
+        fields = whole_pass(redis, operation, family)
+        assert ambiguous in fields
+        assert f"tt:{family}:{name}" not in repr(fields)
+    families, _, ambiguous_count, towns, *_ = whole_pass(redis, "count", family)
+    assert (sum(families), ambiguous_count) == (0, 1)
+    assert set(towns) <= {family.encode()}
+    assert redis.exists(f"tt:{family}:{name}", f"tt:{family}:{family}:1") == 2
+
+
+@pytest.mark.parametrize("family", ["agent", "inbox", "urgent", "task", "activity", "stop"])
+@pytest.mark.parametrize("name", ["backlog", "events", "broadcast"])
+def test_the_own_keys_of_a_town_that_ends_like_a_family_are_no_records_of_another(
+    newest: Server, family: str, name: str
+) -> None:
+    """tt:x:task:backlog is the backlog of town x:task and no task of town x."""
+    redis = newest.client()
+    redis.mset({f"tt:x:{family}:{name}": 1, "tt:x:agent:1": 1, f"tt:x:{family}:{name}s": 1})
+    _, _, _, towns, strings, *_ = whole_pass(redis, "count", "x")
+    assert towns == [f"x:{family}".encode()]
+    assert strings == [1 + (family == "agent"), int(family == "task")]
+    assert whole_pass(redis, "left", "x")[1] == strings
+    reply = redis.eval(source("records", HASH), 0, "x", 0, 1000, 1_000_000, 1000, 0)
+    assert f"tt:x:{family}:{name}".encode() not in reply[4]
+    # The other way round each town's keys are its own as well.
+    _, _, _, towns, strings, *_ = whole_pass(redis, "count", f"x:{family}")
+    assert set(towns) - {f"x:{family}".encode()} == {b"x"}
+    assert strings == [0, 0]
+
+
 @pytest.mark.parametrize(
     "key_id", [b"\x00", b"\xff\xfe", b"%s", b"*", b"a b", b"\r\n", "日本".encode(), b"x" * 10_000]
 )

@@ -247,6 +247,20 @@ def test_equal_hashes_in_other_encodings_and_orders_are_equal(redis: Redis) -> N
     assert merge(redis).merged["agent"] == 2
 
 
+@pytest.mark.parametrize("fields", [3, 2000])
+def test_a_hash_that_has_all_fields_of_the_other_and_one_more_is_not_equal(
+    newest: Server, fields: int
+) -> None:
+    redis = newest.client()
+    for n, longer in enumerate(("tt:agent:0", "tt:town:agent:1")):
+        for key in (f"tt:agent:{n}", f"tt:town:agent:{n}"):
+            redis.hset(key, mapping={f"f{i}": i for i in range(fields)})
+        redis.hset(longer, "more", "x")
+    before = contents(redis)
+    assert merge(redis).merged["agent"] == 0
+    assert contents(redis) == before
+
+
 @pytest.mark.parametrize("length", [1, 49, 50, 51, 100, 120, 12_799, 12_800, 12_801, 13_057])
 def test_lists_that_differ_in_one_place_are_not_equal(newest: Server, length: int) -> None:
     """Wherever that is: at each edge of what is compared at once, and in between."""

@@ -334,14 +334,15 @@ def test_a_key_whose_destination_is_protected_is_listed_and_the_rest_goes_on(
     assert values(redis, "tt:town:inbox:19") == [b"new"]
 
 
+@pytest.mark.parametrize("agents", [0, 200])
 @pytest.mark.parametrize("denied", ["type", "lrange", "pttl", "ltrim", "lpush"])
 def test_a_command_that_a_merge_may_not_run_ends_the_run_and_what_was_moved_is_told(
-    server: Server, denied: str
+    server: Server, denied: str, agents: int
 ) -> None:
     redis = server.client()
     # Equal ones are merged without what is denied, where that is a push or a trim.
     redis.mset({f"{start}task:{n}": n for n in range(100) for start in ("tt:", "tt:town:")})
-    redis.mset({f"tt:agent:{n}": n for n in range(200)})
+    redis.mset({"other": 1, **{f"tt:agent:{n}": n for n in range(agents)}})
     for n in range(20):
         redis.rpush(f"tt:inbox:{n}", "older")
         redis.rpush(f"tt:town:inbox:{n}", "newer")
@@ -364,7 +365,7 @@ def test_a_command_that_a_merge_may_not_run_ends_the_run_and_what_was_moved_is_t
     }
     assert len(after) == len(before) - merged
     result = merge(redis)
-    assert (result.total, result.merged["inbox"]) == (200 - moved, 20)
+    assert (result.total, result.merged["inbox"]) == (agents - moved, 20)
     assert result.merged["task"] == 100 - merged
 
 

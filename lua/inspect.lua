@@ -33,19 +33,19 @@ local TRIALS = {
   LPUSH = {TOWN_KEY, 'value'},
   LRANGE = {TOWN_KEY, '0', '0'},
   LTRIM = {TOWN_KEY, '0', '-1'},
-  PERSIST = {TOWN_KEY},
   PEXPIRE = {TOWN_KEY, '1'},
   PTTL = {TOWN_KEY},
   RENAME = {TOWN_KEY, OLD_KEY},
   RENAMENX = {TOWN_KEY, OLD_KEY},
   RPUSH = {TOWN_KEY, 'value'},
   SCAN = {'0', 'COUNT', '1'},
+  SET = {TOWN_KEY, 'value', 'XX'},
   TIME = {},
   TYPE = {TOWN_KEY},
 }
 local CHANGES_SOMETHING = {LPUSH = true, RPUSH = true}
 local WRITES = {
-  DEL = true, HSET = true, LTRIM = true, PERSIST = true, PEXPIRE = true, RENAME = true, RENAMENX = true,
+  DEL = true, HSET = true, LTRIM = true, PEXPIRE = true, RENAME = true, RENAMENX = true, SET = true,
 }
 
 if #KEYS ~= 0 or not ARGV[1] or ARGV[1] == '' or (ARGV[2] ~= '0' and ARGV[2] ~= '1') then

@@ -64,9 +64,10 @@ def test_preview_names_moves_conflicts_and_ambiguous_keys(redis: Redis) -> None:
 def test_migrate_renames_and_tells_what_it_left(redis: Redis) -> None:
     for key in ("tt:agent:1", "tt:agent:2", "tt:backlog", "tt:urgent:events", "tt:town:agent:2"):
         redis.set(key, key)
-    families, merged, conflicts, failed, ambiguous = whole_pass(redis, "migrate")
+    families, merged, conflicts, failed, ambiguous, error = whole_pass(redis, "migrate")
     assert families == [1, 0, 0, 0, 0, 0, 1]
     assert sum(merged) == 0
+    assert error == b""
     assert conflicts == [b"tt:agent:2", b"destination exists"]
     assert failed == []
     assert ambiguous == [b"tt:urgent:events"]
@@ -101,7 +102,7 @@ def test_migrate_renames_and_tells_what_it_left(redis: Redis) -> None:
 )
 def test_migrate_leaves_what_is_no_old_key(redis: Redis, key: str) -> None:
     redis.set(key, 1)
-    families, _, conflicts, failed, ambiguous = whole_pass(redis, "migrate")
+    families, _, conflicts, failed, ambiguous, _ = whole_pass(redis, "migrate")
     assert sum(families) == 0
     assert conflicts == failed == ambiguous == []
     assert redis.keys() == [key.encode()]
@@ -115,9 +116,48 @@ def test_a_town_named_like_a_family_keeps_its_own_keys(
     key = f"tt:{family}:{name}"
     redis.set(key, 1)
     assert whole_pass(redis, "count")[2] == 1
-    *_, ambiguous = whole_pass(redis, "migrate")
+    *_, ambiguous, _ = whole_pass(redis, "migrate")
     assert ambiguous == [key.encode()]
     assert redis.keys() == [key.encode()]
+
+
+@pytest.mark.parametrize("family", ["agent", "inbox", "urgent", "task", "activity", "stop"])
+@pytest.mark.parametrize("name", ["backlog", "events", "broadcast"])
+def test_of_a_town_named_like_a_family_the_own_keys_are_not_ambiguous(
+    newest: Server, family: str, name: str
+) -> None:
+    redis = newest.client()
+    other = "task" if family != "task" else "stop"
+    redis.mset({f"tt:{family}:{name}": 1, f"tt:{other}:{name}": 1, f"tt:{family}:1": 1})
+    ambiguous = [f"tt:{other}:{name}".encode()]
+    for operation in ("preview", "migrate", "migrate"):
+        fields = whole_pass(redis, operation, family)
+        assert ambiguous in fields
+        assert f"tt:{family}:{name}" not in repr(fields)
+    families, _, ambiguous_count, towns, *_ = whole_pass(redis, "count", family)
+    assert (sum(families), ambiguous_count) == (0, 1)
+    assert set(towns) <= {family.encode()}
+    assert redis.exists(f"tt:{family}:{name}", f"tt:{family}:{family}:1") == 2
+
+
+@pytest.mark.parametrize("family", ["agent", "inbox", "urgent", "task", "activity", "stop"])
+@pytest.mark.parametrize("name", ["backlog", "events", "broadcast"])
+def test_the_own_keys_of_a_town_that_ends_like_a_family_are_no_records_of_another(
+    newest: Server, family: str, name: str
+) -> None:
+    """tt:x:task:backlog is the backlog of town x:task and no task of town x."""
+    redis = newest.client()
+    redis.mset({f"tt:x:{family}:{name}": 1, "tt:x:agent:1": 1, f"tt:x:{family}:{name}s": 1})
+    _, _, _, towns, strings, *_ = whole_pass(redis, "count", "x")
+    assert towns == [f"x:{family}".encode()]
+    assert strings == [1 + (family == "agent"), int(family == "task")]
+    assert whole_pass(redis, "left", "x")[1] == strings
+    reply = redis.eval(source("records", HASH), 0, "x", 0, 1000, 1_000_000, "", 1000, 0)
+    assert f"tt:x:{family}:{name}".encode() not in reply[4]
+    # The other way round each town's keys are its own as well.
+    _, _, _, towns, strings, *_ = whole_pass(redis, "count", f"x:{family}")
+    assert set(towns) - {f"x:{family}".encode()} == {b"x"}
+    assert strings == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +262,7 @@ def test_a_key_that_vanished_is_no_failure(redis: Redis) -> None:
     )
     assert deleting != source("migrate", RENAME)
     args = ("t", "0", "10", "1000", "")
-    _, _, _, _, families, _, conflicts, failed, _ = redis.eval(deleting, 0, *args)
+    _, _, _, _, families, _, conflicts, failed, *_ = redis.eval(deleting, 0, *args)
     assert sum(families) == 0
     assert conflicts == failed == []
 
@@ -233,7 +273,7 @@ def test_a_key_the_user_may_not_rename_does_not_stop_the_rest(server: Server) ->
     allowed = ("~tt:agent:yes", "~tt:inbox:*", "~tt:town:*")
     redis.execute_command("ACL", "SETUSER", "some", "on", ">secret", "+@all", *allowed)
     some = server.client(username="some", password="secret")
-    families, _, conflicts, failed, _ = whole_pass(some, "migrate")
+    families, _, conflicts, failed, *_ = whole_pass(some, "migrate")
     assert families == [1, 1, 0, 0, 0, 0, 0]
     assert conflicts == []
     assert failed[0] == b"tt:agent:no"

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from tests.command import tt
-from tests.keyspaces import contents
+from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
-from tt_migrate import RENAME, UPGRADE, Migration, Migrator, Plan
+from tt_migrate import RENAME, UPGRADE, Migration, Migrator, Plan, Progress
+from tt_migrate.scripts import source
 
 MERGE = Plan("rename", rename="forward", merge=True)
+OLDEST = replace(RENAME, oldest=True)
+# To call merge.lua's functions directly.
+MERGE_LUA = source("migrate", MERGE).partition("-- migrate.lua")[0]
 
 
 def merge(redis: Redis) -> Migration:
@@ -85,8 +91,11 @@ def test_activity_keeps_the_ten_newest_and_the_longer_ttl(redis: Redis) -> None:
         ("stop", None, 1000, None),
         ("stop", 1000, None, None),
         ("activity", 3000, 1000, 3000),
-        ("activity", None, 1000, 1000),
+        ("activity", None, 1000, None),
+        ("activity", None, 1, None),
         ("activity", 1000, None, None),
+        ("urgent", 3000, 1000, 3000),
+        ("urgent", 1000, 3000, 3000),
         ("inbox", 1000, None, None),
         ("inbox", None, 1000, None),
     ],
@@ -176,28 +185,188 @@ def test_long_lists_are_joined_completely(redis: Redis) -> None:
     assert values(redis, "tt:town:urgent:1") == new + old
 
 
-@pytest.mark.parametrize("denied", ["rename", "rpush", "lrange", "type"])
-def test_a_missing_permission_leaves_both_lists_as_they_were(server: Server, denied: str) -> None:
+def test_of_two_stop_values_the_newer_one_stays_with_the_longer_ttl(redis: Redis) -> None:
+    redis.set("tt:stop:1", "older", ex=3000)
+    redis.set("tt:town:stop:1", "newer", ex=1000)
+    redis.set("tt:stop:2", "older", ex=1000)
+    redis.set("tt:town:stop:2", "newer", ex=3000)
+    how = {"merge: the newer value, the longer time to live"}
+    assert set(Migrator(redis, "town", MERGE).preview().merges.values()) == how
+    assert merge(redis).merged["stop"] == 2
+    assert redis.mget("tt:town:stop:1", "tt:town:stop:2") == [b"newer", b"newer"]
+    assert all(2990 < redis.ttl(f"tt:town:stop:{n}") <= 3000 for n in (1, 2))
+
+
+@pytest.mark.parametrize("fields", [3, 2000])
+@pytest.mark.parametrize("family", ["agent", "inbox"])
+def test_hashes_whose_fields_live_on_different_terms_are_not_equal(
+    server: Server, family: str, fields: int
+) -> None:
     redis = server.client()
-    redis.rpush("tt:inbox:1", "old")
-    redis.rpush("tt:town:inbox:1", "new")
-    redis.execute_command("ACL", "SETUSER", "less", "on", ">secret", "~*", "+@all", f"-{denied}")
+    keys = [f"{start}{family}:{n}" for n in range(4) for start in ("tt:", "tt:town:")]
+    for key in keys:
+        redis.hset(key, mapping={f"f{n}": n for n in range(fields)})
+    soon, later = EXPIRY_STEP_MS * 40_000_000, EXPIRY_STEP_MS * 40_000_001
+    expiries = {f"tt:{family}:0": soon, f"tt:town:{family}:1": soon}
+    expiries |= {f"tt:{family}:2": soon, f"tt:town:{family}:2": later}
+    for key, when in expiries.items():
+        try:
+            redis.execute_command("HPEXPIREAT", key, when, "FIELDS", 1, "f1")
+        except ResponseError:
+            pytest.skip(f"{server.kind.name} has no times to live for fields")
     before = contents(redis)
-    result = merge(server.client(username="less", password="secret"))
-    assert list(result.failed) == [b"tt:inbox:1"]
+    planned = Migrator(redis, "town", MERGE).preview()
+    result = merge(redis)
+    left = {f"tt:{family}:{n}".encode() for n in range(3)}
+    assert set(planned.conflicts) == set(result.conflicts) == left
+    assert set(planned.merges) == {f"tt:{family}:3".encode()}
+    del before[f"tt:{family}:3".encode()]
     assert contents(redis) == before
 
 
-def test_a_full_server_loses_nothing_in_a_merge(redis: Redis) -> None:
-    redis.rpush("tt:inbox:1", "old")
-    redis.rpush("tt:town:inbox:1", "new")
-    redis.config_set("maxmemory", 1)
-    try:
-        merge(redis)
-    finally:
-        redis.config_set("maxmemory", 0)
-    merge(redis)
-    assert values(redis, "tt:town:inbox:1") == [b"old", b"new"]
+def test_hashes_whose_fields_live_on_the_same_terms_are_equal(server: Server) -> None:
+    redis = server.client()
+    for key in ("tt:agent:1", "tt:town:agent:1"):
+        redis.hset(key, mapping={"a": "1", "b": "2"})
+        try:
+            redis.execute_command("HPEXPIREAT", key, 4_000_000_000_000, "FIELDS", 1, "a")
+        except ResponseError:
+            pytest.skip(f"{server.kind.name} has no times to live for fields")
+    value = redis.dump("tt:agent:1")
+    assert merge(redis).merged["agent"] == 1
+    assert redis.keys() == [b"tt:town:agent:1"]
+    assert redis.dump("tt:town:agent:1") == value
+
+
+def test_equal_hashes_in_other_encodings_and_orders_are_equal(redis: Redis) -> None:
+    redis.hset("tt:agent:1", mapping={"a": "1", "b": "2", "long": "x" * 1000})
+    redis.hset("tt:town:agent:1", mapping={"long": "x" * 1000, "b": "2", "a": "1"})
+    redis.hset("tt:agent:2", mapping={"a": "1", "b": "2"})
+    redis.hset("tt:town:agent:2", mapping={"b": "2", "long": "x" * 1000, "a": "1"})
+    redis.hdel("tt:town:agent:2", "long")
+    assert merge(redis).merged["agent"] == 2
+
+
+@pytest.mark.parametrize("fields", [3, 2000])
+def test_a_hash_that_has_all_fields_of_the_other_and_one_more_is_not_equal(
+    newest: Server, fields: int
+) -> None:
+    redis = newest.client()
+    for n, longer in enumerate(("tt:agent:0", "tt:town:agent:1")):
+        for key in (f"tt:agent:{n}", f"tt:town:agent:{n}"):
+            redis.hset(key, mapping={f"f{i}": i for i in range(fields)})
+        redis.hset(longer, "more", "x")
+    before = contents(redis)
+    assert merge(redis).merged["agent"] == 0
+    assert contents(redis) == before
+
+
+@pytest.mark.parametrize("length", [1, 49, 50, 51, 100, 120, 12_799, 12_800, 12_801, 13_057])
+def test_lists_that_differ_in_one_place_are_not_equal(newest: Server, length: int) -> None:
+    """Wherever that is: at each edge of what is compared at once, and in between."""
+    redis = newest.client()
+    places = sorted({n for n in (*range(120), *range(length - 110, length)) if 0 <= n < length})
+    for key in ("a", "b"):
+        redis.rpush(key, *range(length))
+    test = """
+      local missed = {}
+      for _, place in ipairs(ARGV) do
+        local value = redis.call('LINDEX', KEYS[1], place)
+        redis.call('LSET', KEYS[1], place, 'other')
+        if equal_lists(KEYS[1], KEYS[2]) then
+          missed[#missed + 1] = place
+        end
+        redis.call('LSET', KEYS[1], place, value)
+      end
+      return {missed, equal_lists(KEYS[1], KEYS[2])}
+    """
+    assert redis.eval(MERGE_LUA + test, 2, "a", "b", *places) == [[], 1]
+    redis.rpush("a", "more")
+    assert redis.eval(MERGE_LUA + "return equal_lists(KEYS[1], KEYS[2])", 2, "a", "b") is None
+
+
+def test_comparing_long_lists_takes_linear_time(newest: Server) -> None:
+    """By what is walked: LRANGE finds a part by walking to it, so parts may not grow in number."""
+    redis = newest.client()
+    for key in ("a", "b"):
+        redis.rpush(key, *(0 for _ in range(100_000)))
+    redis.config_resetstat()
+    assert redis.eval(MERGE_LUA + "return equal_lists(KEYS[1], KEYS[2])", 2, "a", "b") == 1
+    assert redis.info("commandstats")["cmdstat_lrange"]["calls"] <= 2 * 256
+
+
+@pytest.mark.parametrize("family", ["inbox", "urgent", "activity"])
+def test_no_value_is_lost_or_turned_round_at_the_edge_of_what_is_moved_at_once(
+    newest: Server, family: str
+) -> None:
+    redis = newest.client()
+    lengths = [1, 2, 9, 10, 11, 999, 1000, 1001, 1999, 2000, 2001, 3000]
+    # The list that lasts longer takes the other's values.
+    cases = [(old, new, ttl) for old in lengths for new in (1, 1000, 1001) for ttl in (1, 2)]
+    expected = {}
+    for n, (old, new, ttl) in enumerate(cases):
+        key, destination = f"tt:{family}:{n}", f"tt:town:{family}:{n}"
+        redis.rpush(key, *(f"o{i}" for i in range(old)))
+        redis.rpush(destination, *(f"n{i}" for i in range(new)))
+        redis.pexpireat(key, EXPIRY_STEP_MS * (40_000_000 + 2))
+        redis.pexpireat(destination, EXPIRY_STEP_MS * (40_000_000 + 2 * ttl - 1))
+        older, newer = [b"o%d" % i for i in range(old)], [b"n%d" % i for i in range(new)]
+        whole = older + newer if family == "inbox" else newer + older
+        expected[destination] = whole[:10] if family == "activity" else whole
+    assert merge(redis).merged[family] == len(cases)
+    assert {key: values(redis, key) for key in expected} == expected
+    assert redis.dbsize() == len(cases)
+
+
+def test_a_key_whose_destination_is_protected_is_listed_and_the_rest_goes_on(
+    server: Server,
+) -> None:
+    redis = server.client()
+    for n in range(20):
+        redis.rpush(f"tt:inbox:{n}", "old")
+        redis.rpush(f"tt:town:inbox:{n}", "new")
+    allowed = [f"~{start}inbox:{n}" for n in range(19) for start in ("tt:", "tt:town:")]
+    allowed.append("~tt:inbox:19")
+    redis.execute_command("ACL", "SETUSER", "some", "on", ">secret", "+@all", *allowed)
+    result = merge(server.client(username="some", password="secret"))
+    assert (result.merged["inbox"], list(result.failed)) == (19, [b"tt:inbox:19"])
+    assert values(redis, "tt:inbox:19") == [b"old"]
+    assert values(redis, "tt:town:inbox:19") == [b"new"]
+
+
+@pytest.mark.parametrize("agents", [0, 200])
+@pytest.mark.parametrize("denied", ["type", "lrange", "pttl", "ltrim", "lpush"])
+def test_a_command_that_a_merge_may_not_run_ends_the_run_and_what_was_moved_is_told(
+    server: Server, denied: str, agents: int
+) -> None:
+    redis = server.client()
+    # Equal ones are merged without what is denied, where that is a push or a trim.
+    redis.mset({f"{start}task:{n}": n for n in range(100) for start in ("tt:", "tt:town:")})
+    redis.mset({"other": 1, **{f"tt:agent:{n}": n for n in range(agents)}})
+    for n in range(20):
+        redis.rpush(f"tt:inbox:{n}", "older")
+        redis.rpush(f"tt:town:inbox:{n}", "newer")
+    before = contents(redis)
+    redis.execute_command("ACL", "SETUSER", "less", "on", ">secret", "~*", "+@all", f"-{denied}")
+    less = server.client(username="less", password="secret")
+    told: list[Progress] = []
+    with pytest.raises(ResponseError, match=r"no permissions|can't run"):
+        Migrator(less, "town", MERGE, progress=told.append).migrate()
+    moved = len(redis.keys("tt:town:agent:*"))
+    merged = 100 - len(redis.keys("tt:task:*"))
+    if told:
+        assert isinstance(told[-1].so_far, Migration)
+        assert told[-1].so_far.changed == moved + merged
+    else:
+        assert moved == merged == 0
+    after = contents(redis)
+    assert {key: after[key] for key in after if b"inbox" in key} == {
+        key: before[key] for key in before if b"inbox" in key
+    }
+    assert len(after) == len(before) - merged
+    result = merge(redis)
+    assert (result.total, result.merged["inbox"]) == (agents - moved, 20)
+    assert result.merged["task"] == 100 - merged
 
 
 def test_an_oldest_key_gives_way_to_the_younger_old_one(redis: Redis) -> None:
@@ -214,6 +383,57 @@ def test_an_oldest_key_gives_way_to_the_younger_old_one(redis: Redis) -> None:
     merged = Migrator(redis, "town", Plan("rename", rename="forward", oldest=True, merge=True))
     assert merged.migrate().merged["inbox"] == 1
     assert values(redis, "tt:town:inbox:1") == [b"oldest", b"old"]
+
+
+def test_of_one_id_the_younger_key_gets_the_name_whichever_is_found_first(redis: Redis) -> None:
+    numbers = range(100)
+    for family in ("agent", "inbox", "task"):
+        redis.mset({f"mt:{family}:{n}": "oldest" for n in numbers})
+        redis.mset({f"tt:{family}:{n}": "old" for n in numbers})
+    oldest = {f"mt:{family}:{n}".encode() for family in ("agent", "inbox", "task") for n in numbers}
+    preview = Migrator(redis, "town", OLDEST).preview()
+    assert set(preview.conflicts) == oldest
+    assert set(preview.moves) == {b"tt" + key[2:] for key in oldest}
+    assert Migrator(redis, "town", OLDEST).count().conflicts == 300
+    result = Migrator(redis, "town", OLDEST).migrate()
+    assert set(result.conflicts) == oldest
+    assert (result.total, result.remaining) == (300, 300)
+    assert all(redis.get(b"tt:town" + key[2:]) == b"old" for key in oldest)
+
+
+def test_of_one_id_the_oldest_messages_come_first_whichever_is_found_first(redis: Redis) -> None:
+    for n in range(50):
+        redis.rpush(f"mt:inbox:{n}", "oldest")
+        redis.rpush(f"tt:inbox:{n}", "old")
+        redis.rpush(f"tt:town:inbox:{n}", "new")
+    result = Migrator(redis, "town", replace(OLDEST, merge=True)).migrate()
+    # The younger goes first, then the oldest before it.
+    assert result.merged["inbox"] == 100
+    for n in range(50):
+        assert values(redis, f"tt:town:inbox:{n}") == [b"oldest", b"old", b"new"]
+
+
+@pytest.mark.parametrize("name", ["backlog", "events", "broadcast"])
+@pytest.mark.parametrize("family", ["agent", "inbox", "task"])
+def test_version_0_1_knew_no_towns_so_that_its_names_are_never_ambiguous(
+    newest: Server, family: str, name: str
+) -> None:
+    """mt:task:backlog is a task; tt:task:backlog is town task's backlog, and no rival of it."""
+    redis = newest.client()
+    redis.set(f"mt:{family}:{name}", "oldest")
+    redis.set(f"tt:{family}:{name}", "of a town")
+    ambiguous = {f"tt:{family}:{name}".encode()}
+    count = Migrator(redis, "town", OLDEST).count()
+    assert (count.keys[family], count.conflicts, count.ambiguous) == (1, 0, 1)
+    preview = Migrator(redis, "town", OLDEST).preview()
+    assert (set(preview.moves), set(preview.ambiguous)) == (
+        {f"mt:{family}:{name}".encode()},
+        ambiguous,
+    )
+    result = Migrator(redis, "town", OLDEST).migrate()
+    assert (result.keys[family], set(result.ambiguous), result.complete) == (1, ambiguous, True)
+    assert redis.get(f"tt:town:{family}:{name}") == b"oldest"
+    assert redis.get(f"tt:{family}:{name}") == b"of a town"
 
 
 @pytest.mark.parametrize("key", ["mt:urgent:1", "mt:backlog", "mt:stop:1", "mt:agent:1:2", "mt:"])

@@ -71,6 +71,41 @@ def test_a_name_that_would_be_a_towns_own_is_never_made(newest: Server) -> None:
     assert redis.keys() == [b"tt:town:task:backlog"]
 
 
+@pytest.mark.parametrize("name", ["backlog", "events", "broadcast"])
+@pytest.mark.parametrize("family", ["agent", "inbox", "urgent", "task", "activity", "stop"])
+def test_of_two_towns_whose_names_begin_alike_only_one_goes_back(
+    newest: Server, family: str, name: str
+) -> None:
+    redis = newest.client()
+    longer = f"x:{family}"
+    # Of town x; of the town with the longer name, whose own keys look like records of x.
+    redis.mset({f"tt:x:{family}:1": 1, f"tt:{longer}:{family}:2": 2, f"tt:{longer}:{name}": 3})
+    key = f"tt:{longer}:{name}".encode()
+    result = Migrator(redis, "x", REVERSE).migrate()
+    assert (result.total, list(result.ambiguous), result.complete) == (1, [key], True)
+    assert redis.exists(f"tt:{family}:1", f"tt:{longer}:{family}:2", key) == 3
+    result = Migrator(redis, longer, REVERSE).migrate()
+    assert (result.keys[family], result.ambiguous, result.complete) == (1, set(), True)
+    own = {"backlog": b"tt:backlog"}.get(name, key)
+    assert sorted(redis.keys()) == sorted([f"tt:{family}:{n}".encode() for n in (1, 2)] + [own])
+
+
+@pytest.mark.parametrize("town", ["agent", "inbox", "urgent", "task", "activity", "stop"])
+def test_a_town_named_like_a_family_comes_there_and_back(newest: Server, town: str) -> None:
+    redis = newest.client()
+    names = [f"{family}:1" for family in ("agent", "inbox", "urgent", "task", "activity", "stop")]
+    redis.mset({f"tt:{name}": name for name in [*names, "backlog"]})
+    redis.set(f"tt:{town}:events", "of the town's own")
+    before = contents(redis)
+    there = Migrator(redis, town).migrate()
+    assert (there.total, there.ambiguous, there.complete) == (7, set(), True)
+    again = Migrator(redis, town).migrate()
+    assert (again.total, again.ambiguous, again.complete) == (0, set(), True)
+    back = Migrator(redis, town, REVERSE).migrate()
+    assert (back.total, back.ambiguous, back.complete) == (7, set(), True)
+    assert contents(redis) == before
+
+
 def test_hashes_stay_hashes_and_the_report_says_so(newest: Server) -> None:
     redis = newest.client()
     redis.hset("tt:town:agent:1", mapping={"id": "1"})

@@ -26,6 +26,6 @@ def test_a_destination_made_between_two_mentions_is_a_conflict_and_no_move() -> 
 def test_a_key_left_alone_twice_is_listed_once_and_renames_add_up() -> None:
     tally = MigrationTally()
     for _ in range(2):
-        tally.add([[1, *[0] * 6], [0] * 7, [KEY, b"why"], [b"tt:stop:1", b"ERR no"], []])
+        tally.add([[1, *[0] * 6], [0] * 7, [KEY, b"why"], [b"tt:stop:1", b"ERR no"], [], b""])
     assert (tally.keys["agent"], tally.conflicts) == (2, {KEY: "why"})
     assert tally.failed == {b"tt:stop:1": "ERR no"}

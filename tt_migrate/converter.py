@@ -13,8 +13,7 @@ from tt_migrate.keyspace import family_and_id, town_bytes, town_key_start
 from tt_migrate.pacing import Pace
 from tt_migrate.passes import Call, Taken
 from tt_migrate.records import RecordError, fields_of
-from tt_migrate.replies import RECORD_WEIGHT, pairs, texts, weight_of
-from tt_migrate.scripts import error_of
+from tt_migrate.replies import RECORD_WEIGHT, error_of, pairs, texts, weight_of
 from tt_migrate.session import Session
 from tt_migrate.tally import ConversionPreviewTally, ConversionTally
 

@@ -68,7 +68,10 @@ class Comparison:
         try:
             one = comparable_fields(*record, self._stored)
             other = comparable_fields(*record, _record(kind, value))
-            self.reasons[self._key] = _reason(differing(one, other))
+            alike = "one a JSON string and one a hash"
+            if isinstance(self._stored, list) and isinstance(value, list):
+                alike = "but other times to live of fields"
+            self.reasons[self._key] = _reason(differing(one, other), alike)
         except RecordError:
             pass  # The reason that it has is all that can be said.
 
@@ -77,7 +80,7 @@ def _record(kind: bytes, value: object) -> object:
     return value if kind in (b"string", b"hash") else None
 
 
-def _reason(fields: list[bytes]) -> str:
+def _reason(fields: list[bytes], alike: str) -> str:
     if not fields:
-        return "destination exists with the same fields, one a JSON string and one a hash"
+        return f"destination exists with the same fields, {alike}"
     return f"destination exists and differs in {', '.join(map(shown, fields))}"

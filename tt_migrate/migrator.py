@@ -181,7 +181,7 @@ class Migrator:
             return tally.result(session.effort())
 
         if self.plan.convert and b"TYPE" in session.denied.split():
-            raise NoPermissionError("NOPERM no permission to run TYPE")
+            raise NoPermissionError("NOPERM the user has no permissions to run TYPE")
         session.run(stage, session.scan("count", tally), so_far or result)
         return result()
 

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from redis.exceptions import InvalidResponse
+from redis.exceptions import (
+    InvalidResponse,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
 
 RECORD_WEIGHT = 300
 """What reading or writing a record costs besides its bytes, as in `batch.lua`."""
@@ -38,3 +44,16 @@ def malformed_as_invalid() -> Iterator[None]:
         yield
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         raise InvalidResponse("no reply of Redis") from None
+
+
+def error_of(text: bytes) -> ResponseError:
+    """The exception for an error that a script gives as a part of its reply: `NOPERM ...`."""
+    code, _, _ = text.partition(b" ")
+    return _ERRORS.get(code, ResponseError)(text.decode("utf-8", "surrogateescape"))
+
+
+_ERRORS: dict[bytes, type[ResponseError]] = {
+    b"NOPERM": NoPermissionError,
+    b"OOM": OutOfMemoryError,
+    b"READONLY": ReadOnlyError,
+}

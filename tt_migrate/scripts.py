@@ -15,8 +15,6 @@ from redis.client import NEVER_DECODE
 from redis.exceptions import (
     NoPermissionError,
     NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
     ResponseError,
 )
 
@@ -174,16 +172,3 @@ class ScriptCaller:
 
     def _evaluate(self, how: str, script: str, *args: Word) -> Any:
         return ask(self._client, how, script, 0, *args)
-
-
-def error_of(text: bytes) -> ResponseError:
-    """The exception for an error that a script gives as a part of its reply: `NOPERM ...`."""
-    code, _, _ = text.partition(b" ")
-    return _ERRORS.get(code, ResponseError)(text.decode("utf-8", "surrogateescape"))
-
-
-_ERRORS: dict[bytes, type[ResponseError]] = {
-    b"NOPERM": NoPermissionError,
-    b"OOM": OutOfMemoryError,
-    b"READONLY": ReadOnlyError,
-}

@@ -161,7 +161,13 @@ class Session:
                 work.restart()
             is_lost = False
             with self._manner.shield():
-                taken, held = self._one_call(work)
+                try:
+                    taken, held = self._one_call(work)
+                except redis_errors.ResponseError:
+                    # A reply can tell of what was done and of an error that ended it.
+                    if self._calls:
+                        report()
+                    raise
                 # By COUNT: MATCH hides how many keys a step has really seen.
                 reached += taken.steps * self._pace.count or 1
                 if reached > furthest:
@@ -234,7 +240,9 @@ class Session:
         """Raise for a command that the plan can need: before anything is written."""
         denied = [command for command in self.refused if command in self._process.denied]
         if denied:
-            raise redis_errors.NoPermissionError(f"NOPERM no permission to run {', '.join(denied)}")
+            raise redis_errors.NoPermissionError(
+                f"NOPERM the user has no permissions to run {', '.join(denied)}"
+            )
         if self.refused:
             raise redis_errors.ResponseError(f"NOCOMMAND {', '.join(self.refused)}")
 

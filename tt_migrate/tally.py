@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from tt_migrate.keyspace import FAMILIES, RECORDS, town_bytes
 from tt_migrate.plan import Plan
-from tt_migrate.replies import texts
+from tt_migrate.replies import error_of, texts
 from tt_migrate.results import Count, Effort, Left
 
 
@@ -129,13 +129,18 @@ class MigrationTally:
         self.ambiguous: set[bytes] = set()
 
     def add(self, fields: list[Any]) -> None:
-        """Add families, merged, conflicts, failed and ambiguous."""
-        families, merged, conflicts, failed, ambiguous = fields
+        """Add families, merged, conflicts, failed and ambiguous.
+
+        Raises redis.exceptions.ResponseError for the error that ended the batch.
+        """
+        families, merged, conflicts, failed, ambiguous, error = fields
         self._families = _added(self._families, families)
         self._merged = _added(self._merged, merged)
         self.conflicts.update(texts(conflicts))
         self.failed.update(texts(failed))
         self.ambiguous.update(ambiguous)
+        if error:
+            raise error_of(error)
 
     @property
     def keys(self) -> dict[str, int]:

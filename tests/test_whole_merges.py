@@ -1,0 +1,237 @@
+"""A merge is whole or not at all, whatever the server refuses in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from tests.keyspaces import EXPIRY_STEP_MS
+from tests.servers import Kind, Server, StartServer
+from tests.test_merge import MERGE_LUA
+
+INBOX, URGENT, ACTIVITY, STOP, TASK = 2, 3, 5, 6, 4
+
+SETTLE = """
+  local settled = {}
+  for n = 1, #ARGV, 2 do
+    local key, destination = 'old:' .. ARGV[n + 1], 'new:' .. ARGV[n + 1]
+    local reply, gone, _, problem = redis.pcall('RENAMENX', key, destination)
+    if reply == 0 then
+      gone, _, problem = settle_conflict(tonumber(ARGV[n]), key, destination)
+    end
+    settled[#settled + 1] = problem or tostring(gone)
+  end
+  return settled
+"""
+
+# All that reads or writes one of two keys; a join uses some of them.
+COMMANDS = (
+    *("type", "get", "hlen", "hgetall", "llen", "lrange", "lindex", "dump", "pttl", "exists"),
+    *("rpush", "lpush", "ltrim", "lpop", "rpop", "lmove", "set", "rename", "renamenx", "copy"),
+    *("del", "unlink", "restore", "expire", "pexpire", "pexpireat", "persist"),
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two keys, `old:<name>` and `new:<name>`, and what they become; expiries are in steps."""
+
+    name: str
+    family: int
+    old: Any
+    new: Any
+    joined: Any
+    old_expiry: int
+    new_expiry: int
+
+    def write(self, redis: Redis) -> None:
+        for key, value, expiry in (
+            (f"old:{self.name}", self.old, self.old_expiry),
+            (f"new:{self.name}", self.new, self.new_expiry),
+        ):
+            if isinstance(value, list):
+                redis.rpush(key, *value)
+            elif isinstance(value, dict):
+                redis.hset(key, mapping=value)
+            elif isinstance(value, set):
+                redis.sadd(key, *value)
+            else:
+                redis.set(key, value)
+            if expiry > 0:
+                redis.pexpireat(key, EXPIRY_STEP_MS * expiry)
+
+    @property
+    def apart(self) -> list[Any]:
+        """What read() gives before the two are joined."""
+        return [(self.old, self.old_expiry), (self.new, self.new_expiry)]
+
+    @property
+    def whole(self) -> list[Any]:
+        """What read() gives afterwards."""
+        forever = min(self.old_expiry, self.new_expiry) < 0
+        return [None, (self.joined, -1 if forever else max(self.old_expiry, self.new_expiry))]
+
+
+def read(redis: Redis, some: Sequence[Pair]) -> list[Any]:
+    """For each pair both keys' values and expiries in steps, None for a key that is not there."""
+    keys = [f"{start}:{pair.name}" for pair in some for start in ("old", "new")]
+    batch = redis.pipeline(transaction=False)
+    for key in keys:
+        batch.type(key)
+    kinds = batch.execute()
+    readers = {"list": ("LRANGE", 0, -1), "hash": ("HGETALL",), "set": ("SMEMBERS",)}
+    for key, kind in zip(keys, kinds, strict=True):
+        command, *args = readers.get(kind, ("GET",))
+        batch.execute_command(command, key, *args)
+        batch.pttl(key)
+    batch.time()
+    *replies, (seconds, micros) = batch.execute()
+    now = seconds * 1000 + micros // 1000
+    found = [
+        None if ttl == -2 else (value, ttl if ttl < 0 else round((now + ttl) / EXPIRY_STEP_MS))
+        for value, ttl in zip(replies[::2], replies[1::2], strict=True)
+    ]
+    return [list(both) for both in zip(found[::2], found[1::2], strict=True)]
+
+
+def pairs() -> list[Pair]:
+    """One pair of every way to join two values, with every order of two times to live."""
+    soon, late = 40_000_000, 40_000_001
+    lists = [f"o{n}" for n in range(7)], [f"n{n}" for n in range(8)]
+    numbered = {f"f{n}": str(n) for n in range(20)}
+    values: dict[str, tuple[int, Any, Any, Any]] = {
+        "queue": (INBOX, *lists, lists[0] + lists[1]),
+        "stack": (URGENT, *lists, lists[1] + lists[0]),
+        "activity": (ACTIVITY, *lists, (lists[1] + lists[0])[:10]),
+        "flag": (STOP, "1", "1", "1"),
+        "flags": (STOP, "older", "newer", "newer"),
+        "string": (TASK, "x" * 50, "x" * 50, "x" * 50),
+        "list": (INBOX, lists[0], lists[0], lists[0]),
+        "hash": (TASK, numbered, numbered, numbered),
+        "set": (URGENT, {"a", "b"}, {"a", "b"}, {"a", "b"}),
+    }
+    expiries = [(-1, -1), (-1, soon), (soon, -1), (soon, late), (late, soon), (soon, soon)]
+    return [
+        Pair(f"{name}:{old}:{new}", *value, old, new)
+        for name, value in values.items()
+        for old, new in expiries
+    ]
+
+
+PAIRS = pairs()
+
+
+def write_all(redis: Redis) -> None:
+    redis.flushall()
+    batch = redis.pipeline(transaction=False)
+    for pair in PAIRS:
+        pair.write(batch)
+    batch.execute()
+
+
+def settle(redis: Redis, *some: Pair) -> list[str]:
+    """For each pair `true`, or why it was not joined."""
+    args = [arg for pair in some for arg in (pair.family, pair.name)]
+    # As ARGV: a server checks what is named as KEYS before the script begins.
+    reply: list[str] = redis.eval(MERGE_LUA + SETTLE, 0, *args)
+    return reply
+
+
+def assert_each_is_whole_or_apart(redis: Redis, told: list[str]) -> None:
+    """What was told is true of each pair, and who may do all joins those still apart."""
+    expected = [
+        pair.whole if says == "true" else pair.apart for pair, says in zip(PAIRS, told, strict=True)
+    ]
+    assert read(redis, PAIRS) == expected
+    apart = [pair for pair, says in zip(PAIRS, told, strict=True) if says != "true"]
+    assert set(settle(redis, *apart)) <= {"true"}
+    assert read(redis, PAIRS) == [pair.whole for pair in PAIRS]
+
+
+def test_all_pairs_are_joined(server: Server) -> None:
+    redis = server.client(decode_responses=True)
+    write_all(redis)
+    redis.config_resetstat()
+    told = settle(redis, *PAIRS)
+    assert set(told) == {"true"}
+    # The clock goes on inside a script on some servers: asked twice it can say two things.
+    assert redis.info("commandstats")["cmdstat_pttl"]["calls"] == 2 * len(PAIRS)
+    assert_each_is_whole_or_apart(redis, told)
+
+
+@pytest.mark.parametrize("denied", COMMANDS)
+def test_a_command_that_the_user_lacks(server: Server, denied: str) -> None:
+    redis = server.client(decode_responses=True)
+    write_all(redis)
+    redis.execute_command("ACL", "SETUSER", "less", "on", ">secret", "~*", "+@all", f"-{denied}")
+    less = server.client(username="less", password="secret", decode_responses=True)
+    assert_each_is_whole_or_apart(redis, settle(less, *PAIRS))
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ("~old:*",),
+        ("~new:*",),
+        ("~old:*", "%R~new:*"),
+        ("%R~old:*", "~new:*"),
+        ("~old:*", "%W~new:*"),
+        ("%R~*",),
+        ("%W~*",),
+        ("~*", "-rename", "(+rename ~old:*)", "(+rename ~new:*)"),
+        ("~*", "-ltrim", "(+ltrim ~old:*)"),
+        ("~*", "-ltrim", "(+ltrim ~new:*)"),
+        ("~*", "-rpush", "(+rpush ~old:*)"),
+        ("~*", "-lpush", "(+lpush ~new:*)"),
+    ],
+    ids=" ".join,
+)
+def test_keys_that_the_user_may_not_touch(server: Server, rules: tuple[str, ...]) -> None:
+    if server.kind.version < (7, 0) and not rules[0].startswith("~new") and len(rules) > 1:
+        pytest.skip(f"{server.kind.name} has one set of rules for all commands")
+    if server.kind.version < (7, 0) and rules[0].startswith("%"):
+        pytest.skip(f"{server.kind.name} does not tell reading from writing")
+    redis = server.client(decode_responses=True)
+    write_all(redis)
+    redis.execute_command("ACL", "SETUSER", "less", "on", ">secret", "+@all", *rules)
+    less = server.client(username="less", password="secret", decode_responses=True)
+    assert_each_is_whole_or_apart(redis, settle(less, *PAIRS))
+
+
+@pytest.mark.parametrize("missing", ["LTRIM", "LPUSH", "RPUSH", "RENAME", "SET", "PTTL"])
+def test_a_command_that_the_server_lacks(
+    kind: Kind, server: Server, own_server: StartServer, missing: str
+) -> None:
+    redis = server.client(decode_responses=True)
+    write_all(redis)
+    lacking = own_server("--rename-command", missing, "HIDDEN", kind=kind)
+    copy_all(server, lacking)
+    told = settle(lacking.client(decode_responses=True), *PAIRS)
+    # Back to where there are all commands, to look and to join the rest.
+    copy_all(lacking, server)
+    assert_each_is_whole_or_apart(redis, told)
+
+
+def copy_all(source: Server, target: Server) -> None:
+    redis, other = source.client(), target.client()
+    other.flushall()
+    keys: Any = redis.keys()
+    for key in keys:
+        value: Any = redis.dump(key)
+        seconds: Any = redis.ttl(key)
+        other.restore(key, max(0, seconds) * 1000, value)
+
+
+def test_a_full_server(server: Server) -> None:
+    redis = server.client(decode_responses=True)
+    write_all(redis)
+    redis.config_set("maxmemory", 1)
+    told = [settle(redis, pair)[0] for pair in PAIRS]
+    redis.config_set("maxmemory", 0)
+    # RENAMENX has been called: after any write command a full server lets a script write on.
+    assert set(told) == {"true"}
+    assert_each_is_whole_or_apart(redis, told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from redis import Redis
@@ -36,7 +36,9 @@ class Migrator:
     `max_pause_ms`: how long one batch may hold the server, about, in milliseconds. `nice`: how many
     times as long it then leaves the server alone. `progress`: called after each batch; an exception
     it raises ends the run between two batches. `patience`: how a connection that is lost after the
-    first batch is retried; the pass then begins anew.
+    first batch is retried; the pass then begins anew. `shield`: entered around each call to the
+    server together with the adding up of its reply and `progress`: for a caller who must not be
+    disturbed there.
 
     Every operation raises redis.exceptions.RedisError when the server cannot be reached or refuses.
     The constructor raises TypeError for another kind of client, ValueError for an empty town, a
@@ -50,6 +52,7 @@ class Migrator:
     nice: float = 0.0
     progress: ProgressCallback | None = None
     patience: Retry = PATIENCE
+    shield: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __post_init__(self) -> None:
         if not isinstance(self.client, Redis):
@@ -163,6 +166,8 @@ class Migrator:
     def _session(self, *operations: str) -> Iterator[Session]:
         pace = pace_for(self.max_pause_ms, self.nice)
         with held_connection(self.client) as held:
-            session = Session(held, self.plan, self.town, pace, self.progress, self.patience)
+            session = Session(
+                held, self.plan, self.town, pace, self.progress, self.patience, self.shield
+            )
             session.load(*operations)
             yield session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from redis import Redis
@@ -60,6 +60,7 @@ class Session:
         pace: Pace,
         progress: ProgressCallback | None,
         patience: Retry,
+        shield: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._client = client
         self._caller = ScriptCaller(client)
@@ -68,6 +69,7 @@ class Session:
         self._pace = pace
         self._progress = progress
         self._patience = patience
+        self._shield = shield
         self._started = time.monotonic()
         self._batches = 0
         self._longest = 0
@@ -125,8 +127,24 @@ class Session:
         scanned = dbsize = 0
         lost_at: float | None = None
 
-        def next_batch() -> list[Any]:
-            return batch(cursor, self._pace)
+        def next_batch() -> tuple[bool, float]:
+            nonlocal cursor, scanned, dbsize, lost_at
+            with self._shield():
+                began = time.monotonic()
+                cursor, steps, elapsed, dbsize, *fields = batch(cursor, self._pace)
+                # Where the server has no clock, the round trip is the best that is known.
+                held = elapsed / 1_000_000 or time.monotonic() - began
+                lost_at = None
+                tally.add(fields)
+                # By COUNT: MATCH hides how many keys a step has really seen.
+                scanned = min(scanned + steps * self._pace.count, dbsize)
+                self.paused(elapsed)
+                self._pace = self._pace.after(steps, elapsed)
+                is_over = cursor == b"0"
+                waits = self._pace.nice > 0 and not is_over
+                waiting = f"waiting {self._pace.nice:g} times as long as it works" if waits else ""
+                self._report(Progress(stage, scanned, dbsize, so_far(), waiting))
+            return is_over, held
 
         def lost(error: Exception) -> None:
             # Another process may answer next: SCAN's cursors are worthless there.
@@ -144,24 +162,12 @@ class Session:
             self._report(Progress(stage, 0, dbsize, so_far(), waiting=f"retrying: {error}"))
 
         while True:
-            began = time.monotonic()
             retried = self._batches > 0
-            reply = self._patience.call_with_retry(next_batch, lost) if retried else next_batch()
-            lost_at = None
-            cursor, steps, elapsed, dbsize, *fields = reply
-            tally.add(fields)
-            # By COUNT: MATCH hides how many keys a step has really seen.
-            scanned = min(scanned + steps * self._pace.count, dbsize)
-            self.paused(elapsed)
-            self._pace = self._pace.after(steps, elapsed)
-            is_over = cursor == b"0"
-            waits = self._pace.nice > 0 and not is_over
-            waiting = f"waiting {self._pace.nice:g} times as long as it works" if waits else ""
-            self._report(Progress(stage, scanned, dbsize, so_far(), waiting))
+            is_over, held = (
+                self._patience.call_with_retry(next_batch, lost) if retried else next_batch()
+            )
             if is_over:
                 return
-            # Where the server has no clock, the round trip is the best that is known.
-            held = elapsed / 1_000_000 or time.monotonic() - began
             time.sleep(self._pace.rest(held))
 
     def _report(self, progress: Progress) -> None:

@@ -16,7 +16,7 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from tt_migrate.config import URL_SOURCES, ConfigError, Endpoint
-from tt_migrate.keyspace import shown, shown_text
+from tt_migrate.keyspace import shown, shown_text, town_bytes
 
 _CONNECT_SECONDS = 5
 _REPLY_SECONDS = 10
@@ -69,6 +69,19 @@ def redacted(endpoint: Endpoint) -> str:
     return (
         f"{scheme}://{login}{f'[{host}]' if ':' in host else host}:{parts.get('port', 6379)}/{db}"
     )
+
+
+def secrets(endpoint: Endpoint) -> list[bytes]:
+    """The password that a connection uses, and how the URL spells it.
+
+    Raises ConfigError as open_client does.
+    """
+    password = _parameters(endpoint).get("password", b"")
+    split = urlsplit(endpoint.url or "")
+    query = (parameter.partition("=") for parameter in split.query.split("&"))
+    spelt = [value for name, _, value in query if name in ("password", "pass")]
+    spelt.append(split.password or "")
+    return [secret for secret in (password, *map(town_bytes, spelt)) if secret]
 
 
 def _shake_hands(connection: Connection) -> None:

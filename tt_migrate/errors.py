@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from redis import exceptions as redis_errors
 
-from tt_migrate.keyspace import shown_text
+from tt_migrate.foreign import NO_SECRETS, Foreign
 from tt_migrate.server import UnsupportedServerError
 
 _NEEDED = (
@@ -65,22 +67,42 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
         ("unknown command `HELLO`", "unknown command 'HELLO'"),
         "it does not know HELLO. Is it older than Redis 6, or a proxy? That may need ?protocol=2",
     ),
+    (
+        ("NOCOMMAND", "nknown command", "Unknown Redis command", "Unknown Redis Command"),
+        "it does not know {command}: renamed or disabled there (rename-command), or not passed on"
+        " by a proxy",
+    ),
     ((redis_errors.ConnectionError,), "the connection failed ({text})"),
 )
 """What an error is recognised by, in this order: its class, or a piece of its text."""
 
+_COMMAND = re.compile(r"(?:NOCOMMAND|nknown command)[:,]? ['`\"]?([\w.-]+(?:, [\w.-]+)*)")
 
-def explain(error: Exception, shown_url: str) -> str:
+
+def explain(error: Exception, shown_url: str, foreign: Foreign = NO_SECRETS) -> str:
     """One line for a person about an error of redis-py: what happened, to which server, what to do.
 
-    `shown_url`: the server, redacted.
+    `shown_url`: the server, redacted. `foreign`: shows the server's own words.
     """
     # A server repeats the arguments of a command that it does not know: AUTH's are the password.
     text, _, _ = " ".join(str(error).split()).partition(", with args beginning with")
-    text = shown_text(text.rstrip("."))
+    said = {"text": _said(error, foreign), "command": _command(text, foreign)}
     for signs, meaning in _MEANINGS:
         if any(
             sign in text if isinstance(sign, str) else isinstance(error, sign) for sign in signs
         ):
-            return f"Redis at {shown_url}: {meaning.format(text=text)}"
-    return f"Redis at {shown_url}: {text or type(error).__name__}"
+            return f"Redis at {shown_url}: {meaning.format(**said)}"
+    return f"Redis at {shown_url}: {said['text'] or type(error).__name__}"
+
+
+def _command(text: str, foreign: Foreign) -> str:
+    named = _COMMAND.search(text)
+    if not named:
+        return "a command that a script calls"
+    return f"the command{'s' if ',' in named[1] else ''} {foreign.shown(named[1])}"
+
+
+def _said(error: Exception, foreign: Foreign) -> str:
+    # Line breaks may be part of a secret, or come from the server's way to show one.
+    text = " ".join(foreign.redacted(str(error)).split())
+    return foreign.shown(text.partition(", with args beginning with")[0].rstrip("."))

@@ -75,7 +75,7 @@ def test_whatever_is_written_is_one_line_that_prints(text: str, encoding: str) -
 def test_there_is_no_way_around_that(method: str) -> None:
     stream = TextIOWrapper(BytesIO(), "utf-8", newline="")
     getattr(Output(stream), method)("a\x1b[2J\nb")
-    assert b"a\\x1b[2J\\nb" in stream.buffer.getvalue()  # type: ignore[attr-defined]
+    assert b"a\\x1b[2J\\nb" in stream.buffer.getvalue()
 
 
 def written(text: str, encoding: str) -> str:

@@ -40,6 +40,8 @@ CANCELLED = 4
 """Exit statuses; a signal's is 128 + its number."""
 
 _LONGEST_ANSWER = 100
+_UNWRITTEN = logging.NullHandler()
+"""Without a handler, Python writes what libraries log to stderr as it is."""
 
 _R = TypeVar("_R")
 Report = TextReport | JsonReport
@@ -136,8 +138,7 @@ def run(options: Options, signals: StopSignals, out: Output, err: Output) -> int
     `out` gets one report, whatever happens, and `err` remarks. Raises OutputError when the report
     cannot be written; nothing else that a user can cause.
     """
-    # Without a handler, Python writes what libraries log to stderr as it is.
-    logging.getLogger().addHandler(logging.NullHandler())
+    logging.getLogger().addHandler(_UNWRITTEN)
     return _Run(options, signals, out, err).end()
 
 

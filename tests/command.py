@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from tt_migrate.cli import main
@@ -70,7 +73,17 @@ def tt_in_process(
 
 
 def assert_harmless(done: subprocess.CompletedProcess[str]) -> None:
-    """There is no traceback in what was written, and no control character."""
+    """There is no traceback in what was written, and no control character; nor in JSON's texts."""
     written = done.stdout + done.stderr
     assert "Traceback" not in written
     assert all(line.isprintable() for line in written.split("\n"))
+    if done.stdout.startswith("{"):
+        assert all(text.isprintable() for text in _texts(json.loads(done.stdout)))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import TT, assert_harmless, environment, tt, tt_in_process
-from tests.servers import Server, StartServer
+from tests.servers import Kind, Server, StartServer
 
 NOTHING_TO_DO = "✅ No migration needed - all keys already use town isolation format"
 
@@ -559,3 +559,15 @@ def test_a_cluster_node_is_status_3(own_server: StartServer) -> None:
     server = own_server("--cluster-enabled", "yes")
     done = tt("--force", url=server.url)
     assert (done.returncode, "cluster" in done.stderr) == (3, True)
+
+
+@pytest.mark.parametrize("command", ["HELLO", "SCAN", "EVALSHA", "SCRIPT"])
+def test_a_command_that_the_server_does_not_know_is_named_as_the_cause(
+    kind: Kind, own_server: StartServer, command: str
+) -> None:
+    """HELLO is asked for before anything else, and has a hint of its own."""
+    server = own_server("--rename-command", command, "", kind=kind)
+    done = tt_in_process("--force", "--town-name", "t", "--redis-url", server.url)
+    assert done.returncode == 3
+    assert_harmless(done)
+    assert "rename-command" in done.stderr or "HELLO" in done.stderr

@@ -122,7 +122,8 @@ def test_names_that_differ_are_not_shown_alike(newest: Server, options: tuple[st
     redis = newest.client()
     names = [b"\x1b", b"\\x1b", b"\xc2\x85", b"\x85", b"\\u0085", b"\xff", b"\\xff"]
     redis.mset({b"tt:agent:" + name: 1 for name in names})
-    redis.mset({b"tt:t:agent:" + name: 1 for name in names})
+    if options != ("--dry-run",):
+        redis.mset({b"tt:t:agent:" + name: 1 for name in names})
     redis.mset({b"tt:" + name + b":backlog": 1 for name in names})
     done = run(*options, url=newest.url, town="t")
     assert_harmless(done)

@@ -14,7 +14,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from redis import Redis
 from tests.command import TT, environment
 from tests.servers import Server, StartServer
 from tests.waiting import wait_until
+from tt_migrate.interrupt import StoppedBySignal, StopSignals
 
 KEYS = 300_000
 SIGNALS = [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
@@ -357,6 +358,26 @@ def test_a_terminal_that_is_closed_is_a_signal_like_another(
         report.seek(0)
         if options:
             assert "SIGHUP" in document(report.read())["error"]
+
+
+def test_after_a_shield_the_alarm_is_as_it_was() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    signals = StopSignals()
+    signals.release()
+    with pytest.raises(StoppedBySignal), signals.shield():
+        signals.handle(signal.SIGTERM, None)
+        assert signal.getitimer(signal.ITIMER_REAL) != (0, 0)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_a_signal_that_python_lost_in_a_destructor_is_raised_again() -> None:
+    signals = StopSignals()
+    signals.release()
+    with suppress(StoppedBySignal):
+        signals.handle(signal.SIGTERM, None)
+    with pytest.raises(StoppedBySignal), signals.shield():
+        pass
 
 
 def on_a_terminal(url: str, *options: str) -> tuple[int, str]:

@@ -86,7 +86,7 @@ def explain(error: Exception, shown_url: str, foreign: Foreign = NO_SECRETS) -> 
     """
     # A server repeats the arguments of a command that it does not know: AUTH's are the password.
     text, _, _ = " ".join(str(error).split()).partition(", with args beginning with")
-    said = {"text": _said(error, foreign), "command": _command(text, foreign)}
+    said = {"text": foreign.shown(text.rstrip(".")), "command": _command(text, foreign)}
     for signs, meaning in _MEANINGS:
         if any(
             sign in text if isinstance(sign, str) else isinstance(error, sign) for sign in signs
@@ -100,9 +100,3 @@ def _command(text: str, foreign: Foreign) -> str:
     if not named:
         return "a command that a script calls"
     return f"the command{'s' if ',' in named[1] else ''} {foreign.shown(named[1])}"
-
-
-def _said(error: Exception, foreign: Foreign) -> str:
-    # Line breaks may be part of a secret, or come from the server's way to show one.
-    text = " ".join(foreign.redacted(str(error)).split())
-    return foreign.shown(text.partition(", with args beginning with")[0].rstrip("."))

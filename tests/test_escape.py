@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from io import BytesIO, TextIOWrapper
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tt_migrate.document import JsonReport
 from tt_migrate.escape import shown
 from tt_migrate.output import Output
 
@@ -76,6 +78,13 @@ def test_there_is_no_way_around_that(method: str) -> None:
     stream = TextIOWrapper(BytesIO(), "utf-8", newline="")
     getattr(Output(stream), method)("a\x1b[2J\nb")
     assert b"a\\x1b[2J\\nb" in stream.buffer.getvalue()
+
+
+def test_nor_in_a_document() -> None:
+    raw = BytesIO()
+    out = Output(TextIOWrapper(raw, "utf-8"))
+    JsonReport(out, out, None, None).stopped(None, "a\x1b[2J\nb", 0)
+    assert json.loads(raw.getvalue())["error"] == "a\\x1b[2J\\nb"
 
 
 def written(text: str, encoding: str) -> str:

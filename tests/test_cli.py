@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import subprocess
 import sys
@@ -9,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import TT, environment, script, tt
-from tests.servers import Server, StartServer
+from tests.command import TT, assert_harmless, environment, script, tt, tt_in_process
+from tests.servers import Kind, Server, StartServer
 
 NOTHING_TO_DO = "✅ No migration needed - all keys already use town isolation format"
 
@@ -98,7 +100,7 @@ def test_a_key_cannot_write_to_the_terminal_or_break_a_line(newest: Server) -> N
         "tt:agent:\\x1b[2J",
         "tt:agent:a\\nb",
         "tt:agent:c\\\\\\r",
-        "tt:agent:\\x9b31m",
+        "tt:agent:\\u009b31m",
         "tt:agent:\\u202e\\u2028",
         "tt:agent:\\xff",
     ]
@@ -265,6 +267,160 @@ def test_a_full_disk_for_the_report_is_said(example: Server) -> None:
     assert done.returncode == 2
 
 
+STREAMS = {
+    "full disk": (">/dev/full", 2),
+    "closed": (">&-", 2),
+    "no reader": ("| true", 0),
+    "full disk for errors": ("2>/dev/full", 0),
+    "errors closed": ("2>&-", 0),
+    "all closed": (">&- 2>&-", 2),
+}
+
+
+@pytest.mark.parametrize("where", STREAMS)
+@pytest.mark.parametrize(
+    "options", ["--help", "--version", "--dry-run", "--json --dry-run -v", "--force"]
+)
+def test_streams_that_cannot_be_written_give_a_documented_status(
+    example: Server, options: str, where: str
+) -> None:
+    redirected, status = STREAMS[where]
+    command = f"{' '.join(TT)} {options} --town-name t --redis-url {example.url}"
+    # The reader is gone before the first byte is written.
+    shell = f"{{ {{ sleep 0.1; {command}; }} {redirected.removesuffix('| true')}; echo $? >&3; }}"
+    shell += " | true" if "|" in redirected else ""
+    read, write = os.pipe()
+    with os.fdopen(read) as said, os.fdopen(write, "w") as ours:
+        done = subprocess.run(
+            ["bash", "-c", f"{shell} 3>&{ours.fileno()}"]
+            if "|" not in redirected
+            else ["bash", "-c", f"exec 3>&{ours.fileno()}; {shell}"],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            pass_fds=[ours.fileno()],
+            check=False,
+        )
+        ours.close()
+        assert said.read() == f"{status}\n"
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    if where in ("full disk", "closed"):
+        assert done.stderr.splitlines()[0].startswith(
+            "town: " if "-v" in options.split() else "Error: cannot write the report: "
+        )
+
+
+@pytest.mark.parametrize("options", ["--nonsense", "--json --nonsense", "--nice nan"])
+@pytest.mark.parametrize("where", STREAMS)
+def test_wrong_usage_is_status_2_wherever_it_is_said(options: str, where: str) -> None:
+    redirected, _ = STREAMS[where]
+    shell = f"set -o pipefail; {' '.join(TT)} {options} {redirected}"
+    done = subprocess.run(
+        ["bash", "-c", shell], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("source", ["cat /dev/zero", "yes | tr -d '\\n'", "yes yes | tr '\\n' ' '"])
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_an_answer_without_an_end_is_no_yes(example: Server, source: str, options: str) -> None:
+    shell = f"{source} | {' '.join(TT)} {options} --town-name t --redis-url {example.url}"
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -v 4000000; set -o pipefail; {shell}; exit ${{PIPESTATUS[-1]}}"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert example.client().exists("tt:agent:abc123") == 1
+
+
+def test_a_prompt_that_nobody_can_see_is_not_answered(example: Server) -> None:
+    command = f"{' '.join(TT)} --json --town-name t --redis-url {example.url} 2>/dev/full"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        input="y\n",
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "cancelled" in json.loads(done.stdout)["error"]
+    assert example.client().exists("tt:agent:abc123") == 1
+
+
+@pytest.mark.parametrize(
+    "ratio", ["nan", "-nan", "inf", "-inf", "1e400", "-1e400", "-0", "-0.0", "-1", "1001", ""]
+)
+def test_nice_takes_a_number_from_0_to_1000(example: Server, ratio: str) -> None:
+    options = ("--nice", ratio, "--redis-url", example.url, "--town-name", "t", "--force")
+    done = tt_in_process(*options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--nice" in done.stderr
+    assert example.client().exists("tt:agent:abc123") == 1
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "1e3", "5.5", "nan", "0x5", ""])
+def test_max_pause_takes_a_whole_number(number: str) -> None:
+    done = tt_in_process("--max-pause", number)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--max-pause" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_json"),
+    [
+        (("--json", "--nonsense"), True),
+        (("--nonsense", "--json", "--json"), True),
+        (("--json", "--max-pause"), True),
+        (("--town-name", "--json", "--nonsense"), False),
+        (("--town-name=--json", "--nonsense"), False),
+        (("--nonsense", "--", "--json"), False),
+        (("--jso",), False),
+    ],
+)
+def test_json_is_what_json_was_asked_for(arguments: tuple[str, ...], is_json: bool) -> None:
+    done = tt_in_process(*arguments)
+    assert done.returncode == 2
+    assert done.stdout.startswith("{") == is_json
+    assert ("Error: " in done.stderr) != is_json
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json", "migrate"), ("nothing",), ("-v",)])
+def test_tt_without_what_it_is_to_do_is_wrong_usage(arguments: tuple[str, ...]) -> None:
+    done = tt(*arguments, program=[TT[0]], town=None)
+    assert done.returncode == 2
+    assert "error" in done.stdout + done.stderr.lower()
+    assert not done.stdout or json.loads(done.stdout)["error"]
+
+
+def test_a_fault_of_our_own_is_one_line_one_document_and_never_status_1(
+    example: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(migrator: object) -> None:
+        raise ZeroDivisionError("secret\x1b[2J")
+
+    monkeypatch.setattr("tt_migrate.migrator.Migrator.migrate", fail)
+    options = (
+        "--force",
+        "--town-name",
+        "t",
+        "--redis-url",
+        example.url.replace("//", "//:secret@"),
+    )
+    for more in ((), ("--json",)):
+        done = tt_in_process(*options, *more)
+        assert done.returncode == 3
+        assert_harmless(done)
+        said = json.loads(done.stdout)["error"] if more else done.stderr
+        assert "internal: ZeroDivisionError ***\\x1b[2J (test_cli.py:" in said
+
+
 @pytest.mark.parametrize(
     "program",
     [
@@ -405,3 +561,15 @@ def test_a_cluster_node_is_status_3(own_server: StartServer) -> None:
     server = own_server("--cluster-enabled", "yes")
     done = tt("--force", url=server.url)
     assert (done.returncode, "cluster" in done.stderr) == (3, True)
+
+
+@pytest.mark.parametrize("command", ["HELLO", "SCAN", "EVALSHA", "SCRIPT"])
+def test_a_command_that_the_server_does_not_know_is_named_as_the_cause(
+    kind: Kind, own_server: StartServer, command: str
+) -> None:
+    """HELLO is asked for before anything else, and has a hint of its own."""
+    server = own_server("--rename-command", command, "", kind=kind)
+    done = tt_in_process("--force", "--town-name", "t", "--redis-url", server.url)
+    assert done.returncode == 3
+    assert_harmless(done)
+    assert "rename-command" in done.stderr or "HELLO" in done.stderr

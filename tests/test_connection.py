@@ -372,7 +372,7 @@ def test_the_socket_of_an_old_tinytown_is_named_where_the_new_one_is_missing(
     def said() -> str:
         with open_client(endpoint) as client, pytest.raises(RedisError) as caught:
             client.ping()
-        return explain(caught.value, redacted(endpoint), endpoint.old_socket)
+        return explain(caught.value, redacted(endpoint), old_socket=endpoint.old_socket)
 
     assert said().endswith("no such socket. Is the town's Redis running?")
     (town / "redis.sock").write_text("no socket")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.command import tt
+from tests.hostile import bulk, error, hello, hostile_server
 from tests.servers import Server
 
 FIELDS = {
@@ -152,3 +154,36 @@ def test_the_document_is_ascii_whatever_the_town_is_called(town: Server) -> None
     done = tt("--json", "--dry-run", url=town.url, town="日本", PYTHONIOENCODING="ascii")
     assert done.stdout.isascii()
     assert json.loads(done.stdout)["town"] == "日本"
+
+
+def test_seconds_are_the_runs_when_no_batch_came_to_its_end() -> None:
+    def answer(command: list[bytes]) -> bytes:
+        if command[0] == b"SCRIPT":
+            time.sleep(0.2)
+            return error(b"ERR no")
+        return hello()
+
+    with hostile_server(answer) as address:
+        found = document("--force", url=f"redis://{address}", status=3)
+        assert 0.2 <= found["seconds"] < 60
+        said = tt("--force", "-v", url=f"redis://{address}").stderr
+        assert "0 batch(es) in 0." in said
+        assert "in 0.00 s" not in said
+
+
+def test_seconds_go_on_until_a_run_gives_up() -> None:
+    def answer(command: list[bytes]) -> bytes:
+        if command[0] == b"EVALSHA" and not calls:
+            calls.append(command)
+            numbers = b"*7\r\n" + b":0\r\n" * 7
+            return b"*9\r\n$1\r\n7\r\n:1\r\n:1000\r\n:3\r\n" + numbers * 2 + b"*0\r\n" * 3
+        if command[0] == b"EVALSHA":
+            time.sleep(0.2)
+            return error(b"ERR no")
+        return bulk(b"0" * 40) if command[0] == b"SCRIPT" else hello()
+
+    calls: list[list[bytes]] = []
+    with hostile_server(answer) as address:
+        found = document("--force", url=f"redis://{address}", status=3)
+    assert found["batches"] == 1
+    assert found["seconds"] >= 0.2

@@ -1,5 +1,27 @@
-"""`python -m tt_migrate` is `tt-migrate`."""
+"""The entry points. They take signals over before the rest is imported, which takes a while."""
 
-from tt_migrate.cli import tt_migrate_main
+import sys
 
-tt_migrate_main()
+from tt_migrate.interrupt import StopSignals
+
+
+def tt_main() -> None:
+    """Run `tt`."""
+    _main("tt")
+
+
+def tt_migrate_main() -> None:
+    """Run `tt-migrate`, which is `tt migrate` under a name that nothing else has."""
+    _main("tt-migrate")
+
+
+def _main(name: str) -> None:
+    signals = StopSignals()
+    signals.take()
+    from tt_migrate.cli import main
+
+    sys.exit(main(name, sys.argv[1:], signals))
+
+
+if __name__ == "__main__":
+    tt_migrate_main()

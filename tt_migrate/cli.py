@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import click
+
+from tt_migrate.fault import internal_error
+from tt_migrate.foreign import NO_SECRETS, without_url_passwords
+from tt_migrate.interrupt import StopSignals
+from tt_migrate.output import Output, OutputError
+
+USAGE = 2
+SERVER = 3
+"""Exit statuses, of those that --help lists."""
 
 _TOWN = click.option(
     "-t",
@@ -27,11 +39,23 @@ _EXIT_STATUS = """\b
 Exit status:
   0    done, or nothing to do, or previewed
   1    keys were left behind, or --check found something to do
-  2    wrong usage or configuration
-  3    the server could not be reached, or refused
+  2    wrong usage or configuration, or the report could not be written
+  3    the server could not be reached, or refused, or an internal error
   4    cancelled at the prompt
-  130  stopped by SIGINT, 143 by SIGTERM
+  129  stopped by SIGHUP, 130 by SIGINT, 143 by SIGTERM
 """
+
+
+class _Ratio(click.FloatRange):
+    """A float range without what only a computer calls a number: nan, and a zero below zero."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        ratio: float = super().convert(value, param, ctx)
+        if math.isnan(ratio) or math.copysign(1, ratio) < 0:
+            self.fail(f"{value!r} is not in the range {self._describe_range()}.", param, ctx)
+        return ratio
 
 
 @click.command(epilog=_EXIT_STATUS)
@@ -84,7 +108,7 @@ Exit status:
 @click.option(
     "--nice",
     metavar="RATIO",
-    type=click.FloatRange(0, 1000),
+    type=_Ratio(0, 1000),
     default=0,
     show_default=True,
     help="Wait RATIO times as long as each batch has taken before the next one.",
@@ -94,20 +118,18 @@ Exit status:
 @_VERBOSE
 @_VERSION
 @click.argument("command", type=click.Choice(["migrate"]), required=False, metavar="")
-def migrate(command: str | None, **options: Any) -> int:
+def migrate(command: str | None, **options: Any) -> dict[str, Any]:
     """Rename a town's old keys (tt:agent:ID) to the town-isolated format (tt:TOWN:agent:ID).
 
     Nothing is ever overwritten, and running it again is safe. With --hash, --upgrade or --reverse
     it does that instead; --dry-run, --check, --force and --json serve each of the four.
     """
-    from tt_migrate.run import Options, run
-
     _refuse_together(options, "--dry-run", "--check")
     _refuse_together(options, "--hash", "--upgrade", "--reverse")
     for only_names in ("--hash", "--reverse"):
         _refuse_together(options, only_names, "--legacy-prefix")
         _refuse_together(options, only_names, "--on-conflict merge")
-    return run(Options(**options))
+    return options
 
 
 def _refuse_together(options: dict[str, Any], *names: str) -> None:
@@ -118,7 +140,7 @@ def _refuse_together(options: dict[str, Any], *names: str) -> None:
         raise click.UsageError(f"{' and '.join(given)} exclude each other")
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 @_TOWN
 @_VERBOSE
 @_VERSION
@@ -131,41 +153,64 @@ def tt(context: click.Context, town_dir: Path, verbose: bool) -> None:
 tt.add_command(migrate)
 
 
-def tt_main() -> None:
-    """Run `tt`."""
-    _main(tt, "tt")
-
-
-def tt_migrate_main() -> None:
-    """Run `tt-migrate`, which is `tt migrate` under a name that nothing else has."""
-    _main(migrate, "tt-migrate")
-
-
-def _main(command: click.Command, name: str) -> None:
-    from tt_migrate.output import Output, OutputError
-
+def main(name: str, args: list[str], signals: StopSignals) -> int:
+    """Run `tt` or `tt-migrate`, whichever is the name. Returns the exit status; raises nothing."""
+    out, err = Output(sys.stdout), Output(sys.stderr, optional=True)
     try:
-        status = command.main(prog_name=name, standalone_mode=False)
-    except click.ClickException as error:
-        status = error.exit_code
-        _usage_error(error)
-    except (click.Abort, KeyboardInterrupt):
-        status = 130
+        return _main(name, args, signals, out, err)
     except OutputError as error:
-        status = 2
-        Output(sys.stderr).line(f"Error: {error}")
-    except BrokenPipeError:
-        status = 0
-    sys.exit(status)
+        signals.finish()
+        err.line(f"Error: {error}")
+        return USAGE
+    except Exception as error:
+        signals.finish()
+        _failed(internal_error(error, NO_SECRETS), args, out, err)
+        return SERVER
 
 
-def _usage_error(error: click.ClickException) -> None:
-    if "--json" in sys.argv[1:]:
+def _main(name: str, args: list[str], signals: StopSignals, out: Output, err: Output) -> int:
+    text = StringIO()
+    try:
+        with redirect_stdout(text):  # --help and --version print
+            options = (tt if name == "tt" else migrate).main(args, name, standalone_mode=False)
+    except click.ClickException as error:
+        signals.finish()
+        if isinstance(error, click.UsageError) and error.ctx and not _wants_json(args):
+            err.lines(
+                [
+                    *error.ctx.get_usage().splitlines(),
+                    f"Try '{error.ctx.command_path} --help' for help.",
+                    "",
+                ]
+            )
+        _failed(without_url_passwords(error.format_message()), args, out, err)
+        return USAGE
+    if not isinstance(options, dict):
+        signals.finish()
+        out.lines(text.getvalue().splitlines())
+        return 0
+    # What has been asked for is known: from here on a signal ends in a report.
+    signals.hold()
+    from tt_migrate.run import Options, run
+
+    return run(Options(**options), signals, out, err)
+
+
+def _failed(message: str, args: list[str], out: Output, err: Output) -> None:
+    if _wants_json(args) and not out.begun:
         from tt_migrate.document import JsonReport
-        from tt_migrate.output import Output
 
-        JsonReport(Output(sys.stdout), Output(sys.stderr), None, None).stopped(
-            None, error.format_message()
-        )
+        JsonReport(out, err, None, None).stopped(None, message, 0)
     else:
-        error.show()
+        err.line(f"Error: {message}")
+
+
+def _wants_json(args: list[str]) -> bool:
+    """Whether --json is among options that are wrong otherwise, and no other option's value."""
+    parser = migrate.make_parser(click.Context(migrate))
+    parser.ignore_unknown_options = True
+    try:
+        options, _, _ = parser.parse_args(list(args))
+    except click.UsageError:
+        return "--json" in args
+    return bool(options.get("json"))

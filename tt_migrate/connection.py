@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.backoff import NoBackoff
@@ -12,7 +13,7 @@ from redis.exceptions import InvalidResponse
 from redis.retry import Retry
 
 from tt_migrate.config import URL_SOURCES, ConfigError, Endpoint, check_file
-from tt_migrate.keyspace import shown_text
+from tt_migrate.keyspace import shown_text, town_bytes
 from tt_migrate.replies import malformed_as_invalid
 from tt_migrate.url import is_host, read_url, write_url
 
@@ -72,6 +73,19 @@ def redacted(endpoint: Endpoint) -> str:
     Raises ConfigError as open_client does.
     """
     return write_url(*_parts(endpoint))
+
+
+def secrets(endpoint: Endpoint) -> list[bytes]:
+    """The password that a connection uses, and how the URL spells it.
+
+    Raises ConfigError as open_client does.
+    """
+    _, parts = _parts(endpoint)
+    split = urlsplit(endpoint.url or "")
+    query = (parameter.partition("=") for parameter in split.query.split("&"))
+    spelt = [value for name, _, value in query if name in ("password", "pass")]
+    found = (parts.get("password"), split.password, *spelt)
+    return [town_bytes(secret) for secret in found if secret]
 
 
 def _shake_hands(connection: Connection) -> None:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from tt_migrate.keyspace import (
-    FAMILIES,
-    RECORDS,
-    in_order,
-    shown,
-    shown_text,
-    town_key_start,
-)
+from tt_migrate.escape import printable, shown, shown_text
+from tt_migrate.foreign import NO_SECRETS, Foreign
+from tt_migrate.keyspace import FAMILIES, RECORDS, in_order, town_key_start
 from tt_migrate.output import Output
 from tt_migrate.plan import Plan
 from tt_migrate.report import FORCE_HINT, TextReport, ambiguous_reason
@@ -27,7 +22,7 @@ class JsonReport:
     """Says what was found and done. The fields are documented in the README and stay as they are.
 
     `plan`, and `mode`, which is `preview`, `check` or `migrate`, are None when the options could
-    not be read; `server` is the redacted URL.
+    not be read; `server` is the redacted URL. `foreign` shows what the server says.
     """
 
     out: Output
@@ -36,10 +31,12 @@ class JsonReport:
     mode: str | None
     town: str | None = None
     server: str | None = None
+    foreign: Foreign = NO_SECRETS
 
     def question(self, count: Count) -> Output:
         """Show a person what a migration would meet, on stderr; the output for the prompt."""
-        text = TextReport(self.err, self.err, count.plan, False, self.town or "", self.server or "")
+        town, server = self.town or "", self.server or ""
+        text = TextReport(self.err, self.err, count.plan, False, town, server, self.foreign)
         return text.question(count)
 
     def checked(self, count: Count) -> None:
@@ -58,20 +55,20 @@ class JsonReport:
         """The prompt was not answered with yes."""
         self._write(count, f"cancelled: {FORCE_HINT}")
 
-    def stopped(self, so_far: Result | None, error: str) -> None:
-        """The run ended before its end, by a signal or an error."""
-        self._write(so_far, error)
+    def stopped(self, so_far: Result | None, error: str, seconds: float) -> None:
+        """The run ended before its end, by a signal or an error, after so many seconds."""
+        self._write(so_far, error, seconds)
 
-    def _write(self, result: Result | None, error: str | None = None) -> None:
+    def _write(self, result: Result | None, error: str | None = None, seconds: float = 0) -> None:
         document: dict[str, Any] = {
             "town": shown_text(self.town) if self.town else None,
             "redis": self.server,
             "mode": self.mode,
             "operation": self.plan.name if self.plan else None,
-            **_numbers(result),
+            **_numbers(result, self.foreign, result.effort.seconds if result else seconds),
         }
         if isinstance(result, Preview):
-            document |= _lists(result)
+            document |= _lists(result, self.foreign)
         if error:
             document["error"] = error
         self.out.lines(_lines(document))
@@ -84,11 +81,21 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
         comma = "," if position < len(document) else ""
         if isinstance(value, Iterator):
             yield f'  "{name}": ['
-            yield from _with_commas(f"    {json.dumps(item)}" for item in value)
+            yield from _with_commas(f"    {_text(item)}" for item in value)
             yield f"  ]{comma}"
         else:
-            yield f'  "{name}": {json.dumps(value)}{comma}'
+            yield f'  "{name}": {_text(value)}{comma}'
     yield "}"
+
+
+def _text(value: Any) -> str:
+    """JSON in which no string, when it is read, has what does not print."""
+    if isinstance(value, str):
+        return json.dumps(printable(value))
+    if isinstance(value, dict):
+        fields = (f"{json.dumps(name)}: {_text(item)}" for name, item in value.items())
+        return f"{{{', '.join(fields)}}}"
+    return json.dumps(value)
 
 
 def _with_commas(items: Iterator[str]) -> Iterator[str]:
@@ -100,7 +107,7 @@ def _with_commas(items: Iterator[str]) -> Iterator[str]:
         yield last
 
 
-def _numbers(result: Result | None) -> dict[str, Any]:
+def _numbers(result: Result | None, foreign: Foreign, seconds: float) -> dict[str, Any]:
     effort = result.effort if result else None
     count = _count(result)
     found = result.left if isinstance(result, Migration) else count
@@ -113,13 +120,13 @@ def _numbers(result: Result | None) -> dict[str, Any]:
         "merged": merged,
         "records": _records(result),
         "converted": sum(result.converted.values()) if isinstance(result, Migration) else 0,
-        **_left_alone(result),
+        **_left_alone(result, foreign),
         "remaining": result.total if isinstance(result, Count) else result and result.remaining,
         "strings": sum(found.strings.values()) if found else None,
         "hashes": count.hashes if count else None,
         "new_only": count.new_only if count else None,
         "batches": effort.batches if effort else 0,
-        "seconds": round(effort.seconds, 3) if effort else 0.0,
+        "seconds": round(seconds, 3),
         "max_pause_ms": effort.max_pause_ms if effort else None,
         "reconnects": effort.reconnects if effort else 0,
     }
@@ -137,13 +144,15 @@ def _records(result: Result | None) -> dict[str, int]:
     return dict(result.to_convert if isinstance(result, Count) else result.converted)
 
 
-def _left_alone(result: Result | None) -> dict[str, Any]:
+def _left_alone(result: Result | None, foreign: Foreign) -> dict[str, Any]:
     if result is None or isinstance(result, Count):
         return {"conflicts": [], "ambiguous": [], "failed": []}
     return {
-        "conflicts": _reasons(result, result.conflicts),
+        "conflicts": _reasons(result, result.conflicts, foreign.words),
         "ambiguous": _ambiguous(result),
-        "failed": chain(_reasons(result, result.failed), _unconverted(result)),
+        "failed": chain(
+            _reasons(result, result.failed, foreign.shown), _unconverted(result, foreign)
+        ),
     }
 
 
@@ -153,21 +162,24 @@ def _ambiguous(result: Preview | Migration) -> Iterator[dict[str, str | None]]:
         yield {"from": shown(key), "to": None, "reason": ambiguous_reason(plan, town, key)}
 
 
-def _unconverted(result: Preview | Migration) -> Iterator[dict[str, str]]:
+def _unconverted(result: Preview | Migration, foreign: Foreign) -> Iterator[dict[str, str]]:
     for key in in_order(result.unconverted, town_key_start(result.town)):
-        yield {"from": shown(key), "to": shown(key), "reason": result.unconverted[key]}
+        reason = foreign.shown(result.unconverted[key])
+        yield {"from": shown(key), "to": shown(key), "reason": reason}
 
 
-def _reasons(result: Preview | Migration, keys: Mapping[bytes, str]) -> Iterator[dict[str, str]]:
-    return ({**move, "reason": keys[key]} for key, move in _moves(result, keys))
+def _reasons(
+    result: Preview | Migration, keys: Mapping[bytes, str], show: Callable[[str], str]
+) -> Iterator[dict[str, str]]:
+    return ({**move, "reason": show(keys[key])} for key, move in _moves(result, keys))
 
 
-def _lists(preview: Preview) -> dict[str, Any]:
+def _lists(preview: Preview, foreign: Foreign) -> dict[str, Any]:
     merges = _moves(preview, preview.merges)
     conversions = in_order(preview.conversions, town_key_start(preview.town))
     return {
         "moves": (move for _, move in _moves(preview, preview.moves)),
-        "merges": ({**move, "how": preview.merges[key]} for key, move in merges),
+        "merges": ({**move, "how": foreign.words(preview.merges[key])} for key, move in merges),
         "conversions": map(shown, conversions),
     }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from redis import exceptions as redis_errors
 
-from tt_migrate.keyspace import shown_text
-from tt_migrate.server import UnsupportedServerError
+from tt_migrate.escape import shown_text
+from tt_migrate.foreign import NO_SECRETS, Foreign
+from tt_migrate.server import UnsupportedServerError, UnsyncedReplicaError
 from tt_migrate.url import write_url
 
 _NEEDED = (
@@ -16,7 +18,7 @@ _NEEDED = (
 )
 _Sign = type[Exception] | str
 _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
-    ((UnsupportedServerError,), "{text}"),
+    ((UnsupportedServerError, UnsyncedReplicaError), "{text}"),
     # First, since its text may be anything.
     (
         (redis_errors.InvalidResponse,),
@@ -73,28 +75,48 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
         ("unknown command `HELLO`", "unknown command 'HELLO'"),
         "it does not know HELLO. Is it older than Redis 6, or a proxy? That may need ?protocol=2",
     ),
+    (
+        ("NOCOMMAND", "nknown command", "Unknown Redis command", "Unknown Redis Command"),
+        "it does not know {command}: renamed or disabled there (rename-command), or not passed on"
+        " by a proxy",
+    ),
     ((redis_errors.ConnectionError,), "the connection failed ({text})"),
 )
 """What an error is recognised by, in this order: its class, or a piece of its text."""
 
+_COMMAND = re.compile(r"(?:NOCOMMAND|nknown command)[:,]? ['`\"]?([\w.-]+(?:, [\w.-]+)*)")
 
-def explain(error: Exception, shown_url: str, old_socket: Path | None = None) -> str:
+
+def explain(
+    error: Exception,
+    shown_url: str,
+    foreign: Foreign = NO_SECRETS,
+    old_socket: Path | None = None,
+) -> str:
     """One line for a person about an error of redis-py: what happened, to which server, what to do.
 
-    `shown_url`: the server, redacted. `old_socket`: as an Endpoint has it.
+    `shown_url`: the server, redacted. `foreign`: shows the server's own words. `old_socket`: as an
+    Endpoint has it.
     """
     # A server repeats the arguments of a command that it does not know: AUTH's are the password.
     text, _, _ = " ".join(str(error).split()).partition(", with args beginning with")
-    text = shown_text(text.rstrip("."))
     if old_socket and "No such file" in text and old_socket.is_socket():
         return (
             f"Redis at {shown_url}: no such socket, but Tinytown until 0.5 had it where"
             f" {shown_text(str(old_socket))} is: give"
             f" --redis-url {write_url('unix', {'path': str(old_socket)})}, or set socket_path"
         )
+    said = {"text": foreign.shown(text.rstrip(".")), "command": _command(text, foreign)}
     for signs, meaning in _MEANINGS:
         if any(
             sign in text if isinstance(sign, str) else isinstance(error, sign) for sign in signs
         ):
-            return f"Redis at {shown_url}: {meaning.format(text=text)}"
-    return f"Redis at {shown_url}: {text or type(error).__name__}"
+            return f"Redis at {shown_url}: {meaning.format(**said)}"
+    return f"Redis at {shown_url}: {said['text'] or type(error).__name__}"
+
+
+def _command(text: str, foreign: Foreign) -> str:
+    named = _COMMAND.search(text)
+    if not named:
+        return "a command that a script calls"
+    return f"the command{'s' if ',' in named[1] else ''} {foreign.shown(named[1])}"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from tt_migrate.escape import shown as shown
+from tt_migrate.escape import shown_text as shown_text
+
 FAMILIES = ("agent", "inbox", "urgent", "task", "activity", "stop", "backlog")
 """The key families, in the order in which the scripts count them and reports show them."""
 
@@ -61,28 +64,3 @@ def in_order(keys: Iterable[bytes], start: int) -> Iterator[bytes]:
             group.sort(key=lambda key: key[start:])
         yield from group
         group.clear()
-
-
-def shown(name: bytes) -> str:
-    r"""A key or a town for the eyes of a person: always one line, never a control sequence.
-
-    Printable UTF-8 is shown as it is. In any other name each byte that is not UTF-8 (`\xff`), each
-    character that does not print (`\n`, `\x1b`, `\u202e`) and each backslash (`\\`) is escaped.
-    """
-    text = name.decode("utf-8", "surrogateescape")
-    if text.isprintable():
-        return text
-    return "".join(_escaped(character) for character in text)
-
-
-def shown_text(text: str) -> str:
-    """A text for the eyes of a person, as shown() has it; surrogates stand for bytes."""
-    return shown(text.encode("utf-8", "surrogateescape"))
-
-
-def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    if character.isprintable() and character != "\\":
-        return character
-    return character.encode("unicode_escape").decode("ascii")

@@ -1,12 +1,15 @@
-"""Writing to stdout and stderr, whatever they can encode and whether or not somebody reads."""
+"""The one way out for all text, whatever a stream can encode and whether or not somebody reads."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import TextIO
+
+from tt_migrate.escape import escaped, printable
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ _ASCII = Symbols(preview="[preview]", done="[ok]", warning="[!]", question="[?]"
 
 
 _LINES_AT_ONCE = 1000
+_COLUMNS = 80
 
 
 class OutputError(Exception):
@@ -34,24 +38,33 @@ class OutputError(Exception):
 class Output:
     """One text stream. A reader who went away (`| head`) is not an error: the rest is dropped.
 
-    Every method that writes raises OutputError when that fails for another reason.
+    Every method that writes escapes what does not print, and raises OutputError when writing fails
+    for another reason; where the text is no more than a remark (`optional`) it is dropped then.
     """
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIO | None, *, optional: bool = False) -> None:
         self._stream = stream
+        self._optional = optional
+        self._begun = False
         self.encoding = getattr(stream, "encoding", None) or "ascii"
         self.symbols = _UNICODE if _encodable(_UNICODE, self.encoding) else _ASCII
+        self.is_terminal = stream is not None and stream.isatty()
 
     @property
-    def is_terminal(self) -> bool:
-        """Whether a person looks on."""
-        return self._stream is not None and self._stream.isatty()
+    def begun(self) -> bool:
+        """Whether something was written."""
+        return self._begun
+
+    @property
+    def lost(self) -> bool:
+        """Whether nobody can see what is written."""
+        return self._stream is None
 
     def lines(self, lines: Iterable[str]) -> None:
-        """Write lines; what the stream cannot encode is written with backslash escapes."""
+        """Write lines."""
         rest = iter(lines)
         while some := list(islice(rest, _LINES_AT_ONCE)):
-            self._write("\n".join(some) + "\n")
+            self._write("\n".join(map(printable, some)) + "\n")
         self.flush()
 
     def line(self, line: str) -> None:
@@ -60,7 +73,13 @@ class Output:
 
     def prompt(self, text: str) -> None:
         """Write without ending the line."""
-        self._write(text)
+        self._write(printable(text))
+        self.flush()
+
+    def over(self, text: str) -> None:
+        """Write a line on a terminal over the one before, as far as there is room."""
+        width = (self._columns() or _COLUMNS) - 1
+        self._write("\r" + printable(text)[:width].ljust(width))
         self.flush()
 
     def flush(self) -> None:
@@ -71,11 +90,19 @@ class Output:
             except OSError as error:
                 self._drop(error)
 
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns if self._stream else 0
+        except OSError:
+            return 0
+
     def _write(self, text: str) -> None:
+        if self._stream is None and not self._optional and not self._begun:
+            raise OutputError("cannot write the report: standard output is closed")
+        self._begun = True
         if self._stream is not None:
-            encodable = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
             try:
-                self._stream.write(encodable)
+                self._stream.write(_encoded(text, self.encoding))
             except OSError as error:
                 self._drop(error)
 
@@ -85,13 +112,27 @@ class Output:
         if stream is not None:
             with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
                 os.dup2(nowhere.fileno(), stream.fileno())
-        if not isinstance(error, BrokenPipeError):
+        # What a terminal says whose window was closed.
+        hung_up = self.is_terminal and error.errno == errno.EIO
+        if not (self._optional or hung_up or isinstance(error, BrokenPipeError)):
             raise OutputError(f"cannot write the report: {error.strerror}") from error
 
 
-def _encodable(symbols: Symbols, encoding: str) -> bool:
+def _encoded(text: str, encoding: str) -> str:
     try:
-        "".join(vars(symbols).values()).encode(encoding)
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return "".join(c if _encodable_text(c, encoding) else escaped(c) for c in text)
+    return text
+
+
+def _encodable(symbols: Symbols, encoding: str) -> bool:
+    return _encodable_text("".join(vars(symbols).values()), encoding)
+
+
+def _encodable_text(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
     except (UnicodeEncodeError, LookupError):
         return False
     return True

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
 
-import click
-
+from tt_migrate.foreign import Foreign
+from tt_migrate.output import Output
 from tt_migrate.results import Migration, Progress, Stage
 
 _QUIET_SECONDS = 0.5
 _REDRAW_SECONDS = 0.1
+_WIDTH = 12
 
 
 class ProgressBar:
-    """Shows keys scanned of DBSIZE, keys migrated and the rate on stderr, once a stage takes long.
+    """Shows keys scanned of DBSIZE, keys migrated and the rate, once a stage takes long.
 
-    A Migrator's `progress`. Nothing appears where stderr is no terminal.
+    A Migrator's `progress`. Nothing appears where `out` is no terminal. `foreign`: shows what a
+    server says.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, out: Output, foreign: Foreign) -> None:
+        self._out = out
+        self._foreign = foreign
         self._stage: Stage | None = None
         self._since = 0.0
         self._drawn = 0.0
         self._waiting = ""
-        self._bar: click._termui_impl.ProgressBar[int] | None = None
+        self._is_open = False
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -40,36 +43,29 @@ class ProgressBar:
 
     def __call__(self, progress: Progress) -> None:
         """Show where the run stands."""
+        if not self._out.is_terminal:
+            return
         now = time.monotonic()
         if progress.stage != self._stage:
             self._close()
             self._stage, self._since = progress.stage, now
-        if self._bar is None and (progress.waiting or now - self._since > _QUIET_SECONDS):
-            self._open(progress)
+        is_long = self._is_open or progress.waiting or now - self._since > _QUIET_SECONDS
         is_news = progress.waiting != self._waiting
-        if self._bar is not None and (is_news or now - self._drawn > _REDRAW_SECONDS):
-            self._drawn, self._waiting = now, progress.waiting
-            self._bar.length = max(progress.dbsize, progress.scanned, 1)
-            # Set and not update(): a scan that begins anew goes back.
-            self._bar.pos = progress.scanned
-            self._bar.label = _label(progress, now - self._since)
-            self._bar.render_progress()
-
-    def _open(self, progress: Progress) -> None:
-        if sys.stderr is not None and sys.stderr.isatty():
-            self._bar = click.progressbar(
-                length=max(progress.dbsize, 1),
-                file=sys.stderr,
-                show_eta=False,
-                show_pos=True,
-                width=24,
-            )
-            self._bar.__enter__()
+        if is_long and (is_news or now - self._drawn > _REDRAW_SECONDS):
+            self._is_open, self._drawn, self._waiting = True, now, progress.waiting
+            self._out.over(self._text(progress, now - self._since))
 
     def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
+        if self._is_open:
+            self._is_open = False
+            self._out.line("")
+
+    def _text(self, progress: Progress, seconds: float) -> str:
+        length = max(progress.dbsize, progress.scanned, 1)
+        done = progress.scanned / length
+        bar = f"[{'#' * int(done * _WIDTH):-<{_WIDTH}}] {progress.scanned}/{length} {done:4.0%}"
+        waiting = f", {self._foreign.shown(progress.waiting)}" if progress.waiting else ""
+        return f"{bar} {_label(progress, seconds)}{waiting}"
 
 
 def _label(progress: Progress, seconds: float) -> str:
@@ -79,4 +75,4 @@ def _label(progress: Progress, seconds: float) -> str:
         label += f": {migrated} migrated, {migrated / max(seconds, 0.001):.0f}/s"
     if progress.stage == "converting" and isinstance(progress.so_far, Migration):
         label += f": {sum(progress.so_far.converted.values())} converted"
-    return f"{label}, {progress.waiting}" if progress.waiting else label
+    return label

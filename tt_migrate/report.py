@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tt_migrate.keyspace import in_order, shown, shown_text, town_key_start
+from tt_migrate.escape import shown, shown_text
+from tt_migrate.foreign import NO_SECRETS, Foreign
+from tt_migrate.keyspace import in_order, town_key_start
 from tt_migrate.output import Output
 from tt_migrate.plan import HASH, UPGRADE, Plan
 from tt_migrate.results import Count, Migration, Preview, Result
@@ -27,6 +29,7 @@ class TextReport:
     """Says what was found and done. `quiet` leaves out everything but problems.
 
     `server` is the redacted URL; it and `town` are as the settings have them, so far as known.
+    `foreign` shows what the server says.
     """
 
     out: Output
@@ -35,6 +38,7 @@ class TextReport:
     quiet: bool
     town: str = ""
     server: str = ""
+    foreign: Foreign = NO_SECRETS
 
     def question(self, count: Count) -> Output:
         """Show what a migration would meet; the output on which the prompt belongs."""
@@ -76,8 +80,11 @@ class TextReport:
         """The prompt was not answered with yes."""
         self.err.line(f"Cancelled. {FORCE_HINT}")
 
-    def stopped(self, so_far: Result | None, error: str) -> None:
-        """The run ended before its end, by a signal or an error; nothing was begun when None."""
+    def stopped(self, so_far: Result | None, error: str, seconds: float) -> None:
+        """The run ended before its end, by a signal or an error; nothing was begun when None.
+
+        `seconds`: how long it took.
+        """
         if isinstance(so_far, Migration):
             self.out.lines(self._stopped(so_far))
             again = f"Run '{self.plan.command}' again: it does what is left."
@@ -106,7 +113,7 @@ class TextReport:
         is_plain = "\\" not in beginning
         for key in in_order(keys, start):
             text = key.decode("ascii", "replace")
-            if is_plain and key.isascii() and text.isprintable():
+            if is_plain and key.isascii() and text.isprintable() and "\\" not in text:
                 yield f"   {text} {arrow} {beginning}{text[start:]}"
             else:
                 yield self._move(key)
@@ -143,7 +150,7 @@ class TextReport:
         if preview.merges:
             yield "   Keys to merge with their destination:"
             for key in self._in_order(preview.merges):
-                yield f"{self._move(key)} ({preview.merges[key]})"
+                yield f"{self._move(key)} ({self.foreign.words(preview.merges[key])})"
             yield ""
         if preview.conversions:
             yield "   Records to convert from JSON string to hash:"
@@ -259,11 +266,11 @@ class TextReport:
 
     def _left(self, found: Preview | Migration) -> Iterator[str]:
         for key in self._in_order(found.conflicts):
-            yield f"{self._move(key)} ({found.conflicts[key]})"
+            yield f"{self._move(key)} ({self.foreign.words(found.conflicts[key])})"
         for key in self._in_order(found.failed):
-            yield f"{self._move(key)} ({found.failed[key]})"
+            yield f"{self._move(key)} ({self.foreign.shown(found.failed[key])})"
         for key in in_order(found.unconverted, town_key_start(self.town)):
-            yield f"   {shown(key)} ({found.unconverted[key]})"
+            yield f"   {shown(key)} ({self.foreign.shown(found.unconverted[key])})"
 
     def _last_lines(self, ambiguous: Collection[bytes], notes: Iterable[str]) -> Iterator[str]:
         if self.quiet:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from redis.exceptions import RedisError
 
 from tt_migrate.config import ConfigError, Settings, load_settings
-from tt_migrate.connection import open_client, redacted
+from tt_migrate.connection import open_client, redacted, secrets
 from tt_migrate.document import JsonReport
 from tt_migrate.errors import explain
-from tt_migrate.interrupt import StoppedBySignal, StopSignals, stop_signals
-from tt_migrate.keyspace import FAMILIES, RECORDS, shown_text
+from tt_migrate.escape import shown_text
+from tt_migrate.fault import internal_error
+from tt_migrate.foreign import Foreign
+from tt_migrate.interrupt import StoppedBySignal, StopSignals
+from tt_migrate.keyspace import FAMILIES, RECORDS
 from tt_migrate.migrator import Migrator
-from tt_migrate.output import Output
+from tt_migrate.output import Output, OutputError
 from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
 from tt_migrate.progress import ProgressBar
 from tt_migrate.report import TextReport
 from tt_migrate.results import Count, Effort, Left, Migration, Preview, Progress, Result
-from tt_migrate.server import check_writable, inspect_server
+from tt_migrate.server import Server, inspect_server
 
 DONE = 0
 LEFT_BEHIND = 1
@@ -31,6 +38,10 @@ USAGE = 2
 SERVER = 3
 CANCELLED = 4
 """Exit statuses; a signal's is 128 + its number."""
+
+_LONGEST_ANSWER = 100
+_UNWRITTEN = logging.NullHandler()
+"""Without a handler, Python writes what libraries log to stderr as it is."""
 
 _R = TypeVar("_R")
 Report = TextReport | JsonReport
@@ -77,90 +88,151 @@ class Options:
 
 
 class Watch:
-    """Follows a run: keeps the last Progress, shows the bar, lets signals in between batches."""
+    """Follows a run: keeps the last Progress and the time, shows the bar."""
 
-    def __init__(self, signals: StopSignals, bar: ProgressBar) -> None:
-        self.so_far: Result | None = None
-        self._signals = signals
-        self._bar = bar
+    def __init__(self) -> None:
+        self.bar: ProgressBar | None = None
+        self._so_far: Result | None = None
+        self._began = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         """Take a Migrator's progress."""
-        self.so_far = progress.so_far
-        self._bar(progress)
-        self._signals.check()
+        self._so_far = progress.so_far
+        if self.bar:
+            self.bar(progress)
+
+    @property
+    def seconds(self) -> float:
+        """How long the run takes, or its last operation."""
+        return time.monotonic() - self._began
+
+    @property
+    def so_far(self) -> Result | None:
+        """What is known to be done; None before the first batch's end."""
+        if self._so_far is None:
+            return None
+        return replace(self._so_far, effort=replace(self._so_far.effort, seconds=self.seconds))
+
+    @property
+    def effort(self) -> Effort:
+        """What the run, or its last operation, has cost."""
+        return self.so_far.effort if self.so_far else Effort(0, self.seconds, None, 0)
 
     def follow(self, operation: Callable[[], _R]) -> _R:
         """Carry out an operation of the Migrator; the bar is gone when it has ended."""
-        with self._signals.between_batches(), self._bar:
+        self._so_far, self._began = None, time.monotonic()
+        with self.bar or nullcontext():
             return operation()
 
 
-def run(options: Options) -> int:
+class Ending(NamedTuple):
+    """How a run ends: its exit status, and what then writes the report."""
+
+    status: int
+    tell: Callable[[], None]
+
+
+def run(options: Options, signals: StopSignals, out: Output, err: Output) -> int:
     """Carry the options out. Returns the exit status.
 
-    Raises OutputError when stdout or stderr cannot be written; nothing else that a user can cause.
+    `out` gets one report, whatever happens, and `err` remarks. Raises OutputError when the report
+    cannot be written; nothing else that a user can cause.
     """
-    out, err = Output(sys.stdout), Output(sys.stderr)
-    plan = options.plan
-    report: Report = TextReport(out, err, plan, options.quiet)
-    if options.json:
-        report = JsonReport(out, err, plan, options.mode)
-    try:
-        settings = load_settings(options.town_dir, options.town_name, options.redis_url, os.environ)
-        url = redacted(settings.redis)
-        report = replace(report, town=settings.town, server=url)
-        client = open_client(settings.redis)
-    except ConfigError as error:
-        report.stopped(None, str(error))
-        return USAGE
-    if options.verbose:
-        err.lines(_settings(settings, url))
-    with stop_signals() as signals, client:
-        watch = Watch(signals, ProgressBar())
-        migrator = Migrator(client, settings.town, plan, options.max_pause_ms, options.nice, watch)
+    logging.getLogger().addHandler(_UNWRITTEN)
+    return _Run(options, signals, out, err).end()
+
+
+class _Run:
+    """What is known while a run goes on. `_report` learns of the settings when they are read."""
+
+    def __init__(self, options: Options, signals: StopSignals, out: Output, err: Output) -> None:
+        self._options = options
+        self._signals = signals
+        self._out = out
+        self._err = err
+        self._watch = Watch()
+        self._old_socket: Path | None = None
+        plan = options.plan
+        self._report: Report = TextReport(out, err, plan, options.quiet)
+        if options.json:
+            self._report = JsonReport(out, err, plan, options.mode)
+
+    def end(self) -> int:
+        """Carry the run out, and write the report. Returns the exit status."""
         try:
-            if options.verbose:
-                server = inspect_server(client)
-                err.line(f"server: {server.name} {server.version}, {server.role}")
-            if options.check:
-                return _check(watch.follow(migrator.count), report)
-            if options.dry_run:
-                report.previewed(watch.follow(migrator.preview))
-                return DONE
-            if options.force:
-                return _migrated(watch.follow(migrator.migrate), report)
-            check_writable(inspect_server(client))
-            return _ask_and_migrate(migrator, watch, report, signals)
+            self._signals.release()
+            ending = self._ending()
+            self._signals.finish()
         except StoppedBySignal as stop:
-            report.stopped(watch.so_far, str(stop))
-            return stop.status
+            ending = self._stopped(stop.status, str(stop))
+        effort = self._watch.effort
+        ending.tell()
+        if self._options.verbose and self._report.server:
+            self._err.line(_effort(effort))
+        return ending.status
+
+    def _ending(self) -> Ending:
+        try:
+            return self._carried_out()
+        except OutputError as error:
+            return Ending(USAGE, partial(self._err.line, f"Error: {error}"))
+        except ConfigError as error:
+            return self._stopped(USAGE, str(error))
         except (RedisError, OSError) as error:
-            report.stopped(watch.so_far, explain(error, url, settings.redis.old_socket))
-            return SERVER
-        finally:
-            if options.verbose and watch.so_far:
-                err.line(_effort(watch.so_far.effort))
+            report = self._report
+            said = explain(error, report.server or "", report.foreign, self._old_socket)
+            return self._stopped(SERVER, said)
+        except Exception as error:
+            return self._stopped(SERVER, internal_error(error, self._report.foreign))
 
+    def _stopped(self, status: int, error: str) -> Ending:
+        watch = self._watch
+        return Ending(status, partial(self._report.stopped, watch.so_far, error, watch.seconds))
 
-def _check(count: Count, report: Report) -> int:
-    report.checked(count)
-    return LEFT_BEHIND if count.undone else DONE
+    def _carried_out(self) -> Ending:
+        options, watch = self._options, self._watch
+        settings = load_settings(options.town_dir, options.town_name, options.redis_url, os.environ)
+        url, foreign = redacted(settings.redis), Foreign.without(*secrets(settings.redis))
+        self._report = replace(self._report, town=settings.town, server=url, foreign=foreign)
+        self._old_socket = settings.redis.old_socket
+        watch.bar = ProgressBar(self._err, foreign)
+        if options.verbose:
+            self._err.lines(_settings(settings, url))
+        with open_client(settings.redis) as client:
+            if options.verbose:
+                self._err.line(f"server: {_server(inspect_server(client), foreign)}")
+            migrator = Migrator(
+                client,
+                settings.town,
+                options.plan,
+                options.max_pause_ms,
+                options.nice,
+                watch,
+                shield=self._signals.shield,
+            )
+            if options.check:
+                count = watch.follow(migrator.count)
+                status = LEFT_BEHIND if count.undone else DONE
+                return Ending(status, partial(self._report.checked, count))
+            if options.dry_run:
+                preview = watch.follow(migrator.preview)
+                return Ending(DONE, partial(self._report.previewed, preview))
+            if options.force:
+                return self._migrated(watch.follow(migrator.migrate))
+            migrator.check()
+            return self._asked_and_migrated(migrator)
 
+    def _asked_and_migrated(self, migrator: Migrator) -> Ending:
+        count = self._watch.follow(migrator.count)
+        if not count.promising:
+            return self._migrated(_nothing_done(self._watch.follow(migrator.preview), count))
+        if not _confirmed(self._report.question(count)):
+            return Ending(CANCELLED, partial(self._report.cancelled, count))
+        return self._migrated(self._watch.follow(migrator.migrate))
 
-def _ask_and_migrate(migrator: Migrator, watch: Watch, report: Report, signals: StopSignals) -> int:
-    count = watch.follow(migrator.count)
-    if not count.promising:
-        return _migrated(_nothing_done(watch.follow(migrator.preview), count), report)
-    if not _confirmed(report.question(count), signals):
-        report.cancelled(count)
-        return CANCELLED
-    return _migrated(watch.follow(migrator.migrate), report)
-
-
-def _migrated(migration: Migration, report: Report) -> int:
-    report.migrated(migration)
-    return DONE if migration.complete else LEFT_BEHIND
+    def _migrated(self, migration: Migration) -> Ending:
+        status = DONE if migration.complete else LEFT_BEHIND
+        return Ending(status, partial(self._report.migrated, migration))
 
 
 def _nothing_done(preview: Preview, count: Count) -> Migration:
@@ -180,11 +252,11 @@ def _nothing_done(preview: Preview, count: Count) -> Migration:
     )
 
 
-def _confirmed(out: Output, signals: StopSignals) -> bool:
-    signals.check()
+def _confirmed(out: Output) -> bool:
     out.prompt("Continue? [y/N] ")
     try:
-        answer = sys.stdin.readline() if sys.stdin else ""
+        # Who answers with more than this means nothing by it, and may never come to an end.
+        answer = sys.stdin.readline(_LONGEST_ANSWER) if sys.stdin else ""
     except (OSError, ValueError):  # closed, or not text
         answer = ""
     except StoppedBySignal:
@@ -192,12 +264,17 @@ def _confirmed(out: Output, signals: StopSignals) -> bool:
         raise
     if not answer.endswith("\n") or not sys.stdin.isatty():
         out.line("")
-    return answer.strip().lower() in ("y", "yes")
+    return not out.lost and answer.strip().lower() in ("y", "yes")
 
 
 def _settings(settings: Settings, url: str) -> Iterator[str]:
     yield f"town: {shown_text(settings.town)} (from {settings.town_source})"
     yield f"redis: {url} (from {settings.redis.source})"
+
+
+def _server(server: Server, foreign: Foreign) -> str:
+    said = f"{server.name} {server.version}, {server.role}"
+    return foreign.shown(said)
 
 
 def _effort(effort: Effort) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.command import tt
-from tests.hostile import bulk, error, hello, hostile_server
+from tests.hostile import bulk, error, hello, hostile_server, inspection
 from tests.servers import Server
 
 FIELDS = {
@@ -173,16 +173,23 @@ def test_seconds_are_the_runs_when_no_batch_came_to_its_end() -> None:
 
 def test_seconds_go_on_until_a_run_gives_up() -> None:
     def answer(command: list[bytes]) -> bytes:
-        if command[0] == b"EVALSHA" and not calls:
-            calls.append(command)
+        calls.append(command[0])
+        if calls.count(b"EVALSHA") == 1 and command[0] == b"EVALSHA":
+            return inspection()
+        if calls.count(b"EVALSHA") == 2 and command[0] == b"EVALSHA":
             numbers = b"*7\r\n" + b":0\r\n" * 7
-            return b"*9\r\n$1\r\n7\r\n:1\r\n:1000\r\n:3\r\n" + numbers * 2 + b"*0\r\n" * 3
+            return (
+                b"*10\r\n$1\r\n7\r\n:1\r\n:1000\r\n:3\r\n"
+                + numbers * 2
+                + b"*0\r\n" * 3
+                + b"$0\r\n\r\n"
+            )
         if command[0] == b"EVALSHA":
             time.sleep(0.2)
             return error(b"ERR no")
         return bulk(b"0" * 40) if command[0] == b"SCRIPT" else hello()
 
-    calls: list[list[bytes]] = []
+    calls: list[bytes] = []
     with hostile_server(answer) as address:
         found = document("--force", url=f"redis://{address}", status=3)
     assert found["batches"] == 1

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.command import TT, assert_harmless, environment, tt_in_process
-from tests.hostile import bulk, error, hello, hostile_server
+from tests.hostile import bulk, error, hello, hostile_server, inspection
 from tests.servers import Server
 from tests.test_signals import read_all
 
@@ -64,19 +64,18 @@ def test_reasons_that_a_server_gives_are_escaped_and_without_the_password() -> N
     said = bulk(b"ERR \x1b[2J 'hunter2hunter2' \\x1b")
     key = bulk(b"tt:agent:hunter2hunter2\x1b")
     numbers = b"*7\r\n" + b":0\r\n" * 7
-    migrated = reply(numbers, numbers, b"*0\r\n", b"*2\r\n" + key + said, b"*0\r\n")
+    migrated = reply(numbers, numbers, b"*0\r\n", b"*2\r\n" + key + said, b"*0\r\n", bulk(b""))
     left = reply(numbers, b"*2\r\n:0\r\n:0\r\n")
 
     def answer(command: list[bytes]) -> bytes:
         if command[0] == b"SCRIPT":
             return bulk(b"0" * 40)
         if command[0] == b"EVALSHA":
-            calls.append(command)
-            return migrated if len(calls) == 1 else left
+            return replies.pop(0)
         return hello()
 
     for options in (("--json",), ()):
-        calls: list[list[bytes]] = []
+        replies = [inspection(), migrated, left]
         with hostile_server(answer) as address:
             done = run("--force", *options, url=f"redis://:hunter2hunter2@{address}")
         assert done.returncode == 1, done.stderr
@@ -89,13 +88,14 @@ def test_reasons_that_a_server_gives_are_escaped_and_without_the_password() -> N
 
 def test_the_bar_shows_an_error_without_its_escapes_and_the_password() -> None:
     numbers = b"*7\r\n" + b":0\r\n" * 7
-    batches = [b"*9\r\n$1\r\n7\r\n:1\r\n:1000\r\n:3\r\n" + numbers * 2 + b"*0\r\n" * 3]
+    batch = b"*10\r\n$1\r\n7\r\n:1\r\n:1000\r\n:3\r\n" + numbers * 2 + b"*0\r\n" * 3
+    replies = [inspection(), batch + bulk(b"")]
 
     def answer(command: list[bytes]) -> bytes:
         if command[0] == b"SCRIPT":
             return bulk(b"0" * 40)
         if command[0] == b"EVALSHA":
-            return batches.pop() if batches else error(b"READONLY \x1b[2J hunter2hunter2 \x9b")
+            return replies.pop(0) if replies else error(b"READONLY \x1b[2J hunter2hunter2 \x9b")
         return hello()
 
     with hostile_server(answer) as address:

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.command import TT, environment
+from tests.command import TT, environment, script
 from tests.hostile import bulk, hello, hostile_server
 from tests.servers import Server, StartServer
 from tests.waiting import wait_until
@@ -196,7 +196,7 @@ def wait_for_the_import(process: subprocess.Popen[str]) -> None:
     assert process.stderr.readline() == "importing\n"
 
 
-PROGRAMS = [TT, [f"{TT[0]}-migrate"], [sys.executable, "-m", "tt_migrate"]]
+PROGRAMS = [TT, script("tt-migrate"), [sys.executable, "-m", "tt_migrate"]]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=["tt", "tt-migrate", "python -m"])

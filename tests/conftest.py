@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from importlib.metadata import requires
@@ -26,6 +27,9 @@ from tests.servers import (
 
 
 def pytest_configure() -> None:
+    # A shell's background job ignores SIGINT, and the processes that tests start would, too.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         newest_kind()
         # Below it are towns with sockets in them.

@@ -230,6 +230,8 @@ class Server:
             "unixsocket": self.socket,
             "dir": str(self.directory),
             "save": "",
+            # A replica need not wait for others to synchronise with it.
+            "repl-diskless-sync-delay": "0",
             "appendonly": "no",
         }
         command = [str(self.kind.program)]

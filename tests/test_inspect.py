@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 
+from tests.command import tt
 from tests.keyspaces import contents
 from tests.servers import Kind, Server, StartServer
 from tests.users import refusals, user_with, user_without
@@ -23,6 +25,8 @@ from tt_migrate.server import UnsyncedReplicaError
 MERGE = replace(UPGRADE, merge=True)
 PLANS = (RENAME, HASH, UPGRADE, REVERSE, MERGE)
 ALL = sorted({command for plan in PLANS for command in plan.commands} | {*OPTIONAL_COMMANDS})
+MASTER = ("--repl-ping-replica-period", "3600")
+"""Settings of a master whose replicas hear nothing but writes."""
 NEVER_TRIED = ("RPUSH", "LPUSH")
 """Commands of which Redis 6.2 can tell only by changing something."""
 
@@ -195,7 +199,7 @@ def test_a_run_leaves_no_error_behind(server: Server, plan: Plan) -> None:
 def test_a_run_that_only_looks_writes_nothing_to_the_log_and_the_replicas(
     kind: Kind, own_server: StartServer, act: str
 ) -> None:
-    server = own_server("--appendonly", "yes", "--repl-ping-replica-period", "3600", kind=kind)
+    server = own_server(*MASTER, "--appendonly", "yes", kind=kind)
     replica = own_server("--replicaof", "127.0.0.1", str(server.port), kind=kind)
     redis = server.client()
     town_of_old(redis)
@@ -250,7 +254,7 @@ def test_a_replica_that_never_had_data_is_no_all_clear(kind: Kind, own_server: S
 def test_a_replica_that_has_data_can_be_looked_at_without_its_master(
     kind: Kind, own_server: StartServer
 ) -> None:
-    master = own_server(kind=kind)
+    master = own_server(*MASTER, kind=kind)
     replica = own_server("--replicaof", "127.0.0.1", str(master.port), kind=kind)
     redis = replica.client()
     wait_until(lambda: redis.info("replication")["master_link_status"] == "up")
@@ -264,14 +268,19 @@ def test_a_replica_that_has_data_can_be_looked_at_without_its_master(
         Migrator(redis, "town").check()
 
 
-def test_keys_that_the_server_evicts_meanwhile_are_counted(server: Server) -> None:
-    redis = server.client()
+def make_evict(redis: Redis) -> None:
+    """Fill a server with records for which it has no room as hashes."""
     value = '{"id":"%d","text":"' + "x" * 200 + '"}'
     for n in range(0, 5000, 500):
         redis.mset({f"tt:town:task:{m}": value % m for m in range(n, n + 500)})
-    assert Migrator(redis, "town", HASH).preview().effort.evicted == 0
     redis.config_set("maxmemory-policy", "allkeys-lru")
     redis.config_set("maxmemory", int(redis.info("memory")["used_memory"]) + 300_000)
+
+
+def test_keys_that_the_server_evicts_meanwhile_are_counted(server: Server) -> None:
+    redis = server.client()
+    make_evict(redis)
+    assert Migrator(redis, "town", HASH).preview().effort.evicted == 0
     before = redis.info("stats")["evicted_keys"]
     result = Migrator(redis, "town", HASH).migrate()
     evicted = redis.info("stats")["evicted_keys"] - before
@@ -302,3 +311,42 @@ def test_a_reason_begins_with_one_code(server: Server) -> None:
     assert set(unconverted) == {b"tt:town:task:no", b"tt:town:agent:no"}
     for reason in (*result.failed.values(), *unconverted.values()):
         assert re.match(r"(ERR|NOPERM) (?!ERR|NOPERM)", reason), reason
+
+
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_a_preview_says_that_a_migration_would_be_refused(
+    newest: Server, quiet: tuple[str, ...]
+) -> None:
+    town_of_old(newest.client())
+    user_without(newest, "hset", "rename")
+    url = newest.url.replace("//", "//less:secret@")
+    done = tt("--upgrade", "--dry-run", *quiet, url=url, town="town")
+    assert done.returncode == 0
+    assert "This user may not run HSET, RENAME: the migration would be refused" in done.stdout
+    done = tt("--upgrade", "--dry-run", "--json", url=url, town="town")
+    assert json.loads(done.stdout)["refused"] == ["HSET", "RENAME"]
+    for options in ((), ("--force",)):
+        done = tt("--upgrade", *options, url=url, town="town", answer="y\n")
+        assert (done.returncode, done.stdout) == (3, "")
+        assert "HSET, RENAME" in done.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--quiet",), ("--json",)])
+def test_evicted_keys_are_reported_and_are_no_success(
+    newest: Server, options: tuple[str, ...]
+) -> None:
+    redis = newest.client()
+    for n in range(0, 5000, 500):
+        records = {
+            f"tt:town:task:{m}": f'{{"id":"{m}","t":"{"x" * 200}"}}' for m in range(n, n + 500)
+        }
+        redis.mset(records)
+    redis.config_set("maxmemory-policy", "allkeys-lru")
+    redis.config_set("maxmemory", int(redis.info("memory")["used_memory"]) + 300_000)
+    done = tt("--hash", "--force", *options, url=newest.url, town="town")
+    assert done.returncode == 1
+    if options == ("--json",):
+        assert json.loads(done.stdout)["evicted"] > 0
+    else:
+        assert done.stdout.startswith("⚠️ Migration complete, but keys were evicted\n")
+        assert "for lack of memory (maxmemory-policy)" in done.stdout

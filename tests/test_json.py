@@ -35,6 +35,7 @@ FIELDS = {
     "seconds",
     "max_pause_ms",
     "reconnects",
+    "evicted",
 }
 FAMILIES = ["agent", "inbox", "urgent", "task", "activity", "stop", "backlog"]
 
@@ -58,7 +59,7 @@ def document(*args: str, status: int = 0, **kwargs: Any) -> dict[str, Any]:
     done = tt("--json", *args, **kwargs)
     assert done.returncode == status, done.stderr
     parsed: dict[str, Any] = json.loads(done.stdout)
-    assert set(parsed) - {"error", "moves", "merges", "conversions"} == FIELDS
+    assert set(parsed) - {"error", "moves", "merges", "conversions", "refused"} == FIELDS
     return parsed
 
 

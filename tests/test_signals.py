@@ -28,7 +28,7 @@ from tests.servers import Server, StartServer
 from tests.waiting import wait_until
 from tt_migrate.interrupt import StoppedBySignal, StopSignals
 
-KEYS = 300_000
+KEYS = 200_000
 SIGNALS = [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 

@@ -38,7 +38,7 @@ _VERSION = click.version_option(None, "--version", package_name="tt-migrate")
 _EXIT_STATUS = """\b
 Exit status:
   0    done, or nothing to do, or previewed
-  1    keys were left behind, or --check found something to do
+  1    keys were left behind or evicted, or --check found something to do
   2    wrong usage or configuration, or the report could not be written
   3    the server could not be reached, or refused, or an internal error
   4    cancelled at the prompt

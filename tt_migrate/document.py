@@ -129,6 +129,7 @@ def _numbers(result: Result | None, foreign: Foreign, seconds: float) -> dict[st
         "seconds": round(seconds, 3),
         "max_pause_ms": effort.max_pause_ms if effort else None,
         "reconnects": effort.reconnects if effort else 0,
+        "evicted": effort.evicted if effort else 0,
     }
 
 
@@ -181,6 +182,7 @@ def _lists(preview: Preview, foreign: Foreign) -> dict[str, Any]:
         "moves": (move for _, move in _moves(preview, preview.moves)),
         "merges": ({**move, "how": foreign.words(preview.merges[key])} for key, move in merges),
         "conversions": map(shown, conversions),
+        "refused": iter(preview.refused),
     }
 
 

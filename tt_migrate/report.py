@@ -59,19 +59,20 @@ class TextReport:
     def previewed(self, preview: Preview) -> None:
         """The preview."""
         if self.quiet:
-            self.out.lines(self._left(preview))
+            self.out.lines([*self._left(preview), *self._refusal(preview)])
         elif preview.remaining or preview.conversions or preview.unconverted:
             self.out.lines(self._preview(preview))
         else:
-            self.out.lines(self._nothing_to_do(preview.ambiguous, self._notes(preview.count)))
+            notes = (*self._notes(preview.count), *self._refusal(preview))
+            self.out.lines(self._nothing_to_do(preview.ambiguous, notes))
 
     def migrated(self, migration: Migration) -> None:
         """The end of a migration."""
         if not migration.complete:
             self.out.lines(self._incomplete(migration))
-        elif self.quiet:
+        elif self.quiet and not migration.effort.evicted:
             return
-        elif migration.changed or migration.effort.reconnects:
+        elif migration.changed or migration.effort.reconnects or migration.effort.evicted:
             self.out.lines(self._complete(migration))
         else:
             self.out.lines(self._nothing_to_do(migration.ambiguous, self._notes_after(migration)))
@@ -163,7 +164,8 @@ class TextReport:
             yield ""
             yield "   Keys that would be left alone; nothing is ever overwritten:"
             yield from left
-        yield from self._last_lines(preview.ambiguous, self._notes(preview.count))
+        notes = (*self._notes(preview.count), *self._refusal(preview))
+        yield from self._last_lines(preview.ambiguous, notes)
         if preview.moves or preview.merges or preview.conversions:
             yield ""
             yield f"   Run '{self.plan.command}' (without --dry-run) to perform {self._words.task}."
@@ -206,7 +208,10 @@ class TextReport:
         yield f"   An old key does not say whose it is: all of them go to {self._town()}."
 
     def _complete(self, migration: Migration) -> Iterator[str]:
-        yield f"{self.out.symbols.done} {self._words.noun} complete!"
+        if migration.effort.evicted:
+            yield f"{self.out.symbols.warning} {self._words.noun} complete, but keys were evicted"
+        else:
+            yield f"{self.out.symbols.done} {self._words.noun} complete!"
         yield from self._done(migration)
         yield f"   {self._words.none_left}"
         yield from self._last_lines(migration.ambiguous, self._notes_after(migration))
@@ -260,6 +265,11 @@ class TextReport:
                 f"   The connection was lost {migration.effort.reconnects} time(s): what a batch"
                 " did whose reply was lost is not in these numbers."
             )
+        if migration.effort.evicted:
+            yield (
+                f"   The server evicted {migration.effort.evicted} key(s) meanwhile, for lack of"
+                " memory (maxmemory-policy). They are lost; whose they were it does not tell."
+            )
         if self.plan.convert and migration.hashes:
             yield f"   {migration.hashes} record(s) were hashes already."
         yield ""
@@ -309,6 +319,13 @@ class TextReport:
             yield (
                 f"{count.new_only} key(s) of events, dockets and missions have no old form: they"
                 " stay."
+            )
+
+    def _refusal(self, preview: Preview) -> Iterator[str]:
+        if preview.refused:
+            yield (
+                f"This user may not run {', '.join(preview.refused)}: the {self._words.task} would"
+                " be refused before it changes anything."
             )
 
     def _strings_hint(self, strings: Mapping[str, int]) -> Iterator[str]:

@@ -231,7 +231,8 @@ class _Run:
         return self._migrated(self._watch.follow(migrator.migrate))
 
     def _migrated(self, migration: Migration) -> Ending:
-        status = DONE if migration.complete else LEFT_BEHIND
+        is_whole = migration.complete and not migration.effort.evicted
+        status = DONE if is_whole else LEFT_BEHIND
         return Ending(status, partial(self._report.migrated, migration))
 
 

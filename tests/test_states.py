@@ -1,0 +1,278 @@
+"""States that pass by themselves, connections that break again and again, clocks that jump."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis import ConnectionPool, Redis, UnixDomainSocketConnection
+from redis.backoff import ConstantBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from tests.servers import Kind, Server, StartServer
+from tests.test_recovery import at_batch, fill
+from tests.users import user_with, user_without
+from tests.waiting import wait_until
+from tt_migrate import UPGRADE, Migrator, Progress
+from tt_migrate.passes import ScanPass, Taken
+from tt_migrate.patience import LONGEST_STANDSTILL_SECONDS, PATIENCE, PassingError
+
+KEYS = 6000
+MINIMAL = ("script|load", "evalsha", "scan", "exists", "renamenx")
+
+
+@contextmanager
+def busy(server: Server) -> Iterator[Callable[[], None]]:
+    """Somebody's script holds the server, until the function is called that this gives."""
+    looping, other = server.client(), server.client()
+    other.config_set("lua-time-limit", 1)
+
+    def loop() -> None:
+        with suppress(RedisError):
+            looping.eval("while true do end", 0)
+
+    def is_busy() -> bool:
+        try:
+            other.ping()
+        except RedisError as error:
+            return "BUSY" in str(error)
+        return False
+
+    def end() -> None:
+        with suppress(RedisError):
+            other.script_kill()
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        wait_until(is_busy)
+        yield end
+    finally:
+        end()
+        thread.join()
+
+
+def test_a_script_of_somebody_else_is_waited_for_before_a_run_begins(server: Server) -> None:
+    redis = server.client(db=3)
+    redis.mset({"tt:agent:1": 1, "tt:task:2": 2})
+    redis.connection_pool.disconnect()
+    for act, total in (("count", 2), ("preview", 2), ("migrate", 2)):
+        with busy(server) as end:
+            threading.Timer(0.5, end).start()
+            assert getattr(Migrator(redis, "town"), act)().total == total
+
+
+def test_a_script_of_somebody_else_is_waited_for_in_mid_run(server: Server) -> None:
+    redis = server.client()
+    fill(redis)
+    waits: list[str] = []
+    ends: list[Callable[[], None]] = []
+    with ExitStack() as stack:
+
+        def progress(now: Progress) -> None:
+            if not ends:
+                ends.append(stack.enter_context(busy(server)))
+            elif now.waiting:
+                waits.append(now.waiting)
+                if len(waits) == 3:
+                    ends[0]()
+
+        result = Migrator(redis, "town", max_pause_ms=1, progress=progress).migrate()
+    assert len(waits) >= 3
+    assert "BUSY" in waits[0]
+    assert (result.total, result.remaining) == (KEYS, 0)
+    assert result.effort.reconnects == 0, "no reply was lost"
+
+
+def test_a_script_that_never_ends_is_waited_for_no_longer_than_patience(newest: Server) -> None:
+    redis = newest.client()
+    redis.ping()
+    patience = Retry(ConstantBackoff(0.01), 5, PATIENCE._supported_errors)
+    with busy(newest), pytest.raises(PassingError, match="BUSY"):
+        Migrator(redis, "town", patience=patience).migrate()
+
+
+def test_a_replica_whose_master_is_away_is_waited_for_in_mid_run(
+    kind: Kind, own_server: StartServer
+) -> None:
+    server = own_server(kind=kind)
+    redis, other = server.client(), server.client()
+    fill(redis)
+
+    def lose_master() -> None:
+        other.execute_command("REPLICAOF", "127.0.0.1", "1")
+        other.config_set("replica-serve-stale-data", "no")
+        threading.Timer(0.5, lambda: other.config_set("replica-serve-stale-data", "yes")).start()
+
+    progress = at_batch(2, lose_master)
+    preview = Migrator(redis, "town", max_pause_ms=1, progress=progress).preview()
+    assert preview.total == KEYS
+
+
+@pytest.mark.parametrize("user", ["default", "minimal", "without eval"])
+def test_a_scan_goes_on_at_its_cursor_when_every_connection_is_cut(
+    server: Server, user: str
+) -> None:
+    """A proxy that cuts each connection before a scan can end makes a run slow, not endless."""
+    admin = server.client()
+    fill(admin, 3000)
+    more = () if user == "without eval" else ("eval",)
+    redis = admin if user == "default" else user_with(server, *MINIMAL, *more)
+    cutter = server.client()
+
+    def cut(now: Progress) -> None:
+        if not now.waiting:
+            cutter.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    # Redis 6.2 tells a process from another only by INFO or by what EVAL leaves there.
+    if user == "without eval" and server.kind.version < (7, 0):
+        pytest.skip(f"{server.kind.name} copies what SCRIPT LOAD sends to other processes")
+    patience = Retry(ConstantBackoff(0.001), 5, PATIENCE._supported_errors)
+    seen: list[int] = []
+
+    def progress(now: Progress) -> None:
+        seen.append(now.scanned)
+        cut(now)
+
+    result = Migrator(redis, "town", max_pause_ms=1, progress=progress, patience=patience).migrate()
+    assert (result.total, result.remaining) == (3000, 0)
+    assert result.effort.reconnects >= 3
+    # Each of the two passes has looked at each key about once.
+    assert result.effort.batches < 100
+
+
+def test_a_run_that_does_not_get_further_gives_up(
+    newest: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a way to know the process, each cut begins the scan anew: never to its end."""
+    monkeypatch.setattr("tt_migrate.session.LONGEST_STANDSTILL_SECONDS", 0.5)
+    admin = newest.client()
+    fill(admin, 30_000)
+    redis = user_with(newest, *MINIMAL, "eval")
+
+    def progress(now: Progress) -> None:
+        if not now.waiting:
+            admin.script_flush()
+            admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    with pytest.raises(RedisConnectionError):
+        Migrator(redis, "town", max_pause_ms=1, progress=progress).preview()
+
+
+def test_a_server_that_hangs_is_given_up_after_a_bounded_time(
+    own_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tries would take as many seconds as the client waits for a reply, and there are 16."""
+    monkeypatch.setattr("tt_migrate.session.LONGEST_STANDSTILL_SECONDS", 1)
+    server = own_server()
+    fill(server.client())
+    redis = server.client(socket_timeout=0.3)
+    tries: list[float] = []
+
+    def progress(now: Progress) -> None:
+        if not tries:
+            os.kill(server.pid, signal.SIGSTOP)
+        tries.append(time.monotonic())
+
+    patience = Retry(ConstantBackoff(0.01), 100, PATIENCE._supported_errors)
+    try:
+        with pytest.raises((RedisTimeoutError, RedisConnectionError)):
+            Migrator(redis, "town", max_pause_ms=1, progress=progress, patience=patience).migrate()
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert tries[-1] - tries[1] < 5
+    assert len(tries) >= 3
+
+
+def test_the_bound_of_a_standstill_is_the_documented_one() -> None:
+    assert LONGEST_STANDSTILL_SECONDS == 30
+
+
+@pytest.mark.parametrize("elapsed", [3_600_000_000, -3_600_000_000])
+def test_a_server_clock_that_is_set_makes_no_long_rest_and_no_long_pause(
+    newest: Server, monkeypatch: pytest.MonkeyPatch, elapsed: int
+) -> None:
+    """As on Redis 6.2 and 7.0, whose scripts see the clock of TIME."""
+    redis = newest.client()
+    fill(redis, 3000)
+    take = ScanPass.take
+
+    def jump(self: ScanPass, reply: list[Any]) -> Taken:
+        return replace(take(self, reply), elapsed=elapsed)
+
+    monkeypatch.setattr(ScanPass, "take", jump)
+    began = time.monotonic()
+    result = Migrator(redis, "town", max_pause_ms=1, nice=1).migrate()
+    assert result.total == 3000
+    assert time.monotonic() - began < 20
+    assert (result.effort.max_pause_ms or 0) < 10_000
+
+
+def test_nice_without_a_clock_waits_by_the_round_trip(server: Server) -> None:
+    admin = server.client()
+    fill(admin, 1000)
+    redis = user_with(server, *MINIMAL)
+    waited: list[float] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tt_migrate.session.time.sleep", waited.append)
+        result = Migrator(redis, "town", max_pause_ms=1, nice=50).migrate()
+    assert result.total == 1000
+    has_clock = server.kind.version >= (8, 0)
+    assert (result.effort.max_pause_ms is not None) == has_clock
+    # A round trip takes 20 microseconds at the very least.
+    assert all(seconds >= 50 * 20e-6 for seconds in waited)
+
+
+def test_a_client_that_holds_the_only_connection_of_its_pool_will_do(server: Server) -> None:
+    server.client().mset({"tt:agent:1": 1, "tt:task:2": 2})
+    pool = ConnectionPool(
+        connection_class=UnixDomainSocketConnection, path=server.socket, max_connections=1
+    )
+    with Redis(connection_pool=pool, single_connection_client=True) as redis:
+        assert Migrator(redis, "town").preview().total == 2
+        assert Migrator(redis, "town").migrate().total == 2
+        assert redis.ping()
+    with Redis(connection_pool=pool) as redis:
+        assert Migrator(redis, "town").count().total == 0
+
+
+def test_a_comparison_is_retried_and_heard_like_every_pass(server: Server) -> None:
+    redis, other = server.client(), server.client()
+    record = '{"id":"%d","text":"%s%s"}'
+    for n in range(60):
+        redis.set(f"tt:task:{n}", record % (n, "a", "x" * 20_000))
+        redis.set(f"tt:town:task:{n}", record % (n, "b", "x" * 20_000))
+    stages: list[int] = []
+
+    def progress(now: Progress) -> None:
+        stages.append(len(stages))
+        if now.scanned == now.dbsize and not now.waiting:
+            other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    plan = replace(UPGRADE, merge=True)
+    preview = Migrator(redis, "town", plan, max_pause_ms=1, progress=progress).preview()
+    assert set(preview.conflicts.values()) == {"destination exists and differs in text"}
+    assert preview.effort.reconnects >= 2
+
+
+def test_a_destination_that_may_not_be_read_leaves_the_rest_compared(server: Server) -> None:
+    redis = server.client()
+    for n in range(3):
+        redis.set(f"tt:task:{n}", f'{{"id":"{n}","text":"a"}}')
+        redis.set(f"tt:town:task:{n}", f'{{"id":"{n}","text":"b"}}')
+    keys = ("~tt:task:*", "~tt:town:task:0", "~tt:town:task:2", "~tt:agent:*", "~tt:town:agent:*")
+    some = user_without(server, keys=keys)
+    preview = Migrator(some, "town", replace(UPGRADE, merge=True)).preview()
+    differs = "destination exists and differs in text"
+    assert preview.conflicts == {b"tt:task:0": differs, b"tt:task:2": differs}
+    assert list(preview.failed) == [b"tt:task:1"]

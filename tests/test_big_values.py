@@ -136,10 +136,10 @@ def test_a_key_of_another_town_that_looks_like_what_a_crash_left_stays(
 
 def test_the_weight_follows_the_time_that_calls_take() -> None:
     pace = Pace(budget=5000, weight=100_000)
-    assert pace.after_values(100_000, 50_000).weight == 10_000
-    assert pace.after_values(100_000, 1).weight == 200_000
+    assert pace.after_values(100_000, 50_000).weight == 7_000
+    assert pace.after_values(100_000, 1).weight == 150_000
     assert pace.after_values(10_000, 1).weight == 100_000, "a light call tells little"
-    assert pace.after_values(1_000_000, 5000).weight == 1_000_000
+    assert pace.after_values(1_000_000, 3500).weight == 1_000_000
     assert pace.after_values(100_000, 0) == pace, "no clock"
     assert pace.after_values(0, 100) == pace
     assert Pace(budget=1, weight=5000).after_values(10, 10**9).weight == 4096

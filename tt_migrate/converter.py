@@ -147,8 +147,8 @@ class _Swap:
 class Conversion:
     """A pass that converts the town's records.
 
-    What the reader has found is swapped before more is read, so the client holds no more than two
-    calls carry. A record that is too heavy for one call is built in pieces, then swapped.
+    Records are swapped as soon as those that were read fill a call, so the client holds no more
+    than some calls carry. One that is too heavy for a call is built in pieces, then swapped.
     """
 
     def __init__(self, session: Session, tally: ConversionTally) -> None:
@@ -157,6 +157,7 @@ class Conversion:
         self._start = town_key_start(session.town)
         self._tally = tally
         self._ready: deque[_Swap] = deque()
+        self._weight = 0  # of those that are ready
         self._built = 0  # texts of the first one, which is built in pieces
         self._sent: list[_Swap] = []
         self._piece: list[bytes] = []
@@ -171,14 +172,14 @@ class Conversion:
     def restart(self) -> None:
         """Begin anew."""
         self._ready.clear()
-        self._built = 0
+        self._weight = self._built = 0
         self._reader.restart()
         self._tally.restart()
 
     def next_call(self, pace: Pace) -> Call:
-        """Swap what was read, else read more."""
+        """Swap what was read when it fills a call, else read more."""
         self._sent, self._piece = [], []
-        if not self._ready:
+        if self._weight < pace.weight and not self._reader.over:
             return self._reader.next_call(pace)
         first = self._ready[0]
         if self._built or first.weight > pace.weight:
@@ -210,7 +211,7 @@ class Conversion:
         if self._built:
             weight = RECORD_WEIGHT + len(self._sent[0].value)
         for _ in self._sent:
-            self._ready.popleft()
+            self._weight -= self._ready.popleft().weight
         self._built = 0
         return Taken(elapsed, weight=weight)
 
@@ -242,7 +243,9 @@ class Conversion:
             self._tally.unconverted[key] = str(error)
         else:
             texts = [text for field in fields.items() for text in field]
-            self._ready.append(_Swap(key, value, texts))
+            swap = _Swap(key, value, texts)
+            self._ready.append(swap)
+            self._weight += swap.weight
 
     def _changed(self, key: bytes) -> None:
         self._tries[key] += 1

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 _STEPS_A_BATCH = 20
 _SMALLEST, _LARGEST = 10, 2000
 _LIGHTEST, _HEAVIEST = 4096, 64 * 1024 * 1024
+# Calls of one weight do not all take as long, and none stops by itself.
+_CAUTION, _GROWTH = 0.7, 1.5
 # A server that finds the next batch and another client's command at once in its event loop answers
 # both after the batch: Redis writes replies before it waits for events again.
 _BREATH_SECONDS = 0.0002
@@ -54,13 +56,13 @@ class Pace:
     def after_values(self, weight: int, elapsed: int) -> Pace:
         """The pace after a call that carried `weight` and took `elapsed` microseconds.
 
-        As after(). A call that carried little tells little: it lifts the weight no higher than
-        to twice what it carried.
+        Comes down at once, goes up by half at most. A call that carried little tells little: it
+        lifts the weight to no more than half as much again.
         """
         if weight == 0 or elapsed <= 0:
             return self
-        fitting = weight * self.budget / elapsed
-        highest = max(self.weight, 2 * weight)
+        fitting = weight * self.budget * _CAUTION / elapsed
+        highest = max(self.weight, _GROWTH * weight)
         return replace(self, weight=int(max(_LIGHTEST, min(fitting, highest, _HEAVIEST))))
 
 

@@ -189,6 +189,7 @@ def test_the_permissions_of_the_readme_are_enough_without_eval(server: Server) -
 def test_a_run_leaves_no_error_behind(server: Server, plan: Plan) -> None:
     redis = server.client()
     town_of_old(redis)
+    redis.mset({"mt:task:8": '{"id":"8"}', "tt:task:9": '{"id":"9"}', "mt:task:9": '{"id":"9"}'})
     redis.config_resetstat()
     for act in ("count", "preview", "check", "migrate", "migrate"):
         getattr(Migrator(redis, "town", plan), act)()

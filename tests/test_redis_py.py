@@ -64,8 +64,7 @@ def test_a_run_works_and_asks_nothing_that_the_server_refuses(
     assert watcher.info("errorstats") == {}
     upgraded = tt("--upgrade", "--force", "--quiet", **common)
     assert (upgraded.returncode, upgraded.stdout, upgraded.stderr) == (0, "", "")
-    # A script's text may be sent only when the server asks for it.
-    assert watcher.info("errorstats").keys() <= {"errorstat_NOSCRIPT"}
+    assert watcher.info("errorstats") == {}
     assert watcher.hgetall("tt:t:agent:a") == {b"id": b"a"}
     assert sorted(watcher.keys()) == [b"tt:t:agent:a", b"tt:t:inbox:a"]
 

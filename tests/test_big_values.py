@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from tests.servers import Server
-from tt_migrate import HASH, UPGRADE, Migrator, Progress
+from tt_migrate import HASH, UPGRADE, Migrator
 from tt_migrate.pacing import Pace
 from tt_migrate.passes import Taken
 from tt_migrate.session import Session
@@ -71,41 +71,19 @@ def test_a_call_carries_no_more_than_its_weight_and_one_record(
     assert all(size < weight + 70_000 for size, weight in calls)
 
 
-@pytest.mark.parametrize("fields", [1000, 70_000])
-def test_a_record_of_many_fields_is_built_in_several_calls(server: Server, fields: int) -> None:
+@pytest.mark.parametrize("fields", [1000, 300_000])
+def test_a_record_of_many_fields_is_converted(server: Server, fields: int) -> None:
     redis = server.client()
     many = {f"field {n}": n for n in range(fields)}
     put(redis, "tt:town:agent:1", 10, **many)
     redis.pexpire("tt:town:agent:1", 10_000_000)
     put(redis, "tt:town:agent:2", 10)
-    seen: list[Progress] = []
-    result = Migrator(redis, "town", HASH, max_pause_ms=1, progress=seen.append).migrate()
+    result = Migrator(redis, "town", HASH, max_pause_ms=1).migrate()
     assert (result.converted["agent"], result.unconverted) == (2, {})
-    calls = [progress for progress in seen if progress.stage == "converting"]
-    assert (len(calls) > 10) == (fields == 70_000)
-    record = redis.hgetall("tt:town:agent:1")
-    assert len(record) == fields + 2
-    assert all(record[name.encode()] == b"%d" % value for name, value in many.items())
+    assert redis.hlen("tt:town:agent:1") == fields + 2
+    assert redis.hget("tt:town:agent:1", f"field {fields - 1}") == b"%d" % (fields - 1)
     assert 9_000_000 < redis.pttl("tt:town:agent:1") <= 10_000_000
     assert sorted(redis.keys()) == [b"tt:town:agent:1", b"tt:town:agent:2"]
-
-
-def test_a_record_that_changes_while_it_is_built_in_pieces_loses_nothing(server: Server) -> None:
-    redis, other = server.client(), server.client()
-    many = {f"field {n}": "x" * 100 for n in range(20_000)}
-    put(redis, "tt:town:agent:1", 10, **many)
-    changes: list[int] = []
-
-    def progress(now: Progress) -> None:
-        if now.stage == "converting" and len(changes) < 3 and other.exists(f"{key}:tt-migrate"):
-            changes.append(len(changes))
-            put(other, key, 10, state=f"change {len(changes)}", **many)
-
-    key = "tt:town:agent:1"
-    result = Migrator(redis, "town", HASH, max_pause_ms=1, progress=progress).migrate()
-    assert (len(changes), result.converted["agent"]) == (3, 1)
-    assert redis.hget(key, "state") == b"change 3"
-    assert redis.keys() == [key.encode()]
 
 
 def test_what_a_crash_left_of_a_hash_is_cleared_away(server: Server) -> None:

@@ -434,7 +434,7 @@ def test_records_names_a_malformed_argument(
 
 def convert(redis: Redis, *records: tuple[str, str, bytes]) -> list[Any]:
     """Call convert.lua with keys, what is expected, and the hash."""
-    args = [text for key, expected, new in records for text in (key, expected, 0, new)]
+    args = [text for key, expected, new in records for text in (key, expected, new)]
     reply: list[Any] = redis.eval(source("convert", HASH), 0, "", *args)
     return reply
 
@@ -474,38 +474,10 @@ def test_convert_swaps_a_record_in_its_last_millisecond(redis: Redis) -> None:
     hurried = source("convert", HASH).replace("redis.call('PTTL', key)", "0")
     assert hurried != source("convert", HASH)
     _, converted, _, failed, _ = redis.eval(
-        hurried, 0, "", "tt:town:task:1", "x", 0, packed(b"id", b"1")
+        hurried, 0, "", "tt:town:task:1", "x", packed(b"id", b"1")
     )
     assert (converted, failed) == ([1], [])
     wait_until(lambda: not redis.exists("tt:town:task:1"))
-
-
-def test_convert_builds_a_hash_in_several_calls(redis: Redis) -> None:
-    redis.set("tt:town:task:1", "x", px=60_000)
-    key, eval_convert = "tt:town:task:1", source("convert", HASH)
-    one, two = packed(b"a", b"1", b"b", b"2"), packed(b"c", b"3")
-    redis.hset(f"{key}:tt-migrate", "left by", "a crash")
-    assert redis.eval(eval_convert, 0, "", key, "", 0, one)[1:] == [[1], [], [], b""]
-    assert redis.get(key) == b"x"
-    assert redis.eval(eval_convert, 0, "", key, "", 2, two)[1:] == [[1], [], [], b""]
-    assert redis.eval(eval_convert, 0, "", key, "", 2, two)[1:] == [[], [1], [], b""]
-    assert redis.eval(eval_convert, 0, "", key, "x", 3, packed())[1:] == [[1], [], [], b""]
-    assert redis.hgetall(key) == {b"a": b"1", b"b": b"2", b"c": b"3"}
-    assert 50_000 < redis.pttl(key) <= 60_000
-    assert redis.keys() == [key.encode()]
-
-
-@pytest.mark.parametrize("now", ["another value", None])
-def test_convert_removes_what_it_built_for_a_record_that_changed_or_went(
-    redis: Redis, now: str | None
-) -> None:
-    key, eval_convert = "tt:town:task:1", source("convert", HASH)
-    redis.eval(eval_convert, 0, "", key, "", 0, packed(b"a", b"1"))
-    if now:
-        redis.set(key, now)
-    changed = [1] if now else []
-    assert redis.eval(eval_convert, 0, "", key, "x", 1, packed())[1:] == [[], changed, [], b""]
-    assert redis.keys() == ([key.encode()] if now else [])
 
 
 def test_convert_keeps_the_counts_of_what_it_did_before_a_refusal(server: Server) -> None:
@@ -517,7 +489,7 @@ def test_convert_keeps_the_counts_of_what_it_did_before_a_refusal(server: Server
         "local function add(site, fields)\n  if site == 'tt:town:task:2:tt-migrate' then"
         " error({err = 'READONLY no more'}) end",
     )
-    args = ("", "tt:town:task:1", "x", 0, new, "tt:town:task:2", "x", 0, new)
+    args = ("", "tt:town:task:1", "x", new, "tt:town:task:2", "x", new)
     reply = redis.eval(stopping, 0, *args)
     _, converted, changed, failed, error = reply
     assert (converted, changed, failed, error) == ([1], [], [], b"READONLY no more")
@@ -531,23 +503,19 @@ def test_convert_keeps_the_counts_of_what_it_did_before_a_refusal(server: Server
         (),
         ("",),
         ("", "k"),
-        ("", "k", "x", "0"),
-        ("", "k", "x", "0", b""),
-        ("", "k", "x", "0", packed()),
-        ("", "k", "", "1", packed()),
-        ("", "k", "x", "0", packed(b"id")),
-        ("", "k", "x", "0", packed(b"id", b"1", b"name")),
-        ("", "k", "x", "0", packed(b"id", b"1")[:-1]),
-        ("", "k", "x", "0", b"\x91\x01"),
-        ("", "k", "x", "0", b"\x92\xa1a\x01"),
-        ("", "k", "x", "0", b"\xa1a"),
-        ("", "k", "x", "", packed(b"id", b"1")),
-        ("", "k", "x", "-1", packed(b"id", b"1")),
-        ("", "k", "x", "1.5", packed(b"id", b"1")),
-        ("", "", "x", "0", packed(b"id", b"1")),
-        ("", "k", "x", "0", packed(b"id", b"1"), "more"),
-        ("", "k", "x", "0", packed(b"id", b"1"), "l", "x", "0"),
-        ("", "k", "x", "0", packed(b"id", b"1"), "", "x", "0", packed(b"id", b"1")),
+        ("", "k", "x"),
+        ("", "k", "x", b""),
+        ("", "k", "x", packed()),
+        ("", "k", "x", packed(b"id")),
+        ("", "k", "x", packed(b"id", b"1", b"name")),
+        ("", "k", "x", packed(b"id", b"1")[:-1]),
+        ("", "k", "x", b"\x91\x01"),
+        ("", "k", "x", b"\x92\xa1a\x01"),
+        ("", "k", "x", b"\xa1a"),
+        ("", "", "x", packed(b"id", b"1")),
+        ("", "k", "x", packed(b"id", b"1"), "more"),
+        ("", "k", "x", packed(b"id", b"1"), "l", "x"),
+        ("", "k", "x", packed(b"id", b"1"), "", "x", packed(b"id", b"1")),
     ],
 )
 def test_convert_refuses_malformed_arguments_before_it_writes(
@@ -558,7 +526,7 @@ def test_convert_refuses_malformed_arguments_before_it_writes(
     with pytest.raises(ResponseError, match=r"^BADARG"):
         redis.eval(source("convert", HASH), 0, *args)
     with pytest.raises(ResponseError, match=r"^BADARG"):
-        redis.eval(source("convert", HASH), 1, "k", "", "k", "x", "0", packed(b"id", b"1"))
+        redis.eval(source("convert", HASH), 1, "k", "", "k", "x", packed(b"id", b"1"))
     assert redis.get("k") == b"x"
 
 

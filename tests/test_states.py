@@ -15,7 +15,7 @@ import pytest
 from redis import ConnectionPool, Redis, UnixDomainSocketConnection
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -26,6 +26,7 @@ from tests.waiting import wait_until
 from tt_migrate import UPGRADE, Migrator, Progress
 from tt_migrate.passes import ScanPass, Taken
 from tt_migrate.patience import LONGEST_STANDSTILL_SECONDS, PATIENCE, PassingError
+from tt_migrate.server import UnsyncedReplicaError
 
 KEYS = 6000
 MINIMAL = ("script|load", "evalsha", "scan", "exists", "renamenx")
@@ -119,6 +120,49 @@ def test_a_replica_whose_master_is_away_is_waited_for_in_mid_run(
     assert preview.total == KEYS
 
 
+@pytest.mark.parametrize("act", ["count", "preview", "migrate"])
+def test_a_server_that_comes_back_as_a_replica_without_data_is_no_all_clear(
+    own_server: StartServer, act: str
+) -> None:
+    server = own_server()
+    fill(server.client())
+
+    def come_back() -> None:
+        server.kill()
+        server.args = ("--replicaof", "127.0.0.1", "1")
+        server.restart()
+
+    patience = Retry(ConstantBackoff(0.01), 5, PATIENCE._supported_errors)
+    progress = at_batch(2, come_back)
+    with pytest.raises(UnsyncedReplicaError):
+        getattr(
+            Migrator(server.client(), "town", max_pause_ms=1, progress=progress, patience=patience),
+            act,
+        )()
+
+
+def test_nothing_is_written_to_a_server_that_comes_back_as_a_writable_replica(
+    own_server: StartServer,
+) -> None:
+    server = own_server("--appendonly", "yes", "--appendfsync", "always")
+    fill(server.client())
+    left: list[int] = []
+
+    def come_back() -> None:
+        left.append(len(server.client().keys("tt:agent:*")))
+        server.kill()
+        server.args = (*server.args, "--replicaof", "127.0.0.1", "1", "--replica-read-only", "no")
+        server.restart()
+
+    patience = Retry(ConstantBackoff(0.01), 5, PATIENCE._supported_errors)
+    progress = at_batch(2, come_back)
+    with pytest.raises(ReadOnlyError):
+        Migrator(
+            server.client(), "town", max_pause_ms=1, progress=progress, patience=patience
+        ).migrate()
+    assert [len(server.client().keys("tt:agent:*"))] == left
+
+
 @pytest.mark.parametrize("user", ["default", "minimal", "without eval"])
 def test_a_scan_goes_on_at_its_cursor_when_every_connection_is_cut(
     server: Server, user: str
@@ -134,9 +178,9 @@ def test_a_scan_goes_on_at_its_cursor_when_every_connection_is_cut(
         if not now.waiting:
             cutter.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
-    # Redis 6.2 tells a process from another only by INFO or by what EVAL leaves there.
-    if user == "without eval" and server.kind.version < (7, 0):
-        pytest.skip(f"{server.kind.name} copies what SCRIPT LOAD sends to other processes")
+    # Redis 6.2 tells a process from another only by INFO.
+    if user != "default" and server.kind.version < (7, 0):
+        pytest.skip(f"{server.kind.name} copies its scripts to other processes")
     patience = Retry(ConstantBackoff(0.001), 5, PATIENCE._supported_errors)
     seen: list[int] = []
 

@@ -148,7 +148,7 @@ class Conversion:
     """A pass that converts the town's records.
 
     Records are swapped as soon as those that were read fill a call, so the client holds no more
-    than some calls carry. One that is too heavy for a call is built in pieces, then swapped.
+    than some calls carry.
     """
 
     def __init__(self, session: Session, tally: ConversionTally) -> None:
@@ -158,9 +158,7 @@ class Conversion:
         self._tally = tally
         self._ready: deque[_Swap] = deque()
         self._weight = 0  # of those that are ready
-        self._built = 0  # texts of the first one, which is built in pieces
         self._sent: list[_Swap] = []
-        self._piece: list[bytes] = []
         self._tries: Counter[bytes] = Counter()
         self._reader = RecordReader(session, receive=self._prepare, fail=self._fail)
 
@@ -172,21 +170,18 @@ class Conversion:
     def restart(self) -> None:
         """Begin anew."""
         self._ready.clear()
-        self._weight = self._built = 0
+        self._weight = 0
         self._reader.restart()
         self._tally.restart()
 
     def next_call(self, pace: Pace) -> Call:
         """Swap what was read when it fills a call, else read more."""
-        self._sent, self._piece = [], []
+        self._sent = []
         if self._weight < pace.weight and not self._reader.over:
             return self._reader.next_call(pace)
-        first = self._ready[0]
-        if self._built or first.weight > pace.weight:
-            return self._next_piece(first, pace)
         self._sent = self._first_swaps(pace)
         records = (
-            text for swap in self._sent for text in (swap.key, swap.value, 0, _packed(swap.texts))
+            text for swap in self._sent for text in (swap.key, swap.value, _packed(swap.texts))
         )
         return Call(self._script, (self._denied, *records))
 
@@ -195,11 +190,8 @@ class Conversion:
         if not self._sent:
             # What reading takes says nothing of what swapping takes.
             return replace(self._reader.take(reply), weight=0)
-        elapsed, done, changed, failed, error = reply
-        if self._piece and done:
-            self._built += len(self._piece)
-            return Taken(elapsed, weight=RECORD_WEIGHT + _weight(self._piece))
-        for position in done:
+        elapsed, converted, changed, failed, error = reply
+        for position in converted:
             family, _ = family_and_id(self._sent[position - 1].key, self._start)
             self._tally.converted[family] += 1
         for position in changed:
@@ -208,23 +200,9 @@ class Conversion:
         if error:
             raise error_of(error)
         weight = sum(swap.weight for swap in self._sent)
-        if self._built:
-            weight = RECORD_WEIGHT + len(self._sent[0].value)
         for _ in self._sent:
             self._weight -= self._ready.popleft().weight
-        self._built = 0
         return Taken(elapsed, weight=weight)
-
-    def _next_piece(self, swap: _Swap, pace: Pace) -> Call:
-        self._sent = [swap]
-        end, weight = self._built, 0
-        while end < len(swap.texts) and weight < pace.weight:
-            weight += _weight(swap.texts[end : end + 2])
-            end += 2
-        self._piece = swap.texts[self._built : end]
-        expected = b"" if self._piece else swap.value
-        built = self._built // 2
-        return Call(self._script, (self._denied, swap.key, expected, built, _packed(self._piece)))
 
     def _first_swaps(self, pace: Pace) -> list[_Swap]:
         swaps: list[_Swap] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,8 @@ Fields = dict[bytes, bytes]
 
 _COUNTERS = ("tasks_completed", "rounds_completed")
 _COUNTER_DIGITS = 20
+# Decimal takes more for a number than JSON does: underscores, and digits of any script.
+_NUMBER = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?([eE][+-]?[0-9]{1,6})?")
 
 
 class RecordError(ValueError):
@@ -93,12 +96,11 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(name: str, value: object) -> _Number:
-    try:
-        number = Decimal(value if isinstance(value, str) else "NaN")
-    except ArithmeticError:
-        number = Decimal("NaN")
+    is_number = isinstance(value, str) and _NUMBER.fullmatch(value)
+    number = Decimal(str(value)) if is_number else Decimal("NaN")
     # Bounded before it is written out: 1e999999999 would take a gigabyte.
-    if not number.is_finite() or number.adjusted() >= _COUNTER_DIGITS or number % 1:
+    is_whole = number.is_finite() and 0 <= number.adjusted() < _COUNTER_DIGITS and not number % 1
+    if number != 0 and not is_whole:
         raise RecordError(f"{name} is no whole number")
     return _Number(int(number))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha1
@@ -136,16 +137,14 @@ class ScriptCaller:
     def mark(self) -> None:
         """Leave a mark of this run where only this process of the server has it: among its scripts.
 
-        Redis before 7.0 copies what SCRIPT LOAD sends, but not what EVAL does.
+        Redis before 7.0 copies scripts to replicas and files: there is no such place.
         """
-        self._mark = Script(f"return '{uuid4()}'", reads=False)
-        try:
-            if self._guards:
-                ask(self._client, "SCRIPT", "LOAD", self._mark.text)
-            else:
-                self._evaluate("EVAL", self._mark.text)
-        except ResponseError:
-            self._mark = None
+        self._mark = None
+        if self._guards:
+            mark = Script(f"return '{uuid4()}'", reads=False)
+            with suppress(ResponseError):
+                ask(self._client, "SCRIPT", "LOAD", mark.text)
+                self._mark = mark
 
     def is_marked(self) -> bool:
         """Whether the mark is still there: no, too, after SCRIPT FLUSH."""

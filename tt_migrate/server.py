@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
     InvalidResponse,
     NoPermissionError,
@@ -22,7 +23,7 @@ class UnsupportedServerError(RedisError):
     """The server is one where a script cannot rename keys: a cluster's node, a Sentinel."""
 
 
-class UnsyncedReplicaError(RedisError):
+class UnsyncedReplicaError(RedisConnectionError):
     """The server is a replica that has no data to show: it waits for its first synchronisation."""
 
 

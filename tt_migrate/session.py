@@ -81,6 +81,7 @@ class Session:
         self._reconnects = 0
         self._evicted = 0
         self.server = inspect_server(client)
+        self._writes = writes
         if writes:
             check_writable(self.server)
         guards = self.server.may_know_script_flags
@@ -120,7 +121,7 @@ class Session:
     def count_evictions(self) -> None:
         """Ask how many keys the server has evicted meanwhile, where it evicts any."""
         if self._process.evicting:
-            now = self._inspect()
+            now = patiently(self._manner.patience, self._inspect_again, self._drop, begun=True)
             before = self._process.evicted if now.run_id == self._process.run_id else 0
             self._evicted = now.evicted - before
 
@@ -148,8 +149,7 @@ class Session:
             if not isinstance(error, PassingError) and not is_lost:
                 self._reconnects += 1
             is_lost = True
-            if self._client.connection:
-                self._client.connection.disconnect()
+            self._drop(error)
             report(waiting=f"retrying: {error}")
 
         def attempt() -> float:
@@ -199,12 +199,26 @@ class Session:
         # Where the server has no clock, the round trip is the best that is known.
         return replace(taken, elapsed=elapsed), elapsed / 1_000_000 or seconds
 
+    def _inspect_again(self) -> _Process:
+        self._connect()
+        return self._inspect()
+
+    def _drop(self, _: Exception) -> None:
+        if self._client.connection:
+            self._client.connection.disconnect()
+
     def _connect(self) -> None:
         if self._client.connection:
             self._client.connection.connect()
 
     def _is_same_process(self) -> bool:
-        """Whether the process that answers now is the one that did, to which a cursor belongs."""
+        """Whether the process that answers now is the one that did, to which a cursor belongs.
+
+        Raises as the constructor does: the server may be another one, or a replica by now.
+        """
+        self.server = inspect_server(self._client)
+        if self._writes:
+            check_writable(self.server)
         now = self._inspect()
         same_id = now.run_id == self._process.run_id
         is_same = same_id if now.run_id else self._caller.is_marked()

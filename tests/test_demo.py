@@ -186,7 +186,8 @@ def test_an_output_that_takes_nothing_is_no_traceback(
         check=False,
     )
     assert done.returncode == status
-    assert done.stderr.count("\n") == status
+    assert "cannot write" in done.stderr or "No space" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "", "/no/such shell"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -573,3 +574,27 @@ def test_a_command_that_the_server_does_not_know_is_named_as_the_cause(
     assert done.returncode == 3
     assert_harmless(done)
     assert "rename-command" in done.stderr or "HELLO" in done.stderr
+
+
+@pytest.mark.parametrize("options", [("--dry-run", "--json"), ("--dry-run",)])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_report_that_finds_no_room_is_no_success_however_python_buffers(
+    newest: Server, tmp_path: Path, options: tuple[str, ...], unbuffered: str
+) -> None:
+    newest.client().mset({f"tt:agent:{n}": n for n in range(300)})
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+    with (tmp_path / "report").open("w") as report:
+        done = subprocess.run(
+            [*TT, *options, "--town-name", "town", "--redis-url", newest.url],
+            stdout=report,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(PYTHONUNBUFFERED=unbuffered),
+            preexec_fn=limit,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: cannot write the report: ")

@@ -351,3 +351,23 @@ def test_evicted_keys_are_reported_and_are_no_success(
     else:
         assert done.stdout.startswith("⚠️ Migration complete, but keys were evicted\n")
         assert "for lack of memory (maxmemory-policy)" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["EVAL", "SCRIPT"])
+def test_a_server_without_one_of_two_ways_to_send_a_script_is_upgraded_whole(
+    kind: Kind, own_server: StartServer, command: str
+) -> None:
+    redis = own_server("--rename-command", command, "", kind=kind).client()
+    town_of_old(redis)
+    assert Migrator(redis, "town", MERGE).preview().total == 1
+    assert Migrator(redis, "town", MERGE).migrate().complete
+
+
+def test_what_an_upgrade_calls_is_known_to_the_server_before_it_writes(newest: Server) -> None:
+    redis = newest.client()
+    town_of_old(redis)
+    few = user_with(newest, "script|load", "evalsha", *(name for name in ALL if name != "INFO"))
+    redis.script_flush()
+    redis.config_resetstat()
+    assert Migrator(few, "town", MERGE).migrate().complete
+    assert "cmdstat_eval" not in redis.info("commandstats")

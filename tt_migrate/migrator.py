@@ -121,7 +121,8 @@ class Migrator:
         the plan does not merge the two. When an exception ends the run, what was done stays done,
         the last Progress tells of it, and another run does the rest.
         """
-        with self._session("migrate", "left", writes=True) as session:
+        # Whatever a run will call is sent before it writes: what is refused is refused then.
+        with self._session(*self.plan.operations, writes=True) as session:
             moved, records = MigrationTally(), ConversionTally()
             before: Count | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Output:
     """
 
     def __init__(self, stream: TextIO | None, *, optional: bool = False) -> None:
-        self._stream = stream
+        self._stream = _buffered(stream)
         self._optional = optional
         self._begun = False
         self.encoding = getattr(stream, "encoding", None) or "ascii"
@@ -116,6 +117,14 @@ class Output:
         hung_up = self.is_terminal and error.errno == errno.EIO
         if not (self._optional or hung_up or isinstance(error, BrokenPipeError)):
             raise OutputError(f"cannot write the report: {error.strerror}") from error
+
+
+def _buffered(stream: TextIO | None) -> TextIO | None:
+    """A stream that writes all or fails: with PYTHONUNBUFFERED it may write a part of a text."""
+    raw = getattr(stream, "buffer", None)
+    if stream is None or not isinstance(raw, io.RawIOBase):
+        return stream
+    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors)
 
 
 def _encoded(text: str, encoding: str) -> str:

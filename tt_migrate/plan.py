@@ -57,6 +57,14 @@ class Plan:
         return tuple(dict.fromkeys((*renaming, *converting, *merging)))
 
     @property
+    def operations(self) -> tuple[str, ...]:
+        """The scripts that carrying it out calls."""
+        renaming = ("migrate",) if self.rename else ()
+        comparing = ("fetch",) if self.merge or self.convert else ()
+        converting = ("records", "convert") if self.convert else ()
+        return (*renaming, *comparing, *converting, "count" if self.needs_count else "left")
+
+    @property
     def needs_count(self) -> bool:
         """Whether a report tells of more than the keys that move."""
         return self.convert or self.rename == "reverse"

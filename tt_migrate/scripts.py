@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from tt_migrate.replies import malformed_as_invalid
 _LUA = importlib_resources.files("tt_migrate.lua")
 _READ_ONLY = "#!lua flags=no-writes\n"
 _READING = ("inspect", "count", "preview", "left", "records", "fetch")
+
+_EVAL_IS_REFUSED = re.compile("(permissions to run the|nknown command) ['`](eval|EVAL)['`]")
 
 Word = bytes | int | str
 
@@ -163,8 +166,8 @@ class ScriptCaller:
         # In one step, so that no SCRIPT FLUSH can come in between.
         try:
             return self._evaluate("EVAL", script.text, *args)
-        except NoPermissionError as refused:
-            if "'eval'" not in str(refused):
+        except ResponseError as refused:
+            if not _EVAL_IS_REFUSED.search(str(refused)):
                 raise
         ask(self._client, "SCRIPT", "LOAD", script.text)
         return self._evaluate("EVALSHA", script.sha, *args)

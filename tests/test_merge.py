@@ -501,3 +501,17 @@ def test_nothing_is_lost_or_doubled_by_a_merge_or_by_a_second_one(
         assert merge(redis).complete
         assert values(redis, f"tt:town:{name}") == expected
         assert redis.dbsize() == 1
+
+
+@pytest.mark.parametrize("name", ["backlog", "events", "broadcast"])
+def test_nothing_is_joined_with_what_may_be_another_towns_own(newest: Server, name: str) -> None:
+    """`tt:town:inbox:backlog` is the backlog of a town `town:inbox`."""
+    redis = newest.client()
+    redis.rpush(f"mt:inbox:{name}", "of version 0.1")
+    redis.rpush(f"tt:town:inbox:{name}", "theirs")
+    before = contents(redis)
+    plan = replace(UPGRADE, merge=True)
+    for act in ("preview", "migrate"):
+        result = getattr(Migrator(redis, "town", plan), act)()
+        assert list(result.conflicts) == [f"mt:inbox:{name}".encode()]
+    assert contents(redis) == before

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from redis import Connection
 from redis.exceptions import RedisError
 
+from tests.busy import busy
 from tests.servers import Kind, Server, StartServer
 from tests.test_config import closed
 from tests.waiting import wait_until
@@ -441,28 +442,8 @@ def test_a_server_that_cannot_save_is_explained(kind: Kind, own_server: StartSer
 
 
 def test_a_script_that_holds_the_server_is_explained(server: Server) -> None:
-    client, other = server.client(), server.client()
-    client.config_set("lua-time-limit", 1)
-
-    def loop() -> None:
-        with suppress(RedisError):
-            other.eval("while true do end", 0)
-
-    def said() -> str:
-        with open_client(url(server.url)) as third:
-            try:
-                third.ping()
-            except RedisError as error:
-                return explain(error, server.url)
-        return ""
-
-    looping = threading.Thread(target=loop)
-    looping.start()
-    try:
-        wait_until(lambda: "a script of somebody else" in said())
-    finally:
-        client.script_kill()
-        looping.join()
+    with busy(server):
+        assert "a script of somebody else" in failure(url(server.url))
 
 
 @pytest.mark.parametrize("command", ["SCAN 0", "EVAL return(redis.call('SCAN','0')) 0", "PING"])

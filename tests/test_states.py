@@ -6,8 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -15,14 +15,14 @@ import pytest
 from redis import ConnectionPool, Redis, UnixDomainSocketConnection
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from tests.busy import busy
 from tests.servers import Kind, Server, StartServer
 from tests.test_recovery import at_batch, fill
 from tests.users import user_with, user_without
-from tests.waiting import wait_until
 from tt_migrate import UPGRADE, Migrator, Progress
 from tt_migrate.passes import ScanPass, Taken
 from tt_migrate.patience import LONGEST_STANDSTILL_SECONDS, PATIENCE, PassingError
@@ -30,37 +30,6 @@ from tt_migrate.server import UnsyncedReplicaError
 
 KEYS = 6000
 MINIMAL = ("script|load", "evalsha", "scan", "exists", "renamenx")
-
-
-@contextmanager
-def busy(server: Server) -> Iterator[Callable[[], None]]:
-    """Somebody's script holds the server, until the function is called that this gives."""
-    looping, other = server.client(), server.client()
-    other.config_set("lua-time-limit", 1)
-
-    def loop() -> None:
-        with suppress(RedisError):
-            looping.eval("while true do end", 0)
-
-    def is_busy() -> bool:
-        try:
-            other.ping()
-        except RedisError as error:
-            return "BUSY" in str(error)
-        return False
-
-    def end() -> None:
-        with suppress(RedisError):
-            other.script_kill()
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    try:
-        wait_until(is_busy)
-        yield end
-    finally:
-        end()
-        thread.join()
 
 
 def test_a_script_of_somebody_else_is_waited_for_before_a_run_begins(server: Server) -> None:

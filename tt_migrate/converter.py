@@ -13,7 +13,7 @@ from tt_migrate.keyspace import family_and_id, town_bytes, town_key_start
 from tt_migrate.pacing import Pace
 from tt_migrate.passes import Call, Taken
 from tt_migrate.records import RecordError, fields_of
-from tt_migrate.replies import RECORD_WEIGHT, error_of, pairs, texts, weight_of
+from tt_migrate.replies import error_of, pairs, texts, weight_of
 from tt_migrate.session import Session
 from tt_migrate.tally import ConversionPreviewTally, ConversionTally
 
@@ -133,15 +133,12 @@ class ConversionPreview:
 
 @dataclass(frozen=True)
 class _Swap:
-    """A record to be converted: what it is, and the fields and values of its hash in turn."""
+    """A record to be converted, its hash as fields and values in turn, and what the two weigh."""
 
     key: bytes
     value: bytes
     texts: list[bytes]
-
-    @property
-    def weight(self) -> int:
-        return RECORD_WEIGHT + len(self.value) + _weight(self.texts)
+    weight: int
 
 
 class Conversion:
@@ -200,8 +197,9 @@ class Conversion:
         if error:
             raise error_of(error)
         weight = sum(swap.weight for swap in self._sent)
+        self._weight -= weight
         for _ in self._sent:
-            self._weight -= self._ready.popleft().weight
+            self._ready.popleft()
         return Taken(elapsed, weight=weight)
 
     def _first_swaps(self, pace: Pace) -> list[_Swap]:
@@ -221,9 +219,9 @@ class Conversion:
             self._tally.unconverted[key] = str(error)
         else:
             texts = [text for field in fields.items() for text in field]
-            swap = _Swap(key, value, texts)
-            self._ready.append(swap)
-            self._weight += swap.weight
+            weight = weight_of(value) + _TEXT_WEIGHT * len(texts) + sum(map(len, texts))
+            self._ready.append(_Swap(key, value, texts, weight))
+            self._weight += weight
 
     def _changed(self, key: bytes) -> None:
         self._tries[key] += 1
@@ -234,10 +232,6 @@ class Conversion:
 
     def _fail(self, reasons: dict[bytes, str]) -> None:
         self._tally.unconverted.update(reasons)
-
-
-def _weight(texts: list[bytes]) -> int:
-    return sum(map(len, texts)) + _TEXT_WEIGHT * len(texts)
 
 
 def _packed(texts: list[bytes]) -> bytes:

@@ -61,7 +61,6 @@ class Script:
 
 def script_for(operation: str, plan: Plan) -> Script:
     """An operation's script."""
-    # inspect.lua tries commands that write, in forms that change nothing.
     return Script(source(operation, plan), reads=operation in _READING)
 
 

@@ -126,9 +126,9 @@ def _is_linked(replica: Redis) -> bool:
 
 def _fields(reply: Any) -> dict[str, str]:
     # A map in RESP3, a flat list in RESP2.
-    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=False)
+    items = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=False)
     return {
         name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
-        for name, value in pairs
+        for name, value in items
         if isinstance(name, bytes) and isinstance(value, bytes)
     }

@@ -141,7 +141,7 @@ class Session:
                 self._manner.progress(Progress(stage, scanned, dbsize, so_far(), waiting))
 
         def lost(error: Exception) -> None:
-            nonlocal is_lost, lost_since, reached
+            nonlocal is_lost, lost_since
             if lost_since is None:
                 lost_since = time.monotonic()
             elif time.monotonic() - lost_since > LONGEST_STANDSTILL_SECONDS:

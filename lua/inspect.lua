@@ -4,6 +4,7 @@
 -- KEYS   none
 -- ARGV   1 town      the town's name, any bytes, not empty
 --        2 try       '1': where asking is impossible, try commands that write, '0': they are permitted
+--        3 refused   commands known to be denied or missing, separated by spaces: none is tried again
 --        then the names of the commands in question, in capitals, each one of TRIALS
 -- Reply  1 run_id    the server process's, empty when INFO is not permitted
 --        2 evicted   keys that the process has evicted since it began, 0 when INFO is not permitted
@@ -48,13 +49,20 @@ local WRITES = {
   DEL = true, HSET = true, LTRIM = true, PEXPIRE = true, RENAME = true, RENAMENX = true, SET = true,
 }
 
-if #KEYS ~= 0 or not ARGV[1] or ARGV[1] == '' or (ARGV[2] ~= '0' and ARGV[2] ~= '1') then
-  return redis.error_reply("BADARG takes no KEYS, and as ARGV a town, '0' or '1', names of commands")
+if #KEYS ~= 0 or not ARGV[3] or ARGV[1] == '' or (ARGV[2] ~= '0' and ARGV[2] ~= '1') then
+  return redis.error_reply("BADARG takes no KEYS, and as ARGV a town, '0' or '1', refused commands, commands")
 end
-for n = 3, #ARGV do
+for n = 4, #ARGV do
   if not TRIALS[ARGV[n]] then
-    return redis.error_reply('BADARG command ' .. n - 2 .. ': is none of those that can be asked for')
+    return redis.error_reply('BADARG command ' .. n - 3 .. ': is none of those that can be asked for')
   end
+end
+
+deny(ARGV[3])
+-- Nothing that is tried changes anything, but before Redis 7.0 replicas and the append-only file would
+-- get an empty transaction.
+if not redis.acl_check_cmd then
+  redis.set_repl(redis.REPL_NONE)
 end
 
 local function is_permitted(command, ...)
@@ -80,7 +88,7 @@ local function asked(command)
   return (permitted or is_for_its_keys) and 'permitted' or 'denied'
 end
 
-local existing
+local existing = denied.EXISTS and {err = ''} or nil
 
 -- How many of the keys exist that commands are tried on, or the error.
 local function keys_there()
@@ -117,10 +125,11 @@ end
 
 local answer = redis.acl_check_cmd and asked or tried
 local found = {permitted = {}, denied = {}, missing = {}}
-local may_ask_info = answer('INFO') == 'permitted'
-for n = 3, #ARGV do
-  local list = found[ARGV[n] == 'INFO' and (may_ask_info and 'permitted' or 'denied') or answer(ARGV[n])]
-  list[#list + 1] = ARGV[n]
+local may_ask_info = not denied.INFO
+for n = 4, #ARGV do
+  local said = answer(ARGV[n])
+  found[said][#found[said] + 1] = ARGV[n]
+  may_ask_info = may_ask_info and (ARGV[n] ~= 'INFO' or said == 'permitted')
 end
 
 -- A field of a section of INFO, empty for none.

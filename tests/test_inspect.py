@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.keyspaces import contents
 from tests.servers import Kind, Server, StartServer
 from tests.users import refusals, user_with, user_without
 from tests.waiting import wait_until
-from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan
+from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan, Progress
 from tt_migrate.plan import OPTIONAL_COMMANDS
 from tt_migrate.scripts import script_for
 from tt_migrate.server import Server as SaidServer
@@ -33,7 +34,7 @@ NEVER_TRIED = ("RPUSH", "LPUSH")
 
 def inspect(redis: Redis, *commands: str, town: str = "town", writes: int = 1) -> list[Any]:
     script = script_for("inspect", MERGE).text
-    reply: list[Any] = redis.eval(script, 0, town, writes, *commands)
+    reply: list[Any] = redis.eval(script, 0, town, writes, "", *commands)
     return reply
 
 
@@ -103,11 +104,12 @@ def test_a_key_of_the_name_that_is_tried_is_not_touched(server: Server) -> None:
     [
         (),
         ("town",),
-        ("", "0"),
-        ("town", "2"),
-        ("town", ""),
-        ("town", "0", "FLUSHALL"),
-        ("t", "1", "get"),
+        ("town", "0"),
+        ("", "0", ""),
+        ("town", "2", ""),
+        ("town", "", ""),
+        ("town", "0", "", "FLUSHALL"),
+        ("t", "1", "", "get"),
     ],
 )
 def test_inspect_names_a_malformed_argument(newest: Server, args: tuple[str, ...]) -> None:
@@ -177,6 +179,55 @@ def test_a_probe_that_is_not_permitted_is_refused_once_a_run_at_most(server: Ser
     assert len(redis.keys("tt:town:agent:*")) == 3000
 
 
+@pytest.mark.parametrize(
+    "denied",
+    [
+        ("eval",),
+        ("script",),
+        ("info",),
+        ("acl",),
+        ("dbsize", "time", "type"),
+        ("command", "scan"),
+        ("exists", "hlen"),
+        ("get", "lrange"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("plan", [RENAME, MERGE], ids=lambda plan: plan.command)
+def test_what_is_refused_is_refused_once_in_all_that_a_run_does(
+    server: Server, plan: Plan, denied: tuple[str, ...]
+) -> None:
+    redis = server.client()
+    town_of_old(redis)
+    less = user_without(server, *denied)
+    redis.execute_command("ACL", "LOG", "RESET")
+    migrator = Migrator(less, "town", plan, max_pause_ms=1)
+    for operation in (migrator.check, migrator.count, migrator.preview, migrator.migrate):
+        with suppress(NoPermissionError):
+            operation()
+    refused = refusals(server)
+    assert max(refused.values(), default=0) <= 1
+    if server.kind.version >= (7, 0) and denied != ("script",):
+        assert refused == {}
+
+
+def test_what_is_refused_is_refused_once_however_often_the_connection_breaks(
+    server: Server,
+) -> None:
+    redis = server.client()
+    redis.mset({f"tt:agent:{n}": n for n in range(3000)})
+    # Redis 6.2 needs INFO to tell that it is the same process.
+    less = user_without(server, "dbsize", "time", *["info"][: server.kind.version >= (7, 0)])
+
+    def cut(now: Progress) -> None:
+        if not now.waiting:
+            redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    migrator = Migrator(less, "town", max_pause_ms=1, progress=cut)
+    assert migrator.migrate().total == 3000
+    assert max(refusals(server).values(), default=0) <= 1
+
+
 def test_the_permissions_of_the_readme_are_enough_without_eval(server: Server) -> None:
     redis = server.client()
     redis.mset({"tt:agent:1": 1, "tt:inbox:2": 2})
@@ -196,7 +247,7 @@ def test_a_run_leaves_no_error_behind(server: Server, plan: Plan) -> None:
     assert redis.info("errorstats") == {}
 
 
-@pytest.mark.parametrize("act", ["count", "preview"])
+@pytest.mark.parametrize("act", ["count", "preview", "check"])
 def test_a_run_that_only_looks_writes_nothing_to_the_log_and_the_replicas(
     kind: Kind, own_server: StartServer, act: str
 ) -> None:
@@ -205,6 +256,8 @@ def test_a_run_that_only_looks_writes_nothing_to_the_log_and_the_replicas(
     redis = server.client()
     town_of_old(redis)
     few = user_with(server, "@read", "eval", "evalsha", "script|load", keys=("~tt:*",))
+    if act == "check":
+        few = user_without(server, "info")
 
     def sent() -> tuple[int, int]:
         return (
@@ -371,3 +424,16 @@ def test_what_an_upgrade_calls_is_known_to_the_server_before_it_writes(newest: S
     redis.config_resetstat()
     assert Migrator(few, "town", MERGE).migrate().complete
     assert "cmdstat_eval" not in redis.info("commandstats")
+
+
+@pytest.mark.parametrize("command", ["GET", "HLEN", "LLEN", "LRANGE", "DUMP", "TYPE"])
+def test_a_command_that_the_server_lacks_is_named_by_a_preview_that_needs_it(
+    kind: Kind, own_server: StartServer, command: str
+) -> None:
+    redis = own_server("--rename-command", command, "", kind=kind).client()
+    town_of_old(redis)
+    redis.mset({"tt:agent:7": "old", "tt:town:agent:7": "new"})
+    for key in ("tt:task:7", "tt:town:task:7"):
+        redis.hset(key, "id", "7")
+    with pytest.raises(ResponseError, match=rf"^NOCOMMAND {command}$"):
+        Migrator(redis, "town", MERGE).preview()

@@ -471,7 +471,7 @@ def test_convert_keeps_a_time_to_live_and_makes_none(redis: Redis) -> None:
 
 def test_convert_swaps_a_record_in_its_last_millisecond(redis: Redis) -> None:
     redis.set("tt:town:task:1", "x", px=60_000)
-    hurried = source("convert", HASH).replace("redis.call('PTTL', key)", "0")
+    hurried = source("convert", HASH).replace("call('PTTL', key)", "0")
     assert hurried != source("convert", HASH)
     _, converted, _, failed, _ = redis.eval(
         hurried, 0, "", "tt:town:task:1", "x", packed(b"id", b"1")

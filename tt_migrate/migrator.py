@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redis import Redis
 from redis.exceptions import NoPermissionError
@@ -15,6 +15,7 @@ from tt_migrate.differences import Comparison
 from tt_migrate.pacing import pace_for
 from tt_migrate.patience import PATIENCE, patiently
 from tt_migrate.plan import RENAME, Plan
+from tt_migrate.refusals import Refusals
 from tt_migrate.results import Count, Left, Migration, Preview, Result, Stage
 from tt_migrate.session import Manner, ProgressCallback, Session, Shield, held_connection
 from tt_migrate.tally import (
@@ -54,6 +55,7 @@ class Migrator:
     progress: ProgressCallback | None = None
     patience: Retry = PATIENCE
     shield: Shield = nullcontext
+    _refusals: Refusals = field(default_factory=Refusals, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.client, Redis):
@@ -69,7 +71,7 @@ class Migrator:
 
     def count(self) -> Count:
         """Count what there is to do. Reads only."""
-        with self._session("count") as session:
+        with self._session() as session:
             return self._count(session, "counting")
 
     def check(self) -> None:
@@ -83,7 +85,7 @@ class Migrator:
 
     def preview(self) -> Preview:
         """List what carrying the plan out would do. Reads only."""
-        with self._session("preview") as session:
+        with self._session() as session:
             found, records = PreviewTally(), ConversionPreviewTally()
 
             def result(count: Count | None = None) -> Preview:
@@ -189,7 +191,7 @@ class Migrator:
     @contextmanager
     def _session(self, *operations: str, writes: bool = False) -> Iterator[Session]:
         pace = pace_for(self.max_pause_ms, self.nice)
-        manner = Manner(pace, self.progress, self.patience, self.shield)
+        manner = Manner(pace, self._refusals, self.progress, self.patience, self.shield)
 
         with ExitStack() as held:
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tt_migrate.pacing import Pace
-from tt_migrate.scripts import Script, Word
+from tt_migrate.replies import Word
+from tt_migrate.scripts import Script
 from tt_migrate.tally import Tally
 
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from tt_migrate.keyspace import new_key, old_key, old_key_start, town_key_start
 
-OPTIONAL_COMMANDS = ("DBSIZE", "TIME", "TYPE")
-"""Commands that a run does without where the user may not run them."""
+OPTIONAL_COMMANDS = ("DBSIZE", "EXISTS", "INFO", "TIME", "TYPE")
+"""Commands that a migration does without where the user may not run them."""
 
 _CONVERTING = ("TYPE", "GET", "EXISTS", "PTTL", "HSET", "PEXPIRE", "RENAME", "DEL")
 _MERGING = (

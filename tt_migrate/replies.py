@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from redis import Redis
+from redis.client import NEVER_DECODE
 from redis.exceptions import (
     InvalidResponse,
     NoPermissionError,
@@ -13,6 +15,9 @@ from redis.exceptions import (
     ReadOnlyError,
     ResponseError,
 )
+
+Word = bytes | int | str
+"""What a command consists of."""
 
 RECORD_WEIGHT = 300
 """What reading or writing a record costs besides its bytes, as in `batch.lua`."""
@@ -44,6 +49,15 @@ def malformed_as_invalid() -> Iterator[None]:
         yield
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         raise InvalidResponse("no reply of Redis") from None
+
+
+def ask(client: Redis, *command: Word) -> Any:
+    """Send a command; its reply comes as bytes whatever the client decodes.
+
+    Raises redis.exceptions.RedisError, InvalidResponse for what is no reply of Redis at all.
+    """
+    with malformed_as_invalid():
+        return client.execute_command(*command, **{NEVER_DECODE: True})
 
 
 def error_of(text: bytes) -> ResponseError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,23 +12,16 @@ from uuid import uuid4
 
 import importlib_resources
 from redis import Redis
-from redis.client import NEVER_DECODE
-from redis.exceptions import (
-    NoPermissionError,
-    NoScriptError,
-    ResponseError,
-)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ResponseError
 
 from tt_migrate.plan import Plan
-from tt_migrate.replies import malformed_as_invalid
+from tt_migrate.refusals import Refusals
+from tt_migrate.replies import Word, ask, malformed_as_invalid
 
 _LUA = importlib_resources.files("tt_migrate.lua")
 _READ_ONLY = "#!lua flags=no-writes\n"
 _READING = ("inspect", "count", "preview", "left", "records", "fetch")
-
-_EVAL_IS_REFUSED = re.compile("(permissions to run the|nknown command) ['`](eval|EVAL)['`]")
-
-Word = bytes | int | str
 
 
 def source(operation: str, plan: Plan) -> str:
@@ -64,64 +56,32 @@ def script_for(operation: str, plan: Plan) -> Script:
     return Script(source(operation, plan), reads=operation in _READING)
 
 
-def ask(client: Redis, *command: Word) -> Any:
-    """Send a command; its reply comes as bytes whatever the client decodes.
-
-    Raises redis.exceptions.RedisError, InvalidResponse for what is no reply of Redis at all.
-    """
-    with malformed_as_invalid():
-        return client.execute_command(*command, **{NEVER_DECODE: True})
-
-
 class ScriptCaller:
     """Calls scripts over a client that holds one connection.
 
     `guards`: whether the server can be expected to know flags of scripts; one that turns out not
-    to is called without. `writes`: whether anything is to be written at all. Redis before 7.0
-    passes SCRIPT LOAD on to its replicas and its append-only file, and EVAL of a script that
-    writes nothing to nobody (measured).
+    to is called without. `loads`: whether SCRIPT LOAD may be used before EVAL. Redis before 7.0
+    passes SCRIPT LOAD on to its replicas and its append-only file, and EVAL of a script that writes
+    nothing to nobody (measured).
     """
 
-    def __init__(self, client: Redis, *, guards: bool, writes: bool) -> None:
+    def __init__(self, client: Redis, refusals: Refusals, *, guards: bool, loads: bool) -> None:
         self._client = client
+        self._refusals = refusals
         self._guards = guards
-        self._may_load = guards or writes
+        self._loads = loads
         self._sent: set[str] = set()
+        self._ahead: list[Script] = []
         self._mark: Script | None = None
 
-    def load_and_call(self, scripts: Sequence[Script], *args: Word) -> Any:
-        """Send several scripts ahead and call the first one, in one round trip.
-
-        One that the server does not take is no error before it is called.
-        """
-        connection = self._client.connection
-        if connection is None or not self._may_load:
-            return self.call(scripts[0], *args)
-        variants = [self._variant(script) for script in scripts]
-        commands: list[tuple[Word, ...]] = [
-            *(("SCRIPT", "LOAD", variant.text) for variant in variants),
-            ("EVALSHA", variants[0].sha, 0, *args),
-        ]
-        connection.send_packed_command(connection.pack_commands(commands))
-        for script, variant in zip(scripts, variants, strict=True):
-            try:
-                with malformed_as_invalid():
-                    connection.read_response()
-                self._sent.add(variant.sha)
-            except NoPermissionError:
-                continue
-            except ResponseError:
-                self._guards = self._guards and variant is script
-        try:
-            with malformed_as_invalid():
-                return connection.read_response(disable_decoding=True)
-        except NoScriptError:
-            return self.call(scripts[0], *args)
+    def send_ahead(self, scripts: Sequence[Script]) -> None:
+        """Send scripts together with the next call, where they can be sent without calling them."""
+        self._ahead = [*scripts]
 
     def call(self, script: Script, *args: Word) -> Any:
         """Run a script with its ARGV, without KEYS. Raises redis.exceptions.RedisError."""
         variant = self._variant(script)
-        if variant.sha in self._sent:
+        if variant.sha in self._sent and not self._ahead:
             try:
                 return self._evaluate("EVALSHA", variant.sha, *args)
             except NoScriptError:  # SCRIPT FLUSH, or another server process
@@ -133,6 +93,7 @@ class ScriptCaller:
                 raise
             self._guards = False
             return self.call(script, *args)
+        self._ahead = []
         self._sent.add(variant.sha)
         return reply
 
@@ -145,7 +106,7 @@ class ScriptCaller:
         if self._guards:
             mark = Script(f"return '{uuid4()}'", reads=False)
             with suppress(ResponseError):
-                ask(self._client, "SCRIPT", "LOAD", mark.text)
+                self._refusals.ask(self._client, "SCRIPT", "LOAD", mark.text)
                 self._mark = mark
 
     def is_marked(self) -> bool:
@@ -161,15 +122,49 @@ class ScriptCaller:
     def _variant(self, script: Script) -> Script:
         return script.guarded if self._guards else script
 
-    def _send(self, script: Script, *args: Word) -> Any:
-        # In one step, so that no SCRIPT FLUSH can come in between.
-        try:
-            return self._evaluate("EVAL", script.text, *args)
-        except ResponseError as refused:
-            if not _EVAL_IS_REFUSED.search(str(refused)):
+    def _send(self, variant: Script, *args: Word) -> Any:
+        """Call a script that the server may not know; which way, depends on what is refused."""
+        if self._loads and "SCRIPT" not in self._refusals:
+            with suppress(NoScriptError):  # SCRIPT FLUSH in between, or SCRIPT was refused
+                return self._load_and_call(variant, *args)
+        if "EVAL" not in self._refusals:
+            try:
+                return self._refusals.ask(self._client, "EVAL", variant.text, 0, *args)
+            except ResponseError:
+                if "EVAL" not in self._refusals:
+                    raise
+        with suppress(NoScriptError):  # Another run may have sent it.
+            return self._evaluate("EVALSHA", variant.sha, *args)
+        self._refusals.check("SCRIPT")
+        return self._load_and_call(variant, *args)
+
+    def _load_and_call(self, variant: Script, *args: Word) -> Any:
+        """Send a script and those that go ahead, and call it, in one round trip."""
+        connection = self._client.connection
+        if connection is None:
+            raise RedisConnectionError("the connection is gone")
+        scripts = dict.fromkeys([variant, *map(self._variant, self._ahead)])
+        commands: list[tuple[Word, ...]] = [("SCRIPT", "LOAD", script.text) for script in scripts]
+        commands.append(("EVALSHA", variant.sha, 0, *args))
+        error: ResponseError | None = None
+        with self._client.single_connection_lock:
+            connection.send_packed_command(connection.pack_commands(commands))
+            for script in scripts:
+                try:
+                    with malformed_as_invalid():
+                        connection.read_response()
+                    self._sent.add(script.sha)
+                except ResponseError as refused:
+                    self._refusals.note("SCRIPT", refused)
+                    error = error or refused
+            try:
+                with malformed_as_invalid():
+                    return connection.read_response(disable_decoding=True)
+            except NoScriptError:
+                # A script that does not compile
+                if error and "SCRIPT" not in self._refusals:
+                    raise error from None
                 raise
-        ask(self._client, "SCRIPT", "LOAD", script.text)
-        return self._evaluate("EVALSHA", script.sha, *args)
 
     def _evaluate(self, how: str, script: str, *args: Word) -> Any:
         return ask(self._client, how, script, 0, *args)

@@ -15,8 +15,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from tt_migrate.replies import malformed_as_invalid, pairs
-from tt_migrate.scripts import ask
+from tt_migrate.refusals import Refusals
+from tt_migrate.replies import ask, malformed_as_invalid, pairs
 
 
 class UnsupportedServerError(RedisError):
@@ -52,8 +52,8 @@ class Server:
 def inspect_server(client: Redis) -> Server:
     """Ask a server what it is, with HELLO, which every user may call whatever the ACL says.
 
-    Raises UnsupportedServerError for a cluster's node or a Sentinel, UnsyncedReplicaError for a
-    replica without data, and redis.exceptions.RedisError when the server does not answer.
+    Raises UnsupportedServerError for a cluster's node or a Sentinel, and
+    redis.exceptions.RedisError when the server does not answer.
     """
     try:
         reply = ask(client, "HELLO")
@@ -73,10 +73,7 @@ def inspect_server(client: Redis) -> Server:
         raise UnsupportedServerError(
             "the server is a Sentinel: use the URL of the master it watches"
         )
-    server = Server(fields.get("server", ""), fields.get("version", ""), fields.get("role", ""))
-    if server.role == "replica":
-        _check_data(client)
-    return server
+    return Server(fields.get("server", ""), fields.get("version", ""), fields.get("role", ""))
 
 
 def check_writable(server: Server) -> None:
@@ -85,10 +82,10 @@ def check_writable(server: Server) -> None:
         raise ReadOnlyError("READONLY the server is a replica")
 
 
-def is_restricted(client: Redis) -> bool:
+def is_restricted(client: Redis, refusals: Refusals) -> bool:
     """Whether some command is perhaps not permitted to the user."""
     try:
-        user = ask(client, "ACL", "GETUSER", ask(client, "ACL", "WHOAMI"))
+        user = refusals.ask(client, "ACL", "GETUSER", refusals.ask(client, "ACL", "WHOAMI"))
     except ResponseError:
         return True
     with malformed_as_invalid():
@@ -96,12 +93,12 @@ def is_restricted(client: Redis) -> bool:
         return bool(fields[b"commands"] != b"+@all")
 
 
-def _check_data(replica: Redis) -> None:
+def check_data(server: Server, client: Redis, refusals: Refusals) -> None:
     """Raise UnsyncedReplicaError where "nothing found" would only mean "nothing there yet"."""
-    if _is_linked(replica):
+    if server.role != "replica" or _is_linked(client, refusals):
         return
     try:
-        keys = ask(replica, "DBSIZE")
+        keys = refusals.ask(client, "DBSIZE")
     except NoPermissionError:
         keys = 0  # as good as none: what a scan finds would prove nothing
     if not keys:
@@ -111,15 +108,16 @@ def _check_data(replica: Redis) -> None:
         )
 
 
-def _is_linked(replica: Redis) -> bool:
+def _is_linked(replica: Redis, refusals: Refusals) -> bool:
     """Whether a replica's link to its master is up; True when neither ROLE nor INFO may tell."""
     with malformed_as_invalid():
         try:
-            return bool(ask(replica, "ROLE")[3] == b"connected")
+            return bool(refusals.ask(replica, "ROLE")[3] == b"connected")
         except ResponseError:
             pass
         try:
-            return b"\nmaster_link_status:down" not in ask(replica, "INFO", "replication")
+            info = refusals.ask(replica, "INFO", "replication")
+            return b"\nmaster_link_status:down" not in info
         except ResponseError:
             return True
 

@@ -17,10 +17,17 @@ from tt_migrate.pacing import Pace
 from tt_migrate.passes import Pass, ScanPass, Taken
 from tt_migrate.patience import LONGEST_STANDSTILL_SECONDS, PATIENCE, PassingError, patiently
 from tt_migrate.plan import OPTIONAL_COMMANDS, Plan
-from tt_migrate.replies import malformed_as_invalid
+from tt_migrate.refusals import Refusals
+from tt_migrate.replies import Word, malformed_as_invalid
 from tt_migrate.results import Effort, Progress, Result, Stage
-from tt_migrate.scripts import Script, ScriptCaller, Word, script_for
-from tt_migrate.server import check_writable, inspect_server, is_restricted
+from tt_migrate.scripts import Script, ScriptCaller, script_for
+from tt_migrate.server import (
+    Server,
+    check_data,
+    check_writable,
+    inspect_server,
+    is_restricted,
+)
 from tt_migrate.tally import Tally
 
 ProgressCallback = Callable[[Progress], object]
@@ -31,10 +38,11 @@ Shield = Callable[[], AbstractContextManager[object]]
 class Manner:
     """How a run goes about it: its pace, its patience, and who is told.
 
-    `progress`, `patience` and `shield` are a Migrator's.
+    `progress`, `patience` and `shield` are a Migrator's. `refusals`: what is known of the server.
     """
 
     pace: Pace
+    refusals: Refusals
     progress: ProgressCallback | None = None
     patience: Retry = PATIENCE
     shield: Shield = nullcontext
@@ -42,13 +50,11 @@ class Manner:
 
 @dataclass(frozen=True)
 class _Process:
-    """What `inspect.lua` tells of the server's process and of what the user may do there."""
+    """What `inspect.lua` tells of the server's process."""
 
     run_id: bytes
     evicted: int
     evicting: bool
-    denied: tuple[str, ...]
-    missing: tuple[str, ...]
 
 
 class Session:
@@ -56,7 +62,8 @@ class Session:
 
     `client` holds one connection and must not retry by itself: a batch repeated behind the
     session's back, perhaps on a restarted server, would carry a cursor that means nothing there.
-    `writes`: whether the run is to change anything. `operations`: scripts to send ahead.
+    `operations`: scripts to send ahead, of a run that writes. `writes`: whether the run is to
+    change anything, now or later.
 
     Raises redis.exceptions.RedisError when the server cannot be reached or is of no use.
     """
@@ -75,29 +82,30 @@ class Session:
         self.town = town
         self._manner = manner
         self._pace = manner.pace
+        self._refusals = manner.refusals
         self._started = time.monotonic()
         self._calls = 0
         self._longest = 0
         self._reconnects = 0
         self._evicted = 0
-        self.server = inspect_server(client)
         self._writes = writes
-        if writes:
-            check_writable(self.server)
+        self.server = self._usable_server()
         guards = self.server.may_know_script_flags
         # A try that fails is counted in INFO errorstats.
-        self._tries = writes and not guards and is_restricted(client)
-        self._caller = ScriptCaller(client, guards=guards, writes=writes)
-        self._process = self._inspect(operations)
+        self._tries = writes and not guards and is_restricted(client, self._refusals)
+        loads = guards or bool(operations)
+        self._caller = ScriptCaller(client, self._refusals, guards=guards, loads=loads)
+        self._process = self._inspect()
+        self._caller.send_ahead([*map(self.script, operations)])
         self._mark()
-        self.denied = " ".join(self._process.denied).encode()
+        self.denied = " ".join(self._refusals.denied).encode()
         if writes:
             self._check_commands()
 
     @property
     def refused(self) -> tuple[str, ...]:
         """The commands that the plan can need and that the user may not run or the server lacks."""
-        refused = (*self._process.denied, *self._process.missing)
+        refused = (*self._refusals.denied, *self._refusals.missing)
         return tuple(command for command in self._plan.commands if command in refused)
 
     def effort(self) -> Effort:
@@ -216,9 +224,7 @@ class Session:
 
         Raises as the constructor does: the server may be another one, or a replica by now.
         """
-        self.server = inspect_server(self._client)
-        if self._writes:
-            check_writable(self.server)
+        self.server = self._usable_server()
         now = self._inspect()
         same_id = now.run_id == self._process.run_id
         is_same = same_id if now.run_id else self._caller.is_marked()
@@ -227,32 +233,54 @@ class Session:
             self._mark()
         return is_same
 
+    def _usable_server(self) -> Server:
+        server = inspect_server(self._client)
+        check_data(server, self._client, self._refusals)
+        if self._writes:
+            check_writable(server)
+        return server
+
     def _mark(self) -> None:
         if not self._process.run_id:
             self._caller.mark()
 
-    def _inspect(self, operations: Sequence[str] = ()) -> _Process:
-        """Look at the server's process; on the way, send operations' scripts ahead."""
-        commands = sorted({*self._plan.commands, *OPTIONAL_COMMANDS})
-        args: tuple[Word, ...] = (town_bytes(self.town), int(self._tries), *commands)
-        scripts = [*map(self.script, ("inspect", *operations))]
-        if operations:
-            reply = self._caller.load_and_call(scripts, *args)
-        else:
-            reply = self._caller.call(scripts[0], *args)
+    def _inspect(self) -> _Process:
+        """Look at the server's process, and at what the user may do there where that is unknown."""
+        known = self._refusals
+        asked = known.asked and (known.tried or not self._tries)
+        process = self._inspect_commands(() if asked else self._commands)
+        if asked and process.run_id != known.run_id:
+            known.forget()
+            process = self._inspect_commands(self._commands)
+        known.run_id = process.run_id
+        return process
+
+    @property
+    def _commands(self) -> tuple[str, ...]:
+        return (*self._plan.commands, *OPTIONAL_COMMANDS)
+
+    def _inspect_commands(self, commands: Sequence[str]) -> _Process:
+        known = self._refusals
+        refused = (*known.denied, *known.missing)
+        unknown = sorted({command for command in commands if command not in refused})
+        args: tuple[Word, ...] = (
+            town_bytes(self.town),
+            int(self._tries),
+            " ".join(refused),
+            *unknown,
+        )
+        reply = self._caller.call(self.script("inspect"), *args)
         with malformed_as_invalid():
             run_id, evicted, evicting, denied, missing = reply
-            return _Process(
-                run_id=run_id,
-                evicted=int(evicted),
-                evicting=bool(evicting),
-                denied=tuple(name.decode() for name in denied),
-                missing=tuple(name.decode() for name in missing),
-            )
+            process = _Process(bytes(memoryview(run_id)), int(evicted), bool(evicting))
+            known.denied += tuple(name.decode() for name in denied)
+            known.missing += tuple(name.decode() for name in missing)
+            known.asked, known.tried = True, known.tried or self._tries
+        return process
 
     def _check_commands(self) -> None:
         """Raise for a command that the plan can need: before anything is written."""
-        denied = [command for command in self.refused if command in self._process.denied]
+        denied = [command for command in self.refused if command in self._refusals.denied]
         if denied:
             raise redis_errors.NoPermissionError(
                 f"NOPERM the user has no permissions to run {', '.join(denied)}"

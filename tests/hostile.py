@@ -17,6 +17,7 @@ def hostile_server(answer: Answer) -> Iterator[str]:
     """The URL of a server, without a scheme, that reads commands and gives these answers."""
 
     def serve(peer: socket.socket) -> None:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with peer, peer.makefile("rb") as received, suppress(OSError):
             while command := _command(received):
                 peer.sendall(answer(command))

@@ -53,7 +53,7 @@ def test_preview_names_moves_conflicts_and_ambiguous_keys(redis: Redis) -> None:
     for key in ("tt:agent:1", "tt:agent:2", "tt:backlog", "tt:urgent:events", "tt:town:agent:2"):
         redis.set(key, 1)
     redis.set("tt:inbox:a\nb", 1)
-    moves, odd_moves, merges, conflicts, failed, ambiguous = whole_pass(redis, "preview")
+    moves, odd_moves, merges, conflicts, failed, ambiguous, _ = whole_pass(redis, "preview")
     assert sorted(moves.split(b"\n")) == [b"tt:agent:1", b"tt:backlog"]
     assert odd_moves == [b"tt:inbox:a\nb"]
     assert conflicts == [b"tt:agent:2", b"destination exists"]
@@ -64,7 +64,7 @@ def test_preview_names_moves_conflicts_and_ambiguous_keys(redis: Redis) -> None:
 def test_migrate_renames_and_tells_what_it_left(redis: Redis) -> None:
     for key in ("tt:agent:1", "tt:agent:2", "tt:backlog", "tt:urgent:events", "tt:town:agent:2"):
         redis.set(key, key)
-    families, merged, conflicts, failed, ambiguous, error = whole_pass(redis, "migrate")
+    families, merged, conflicts, failed, ambiguous, _, error = whole_pass(redis, "migrate")
     assert families == [1, 0, 0, 0, 0, 0, 1]
     assert sum(merged) == 0
     assert error == b""
@@ -102,7 +102,7 @@ def test_migrate_renames_and_tells_what_it_left(redis: Redis) -> None:
 )
 def test_migrate_leaves_what_is_no_old_key(redis: Redis, key: str) -> None:
     redis.set(key, 1)
-    families, _, conflicts, failed, ambiguous, _ = whole_pass(redis, "migrate")
+    families, _, conflicts, failed, ambiguous, *_ = whole_pass(redis, "migrate")
     assert sum(families) == 0
     assert conflicts == failed == ambiguous == []
     assert redis.keys() == [key.encode()]
@@ -116,7 +116,7 @@ def test_a_town_named_like_a_family_keeps_its_own_keys(
     key = f"tt:{family}:{name}"
     redis.set(key, 1)
     assert whole_pass(redis, "count")[2] == 1
-    *_, ambiguous, _ = whole_pass(redis, "migrate")
+    *_, ambiguous, _, _ = whole_pass(redis, "migrate")
     assert ambiguous == [key.encode()]
     assert redis.keys() == [key.encode()]
 
@@ -204,7 +204,6 @@ def test_a_batch_stops_at_its_time_budget(redis: Redis) -> None:
     [
         ((), "town, cursor, count, budget, denied"),
         (("t", "0", "10", "1000"), "town, cursor, count, budget, denied"),
-        (("t", "0", "10", "1000", "", "more"), "town, cursor, count, budget, denied"),
         (("", "0", "10", "1000", ""), "town"),
         (("t", "", "10", "1000", ""), "cursor"),
         (("t", "-1", "10", "1000", ""), "cursor"),
@@ -225,6 +224,12 @@ def test_a_malformed_argument_is_named_and_nothing_is_written(
     with pytest.raises(ResponseError, match=f"^BADARG.*{named}"):
         redis.eval(source(operation, plan), 0, *args)
     assert redis.keys() == [b"tt:agent:1"]
+
+
+@pytest.mark.parametrize("operation", ["count", "left"])
+def test_an_argument_too_many_is_refused(newest: Server, operation: str) -> None:
+    with pytest.raises(ResponseError, match=r"^BADARG takes no KEYS and 5 ARGV"):
+        newest.client().eval(source(operation, RENAME), 0, "t", "0", "10", "1000", "", "more")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -251,6 +256,38 @@ def test_reading_scripts_name_no_write_command(operation: str) -> None:
     text = source(operation, RENAME).partition(f"-- {operation}.lua")[2]
     for write in ("RENAME", "SET", "DEL", "PUSH", "EXPIRE"):
         assert f"call('{write}" not in text
+
+
+@pytest.mark.parametrize("operation", ["preview", "migrate"])
+def test_conflicts_that_are_found_when_the_time_is_spent_are_postponed(
+    redis: Redis, operation: str
+) -> None:
+    keys = [f"tt:inbox:{n}" for n in range(50)]
+    for n, key in enumerate(keys):
+        redis.rpush(key, "old")
+        redis.rpush(f"tt:town:inbox:{n}", "new")
+    script = source(operation, replace(RENAME, merge=True))
+
+    def merges(fields: list[Any]) -> int:
+        return len(fields[2]) // 2 if operation == "preview" else sum(fields[1])
+
+    cursor, steps, _, _, *fields = redis.eval(script, 0, "town", 0, 1000, 1, "")
+    postponed = fields[6] if operation == "preview" else fields[5]
+    # On Redis 8 and Valkey the clock of a script has ticks of some microseconds.
+    assert (cursor, steps, merges(fields) + len(postponed)) == (b"0", 1, 50)
+    assert 1 <= merges(fields) < 50
+    cursor, steps, _, _, *fields = redis.eval(
+        script, 0, "town", "7", 1000, 60_000_000, "", *postponed
+    )
+    assert (cursor, steps, merges(fields)) == (b"7", 0, len(postponed))
+
+
+def test_a_conflict_that_takes_no_time_is_not_postponed(redis: Redis) -> None:
+    for n in range(50):
+        redis.mset({f"tt:agent:{n}": n, f"tt:town:agent:{n}": n})
+    for operation, at in (("preview", 3), ("migrate", 2)):
+        _, _, _, _, *fields = call(redis, operation, "town", 0, 1000, 1)
+        assert len(fields[at]) == 100
 
 
 def test_a_key_that_vanished_is_no_failure(redis: Redis) -> None:

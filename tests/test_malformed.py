@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from tests.command import assert_harmless, tt_in_process
 from tests.hostile import bulk, hello, hostile_server, inspection
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan
 from tt_migrate.config import Endpoint
 from tt_migrate.connection import open_client
 from tt_migrate.patience import PATIENCE
+from tt_migrate.scripts import script_for
 
 IMPATIENCE = Retry(NoBackoff(), 0, PATIENCE._supported_errors)
 
@@ -77,3 +84,113 @@ def test_every_malformed_reply_is_an_error_of_redis_py(
         # What happens to be well-formed is no error; nothing else is anything but a RedisError.
         with open_client(endpoint) as client, suppress(RedisError):
             getattr(Migrator(client, "town", plan, patience=IMPATIENCE), act)()
+
+
+def encoded(value: Any) -> bytes:
+    """A value as the wire has it; bytes in a list of one are sent as they are."""
+    if isinstance(value, Raw):
+        return value
+    if isinstance(value, int):
+        return b":%d\r\n" % value
+    if isinstance(value, bytes):
+        return bulk(value)
+    return b"*%d\r\n" % len(value) + b"".join(map(encoded, value))
+
+
+class Raw(bytes):
+    """What goes over the wire as it is."""
+
+
+SEVEN = [1, 0, 2, 0, 0, 0, 1]
+KEY, NAME = b"tt:agent:1", b"tt:town:agent:1"
+RECORD = b'{"id":"1"}'
+BATCH: list[Any] = [b"0", 1, 10, 3]
+REPLIES: dict[str, list[Any]] = {
+    "inspect": [b"0" * 40, 0, 0, [b"TIME"], []],
+    "count": [*BATCH, SEVEN, 1, 1, [b"other"], [1, 0], [1, 0], 1, 1, 0, 1],
+    "left": [*BATCH, SEVEN, [1, 0]],
+    "preview": [
+        *BATCH,
+        KEY,
+        [b"tt:inbox:\n"],
+        [b"tt:stop:1", b"how"],
+        [b"tt:task:1", b"why"],
+        [b"tt:urgent:1", b"ERR no"],
+        [b"tt:task:backlog"],
+        [],
+    ],
+    "migrate": [
+        *BATCH,
+        SEVEN,
+        SEVEN,
+        [KEY, b"why"],
+        [b"tt:task:1", b"ERR no"],
+        [b"tt:task:backlog"],
+        [],
+        b"",
+    ],
+    "records": [*BATCH, [NAME, RECORD], [KEY, NAME], [b"tt:town:task:2", b"is a list"]],
+    "fetch": [10, b"string", RECORD],
+    "convert": [10, [1], [], [], b""],
+}
+
+
+MODES = dict.fromkeys(REPLIES, "--force") | {"count": "--check", "preview": "--dry-run"}
+
+
+def places(value: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
+    """The paths to the parts of a reply; of lists in it, to the first two."""
+    yield path
+    if isinstance(value, list):
+        for n, part in enumerate(value[:2] if path else value):
+            yield from places(part, (*path, n))
+
+
+def changed(value: Any, path: tuple[int, ...], new: Any) -> Any:
+    """A reply with another part in one place."""
+    if not path:
+        return new
+    return [changed(part, path[1:], new) if n == path[0] else part for n, part in enumerate(value)]
+
+
+ODD = [
+    *(Raw(text) for text in (b"_\r\n", b"#t\r\n", b",nan\r\n", b",1.5\r\n", b"*-1\r\n")),
+    *(Raw(text) for text in (b"~1\r\n:1\r\n", b"%1\r\n:1\r\n:2\r\n", b"(99999999999999999999\r\n")),
+    *(b"", b"nonsense", b"tt:ag\xff:1", b"\xff\x1b[31m", -7, 2**62, [], [b"x"], [1, [2]]),
+]
+
+
+@pytest.mark.parametrize("operation", REPLIES)
+def test_a_part_of_another_type_is_no_internal_error(operation: str) -> None:
+    """In each place of each script's reply, one after the other."""
+    options = ["--upgrade", "--on-conflict=merge", MODES[operation]]
+    plan = replace(UPGRADE, merge=True)
+    if operation == "left":
+        options, plan = ["--force"], RENAME
+    shas = {script_for(name, plan).guarded.sha.encode(): name for name in REPLIES}
+    said: dict[str, bytes] = {}
+    calls: Counter[str] = Counter()
+    reached: set[str] = set()
+
+    def answer(command: list[bytes]) -> bytes:
+        if command[0] == b"HELLO":
+            return hello()
+        if command[0] == b"SCRIPT":
+            return bulk(b"0" * 40)
+        name = shas.get(command[1], "")
+        calls[name] += 1
+        reached.add(name)
+        if not name or calls[name] > 3:
+            return b"-ERR enough\r\n"
+        return said.get(name, encoded(REPLIES[name]))
+
+    with hostile_server(answer) as address:
+        url = f"redis://{address}?socket_timeout=3"
+        for path, odd in product(places(REPLIES[operation]), ODD):
+            said = {operation: encoded(changed(REPLIES[operation], path, odd))}
+            calls.clear()
+            done = tt_in_process(*options, "--town-name=town", f"--redis-url={url}")
+            assert "internal" not in done.stderr, (path, odd)
+            assert done.returncode in (0, 1, 3)
+            assert_harmless(done)
+    assert operation in reached

@@ -515,3 +515,21 @@ def test_nothing_is_joined_with_what_may_be_another_towns_own(newest: Server, na
         result = getattr(Migrator(redis, "town", plan), act)()
         assert list(result.conflicts) == [f"mt:inbox:{name}".encode()]
     assert contents(redis) == before
+
+
+def test_conflicts_that_take_longer_than_a_batch_may_are_settled_in_the_next_ones(
+    server: Server,
+) -> None:
+    redis = server.client()
+    keys = [f"inbox:{n}" for n in range(200)]
+    for key in keys:
+        redis.rpush(f"tt:{key}", "old")
+        redis.rpush(f"tt:town:{key}", "new")
+    redis.mset({"tt:agent:1": "moves", "tt:agent:2": "stays", "tt:town:agent:2": "is taken"})
+    hurried = Migrator(redis, "town", replace(RENAME, merge=True), max_pause_ms=0.05)
+    preview = hurried.preview()
+    assert (len(preview.moves), len(preview.merges), len(preview.conflicts)) == (1, 200, 1)
+    assert preview.effort.batches > 5
+    result = hurried.migrate()
+    assert (result.total, sum(result.merged.values()), len(result.conflicts)) == (1, 200, 1)
+    assert all(redis.lrange(f"tt:town:{key}", 0, -1) == [b"old", b"new"] for key in keys)

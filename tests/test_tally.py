@@ -8,24 +8,24 @@ KEY = b"tt:agent:1"
 
 
 def test_a_key_named_twice_is_previewed_once() -> None:
-    tally = PreviewTally()
-    tally.add([KEY, [], [], [], [], [b"tt:task:events"]])
-    tally.add([KEY, [], [], [], [], [b"tt:task:events"]])
+    tally = PreviewTally(3)
+    tally.add([KEY, [], [], [], [], [b"tt:task:events"], []])
+    tally.add([KEY, [], [], [], [], [b"tt:task:events"], []])
     assert (len(tally.moves), len(tally.ambiguous)) == (1, 1)
 
 
 def test_a_destination_made_between_two_mentions_is_a_conflict_and_no_move() -> None:
-    tally = PreviewTally()
-    tally.add([KEY, [], [], [], [], []])
-    tally.add([b"", [], [], [KEY, b"why"], [], []])
+    tally = PreviewTally(3)
+    tally.add([KEY, [], [], [], [], [], []])
+    tally.add([b"", [], [], [KEY, b"why"], [], [], []])
     assert (tally.moves, tally.conflicts) == (set(), {KEY: "why"})
-    tally.add([KEY, [], [], [], [], []])
+    tally.add([KEY, [], [], [], [], [], []])
     assert (tally.moves, tally.conflicts) == (set(), {KEY: "why"})
 
 
 def test_a_key_left_alone_twice_is_listed_once_and_renames_add_up() -> None:
-    tally = MigrationTally()
+    tally = MigrationTally(3)
     for _ in range(2):
-        tally.add([[1, *[0] * 6], [0] * 7, [KEY, b"why"], [b"tt:stop:1", b"ERR no"], [], b""])
+        tally.add([[1, *[0] * 6], [0] * 7, [KEY, b"why"], [b"tt:stop:1", b"ERR no"], [], [], b""])
     assert (tally.keys["agent"], tally.conflicts) == (2, {KEY: "why"})
     assert tally.failed == {b"tt:stop:1": "ERR no"}

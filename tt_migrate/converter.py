@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from tt_migrate.keyspace import family_and_id, town_bytes, town_key_start
+from tt_migrate.keyspace import check_families, family_and_id, town_bytes, town_key_start
 from tt_migrate.pacing import Pace
 from tt_migrate.passes import Call, Taken
 from tt_migrate.records import RecordError, fields_of
-from tt_migrate.replies import error_of, pairs, texts, weight_of
+from tt_migrate.replies import error_of, names, pairs, texts, weight_of, whole
 from tt_migrate.session import Session
 from tt_migrate.tally import ConversionPreviewTally, ConversionTally
 
@@ -40,6 +40,7 @@ class RecordReader:
         self._find = session.script("records")
         self._fetch = session.script("fetch")
         self._town = town_bytes(session.town)
+        self._start = town_key_start(session.town)
         self._denied = session.denied
         self._receive = receive
         self._fail = fail
@@ -75,13 +76,15 @@ class RecordReader:
 
     def _take_found(self, reply: list[Any]) -> Taken:
         cursor, steps, elapsed, dbsize, records, unread, failed = reply
+        for keys in (names(records)[::2], names(unread)[1::2], texts(failed)):
+            check_families(keys, self._start)
         weight = 0
         for key, value in pairs(records):
             weight += weight_of(value)
             self._receive(key, value)
         self._unread.extend(pairs(unread))
         self._fail(texts(failed))
-        self._cursor = None if cursor == b"0" else cursor
+        self._cursor = None if cursor == b"0" else names([cursor])[0]
         return Taken(elapsed, steps=steps, weight=weight, dbsize=dbsize)
 
     def _take_fetched(self, reply: list[Any]) -> Taken:
@@ -188,10 +191,10 @@ class Conversion:
             # What reading takes says nothing of what swapping takes.
             return replace(self._reader.take(reply), weight=0)
         elapsed, converted, changed, failed, error = reply
-        for position in converted:
+        for position in map(whole, converted):
             family, _ = family_and_id(self._sent[position - 1].key, self._start)
             self._tally.converted[family] += 1
-        for position in changed:
+        for position in map(whole, changed):
             self._changed(self._sent[position - 1].key)
         self._fail(texts(failed))
         if error:

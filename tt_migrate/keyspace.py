@@ -13,6 +13,8 @@ FAMILIES = ("agent", "inbox", "urgent", "task", "activity", "stop", "backlog")
 RECORDS = ("agent", "task")
 """The families of records: JSON strings until Tinytown 0.6, hashes since 0.7."""
 
+_TELLING = 2
+_BEGINNINGS = frozenset(family[:_TELLING].encode() for family in FAMILIES)
 _PREFIX_LENGTH = len(b"tt:")  # or mt:, of version 0.1
 
 
@@ -48,15 +50,20 @@ def old_key(town: str, new: bytes) -> bytes:
 def family_and_id(key: bytes, start: int) -> tuple[str, bytes]:
     """The family and the id, empty for the backlog, of a key whose family begins at `start`."""
     family, _, key_id = key[start:].partition(b":")
-    return family.decode(), key_id
+    return family.decode("utf-8", "replace"), key_id
+
+
+def check_families(keys: Iterable[bytes], start: int) -> None:
+    """Raise ValueError for a key that begins like none of a family; `start` as in family_and_id."""
+    if not {key[start : start + _TELLING] for key in keys} <= _BEGINNINGS:
+        raise ValueError("a key of no family")
 
 
 def in_order(keys: Iterable[bytes], start: int) -> Iterator[bytes]:
     """Keys by family, in FAMILIES' order, then by id, bytewise; `start` as in family_and_id."""
-    # Two letters tell the families apart.
-    by_family: dict[bytes, list[bytes]] = {family[:2].encode(): [] for family in FAMILIES}
+    by_family: dict[bytes, list[bytes]] = {family[:_TELLING].encode(): [] for family in FAMILIES}
     for key in keys:
-        by_family[key[start : start + 2]].append(key)
+        by_family[key[start : start + _TELLING]].append(key)
     for group in by_family.values():
         # A family at a time: what is sorted by takes memory. Of one id, mt: and tt: in this order.
         group.sort()

@@ -86,7 +86,8 @@ class Migrator:
     def preview(self) -> Preview:
         """List what carrying the plan out would do. Reads only."""
         with self._session() as session:
-            found, records = PreviewTally(), ConversionPreviewTally()
+            start = self.plan.name_start(self.town)
+            found, records = PreviewTally(start), ConversionPreviewTally()
 
             def result(count: Count | None = None) -> Preview:
                 return Preview(
@@ -125,7 +126,8 @@ class Migrator:
         """
         # Whatever a run will call is sent before it writes: what is refused is refused then.
         with self._session(*self.plan.operations, writes=True) as session:
-            moved, records = MigrationTally(), ConversionTally()
+            moved = MigrationTally(self.plan.name_start(self.town))
+            records = ConversionTally()
             before: Count | None = None
 
             def result(left: Left | None = None) -> Migration:

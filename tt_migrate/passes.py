@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tt_migrate.pacing import Pace
-from tt_migrate.replies import Word
+from tt_migrate.replies import Word, names, whole
 from tt_migrate.scripts import Script
 from tt_migrate.tally import Tally
+
+_KEYS_A_CALL = 1000
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,17 @@ class Taken:
 
     `elapsed`: microseconds by the server's clock, 0 where none runs. `steps`: SCAN steps. `weight`:
     bytes of values that it carried, and some for each record. `dbsize`: keys in the database, 0
-    when unknown; None when it was not asked.
+    when unknown; None when it was not asked. Raises TypeError for what is no whole number.
     """
 
     elapsed: int
     steps: int = 0
     weight: int = 0
     dbsize: int | None = None
+
+    def __post_init__(self) -> None:
+        for number in (self.elapsed, self.steps, 0 if self.dbsize is None else self.dbsize):
+            whole(number)
 
 
 class Pass(Protocol):
@@ -55,7 +61,7 @@ class Pass(Protocol):
 
 
 class ScanPass:
-    """Calls one script from cursor 0 until the cursor is 0 again.
+    """Calls one script from cursor 0 until the cursor is 0 again, and with the keys it postponed.
 
     `denied`: names of commands that the user may not run, separated by spaces.
     """
@@ -65,22 +71,31 @@ class ScanPass:
         self._town = town
         self._denied = denied
         self._tally = tally
-        self._cursor = b"0"
-        self.over = False
+        self._cursor: bytes | None = b"0"
+        self._postponed: list[bytes] = []
+
+    @property
+    def over(self) -> bool:
+        """Whether the scan has come round, and nothing is postponed."""
+        return self._cursor is None and not self._postponed
 
     def next_call(self, pace: Pace) -> Call:
-        """A batch from where the last one ended."""
-        return Call(self._script, (self._town, self._cursor, pace.count, pace.budget, self._denied))
+        """The keys that were postponed, else a batch from where the last one ended."""
+        cursor = self._cursor or b"0"
+        args = (self._town, cursor, pace.count, pace.budget, self._denied)
+        return Call(self._script, (*args, *self._postponed[:_KEYS_A_CALL]))
 
     def take(self, reply: list[Any]) -> Taken:
         """Take cursor, steps, elapsed and dbsize; the tally adds up the rest."""
         cursor, steps, elapsed, dbsize, *fields = reply
-        self._tally.add(fields)
-        self._cursor = cursor
-        self.over = cursor == b"0"
-        return Taken(elapsed, steps=steps, dbsize=dbsize)
+        taken = Taken(elapsed, steps=steps, dbsize=dbsize)
+        postponed = self._tally.add(fields)
+        if not self._postponed:
+            self._cursor = None if cursor == b"0" else names([cursor])[0]
+        self._postponed = postponed + self._postponed[_KEYS_A_CALL:]
+        return taken
 
     def restart(self) -> None:
         """Begin anew, with a tally that knows what it may keep."""
-        self._cursor = b"0"
+        self._cursor, self._postponed = b"0", []
         self._tally.restart()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -25,9 +27,40 @@ PATIENCE = Retry(
 LONGEST_STANDSTILL_SECONDS = 30
 """For how long connections may be lost again and again before a pass gets any further."""
 
+_MOST_OUTAGES = 10
+
 
 class PassingError(redis_errors.ConnectionError):
     """The server is in a state that passes by itself: BUSY, MASTERDOWN, CLUSTERDOWN, TRYAGAIN."""
+
+
+class Standstill:
+    """Notices when connections are lost again and again and a pass gets no further.
+
+    Losses belong together when LONGEST_STANDSTILL_SECONDS have not been enough to work in between.
+    """
+
+    def __init__(self) -> None:
+        self._furthest = 0
+        self._worked = time.monotonic()
+        self._lost = self._began = -math.inf
+        self._outages = 0
+
+    def loss(self, error: Exception) -> None:
+        """Take note of a loss; raise its error when the pass has stood still for too long."""
+        now = time.monotonic()
+        if self._worked - self._lost > LONGEST_STANDSTILL_SECONDS:
+            self._began = now
+            self._outages += 1
+        self._lost = now
+        if now - self._began > LONGEST_STANDSTILL_SECONDS or self._outages > _MOST_OUTAGES:
+            raise error
+
+    def reached(self, position: int) -> None:
+        """Take note of a call that worked, and of how far the pass has got."""
+        self._worked = time.monotonic()
+        if position > self._furthest:
+            self._furthest, self._lost, self._outages = position, -math.inf, 0
 
 
 def patiently(

@@ -30,13 +30,33 @@ def weight_of(value: bytes | list[bytes]) -> int:
 
 
 def pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
-    """What stands in turn in a reply."""
+    """What stands in turn in a reply. Raises TypeError or ValueError for no such list."""
+    if not isinstance(flat, list):
+        raise TypeError("no list")
     return zip(flat[::2], flat[1::2], strict=True)
 
 
 def texts(flat: list[bytes]) -> dict[bytes, str]:
-    """Keys and the text that follows each."""
-    return {key: text.decode("utf-8", "surrogateescape") for key, text in pairs(flat)}
+    """Keys and the text that follows each. Raises TypeError or ValueError for anything else."""
+    keys = names(flat[::2])
+    return {
+        key: text.decode("utf-8", "surrogateescape")
+        for key, text in zip(keys, names(flat[1::2]), strict=True)
+    }
+
+
+def names(reply: list[Any]) -> list[bytes]:
+    """A list of keys or towns. Raises TypeError for anything else."""
+    if not isinstance(reply, list) or not all(type(name) is bytes for name in reply):
+        raise TypeError("no list of names")
+    return reply
+
+
+def whole(number: Any) -> int:
+    """A whole number from 0. Raises TypeError for anything else."""
+    if type(number) is not int or number < 0:
+        raise TypeError("no whole number")
+    return number
 
 
 @contextmanager

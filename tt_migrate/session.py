@@ -15,10 +15,10 @@ from redis.retry import Retry
 from tt_migrate.keyspace import town_bytes
 from tt_migrate.pacing import Pace
 from tt_migrate.passes import Pass, ScanPass, Taken
-from tt_migrate.patience import LONGEST_STANDSTILL_SECONDS, PATIENCE, PassingError, patiently
+from tt_migrate.patience import PATIENCE, PassingError, Standstill, patiently
 from tt_migrate.plan import OPTIONAL_COMMANDS, Plan
 from tt_migrate.refusals import Refusals
-from tt_migrate.replies import Word, malformed_as_invalid
+from tt_migrate.replies import Word, malformed_as_invalid, names, whole
 from tt_migrate.results import Effort, Progress, Result, Stage
 from tt_migrate.scripts import Script, ScriptCaller, script_for
 from tt_migrate.server import (
@@ -139,9 +139,9 @@ class Session:
         Raises redis.exceptions.RedisError: at once when the session's first call fails, else when
         patience is at an end.
         """
-        reached = furthest = dbsize = 0
+        reached = dbsize = 0
         is_lost = False
-        lost_since: float | None = None
+        standstill = Standstill()
 
         def report(waiting: str = "") -> None:
             if self._manner.progress:
@@ -149,11 +149,8 @@ class Session:
                 self._manner.progress(Progress(stage, scanned, dbsize, so_far(), waiting))
 
         def lost(error: Exception) -> None:
-            nonlocal is_lost, lost_since
-            if lost_since is None:
-                lost_since = time.monotonic()
-            elif time.monotonic() - lost_since > LONGEST_STANDSTILL_SECONDS:
-                raise error
+            nonlocal is_lost
+            standstill.loss(error)
             if not isinstance(error, PassingError) and not is_lost:
                 self._reconnects += 1
             is_lost = True
@@ -161,7 +158,7 @@ class Session:
             report(waiting=f"retrying: {error}")
 
         def attempt() -> float:
-            nonlocal is_lost, lost_since, reached, furthest, dbsize
+            nonlocal is_lost, reached, dbsize
             # A Sentinel's connection asks for the master here.
             self._connect()
             if is_lost and not self._is_same_process():
@@ -178,8 +175,7 @@ class Session:
                     raise
                 # By COUNT: MATCH hides how many keys a step has really seen.
                 reached += taken.steps * self._pace.count or 1
-                if reached > furthest:
-                    furthest, lost_since = reached, None
+                standstill.reached(reached)
                 dbsize = dbsize if taken.dbsize is None else taken.dbsize
                 self._pace = self._pace.after(taken.steps, taken.elapsed)
                 self._pace = self._pace.after_values(taken.weight, taken.elapsed)
@@ -272,9 +268,9 @@ class Session:
         reply = self._caller.call(self.script("inspect"), *args)
         with malformed_as_invalid():
             run_id, evicted, evicting, denied, missing = reply
-            process = _Process(bytes(memoryview(run_id)), int(evicted), bool(evicting))
-            known.denied += tuple(name.decode() for name in denied)
-            known.missing += tuple(name.decode() for name in missing)
+            process = _Process(names([run_id])[0], whole(evicted), bool(whole(evicting)))
+            known.denied += tuple(name.decode() for name in names(denied))
+            known.missing += tuple(name.decode() for name in names(missing))
             known.asked, known.tried = True, known.tried or self._tries
         return process
 

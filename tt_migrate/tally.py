@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from tt_migrate.keyspace import FAMILIES, RECORDS, town_bytes
+from tt_migrate.keyspace import FAMILIES, RECORDS, check_families, town_bytes
 from tt_migrate.plan import Plan
-from tt_migrate.replies import error_of, texts
+from tt_migrate.replies import error_of, names, texts, whole
 from tt_migrate.results import Count, Effort, Left
 
 
@@ -16,8 +16,8 @@ class Tally(Protocol):
     def restart(self) -> None:
         """Forget what a scan from the start will find again."""
 
-    def add(self, fields: list[Any]) -> None:
-        """Add what a script's reply has from its fifth field on."""
+    def add(self, fields: list[Any]) -> list[bytes]:
+        """Add what a script's reply has from its fifth field on; return the keys it postponed."""
 
 
 class CountTally:
@@ -36,15 +36,16 @@ class CountTally:
         self._numbers = [0] * 6
         self._towns: set[bytes] = set()
 
-    def add(self, fields: list[Any]) -> None:
+    def add(self, fields: list[Any]) -> list[bytes]:
         """Add families, conflicts, ambiguous, towns, strings and the rest."""
         families, conflicts, ambiguous, towns, strings, old_strings, *numbers = fields
         self._families = _added(self._families, families)
         self._strings = _added(self._strings, strings)
         self._old_strings = _added(self._old_strings, old_strings)
         self._numbers = _added(self._numbers, [conflicts, ambiguous, *numbers])
-        self._towns.update(towns)
+        self._towns.update(names(towns))
         self._towns.discard(town_bytes(self._town))
+        return []
 
     def result(self, effort: Effort) -> Count:
         """What was counted so far."""
@@ -76,11 +77,12 @@ class LeftTally:
         self._families = [0] * len(FAMILIES)
         self._strings = [0] * len(RECORDS)
 
-    def add(self, fields: list[Any]) -> None:
+    def add(self, fields: list[Any]) -> list[bytes]:
         """Add families and strings."""
         families, strings = fields
         self._families = _added(self._families, families)
         self._strings = _added(self._strings, strings)
+        return []
 
     def result(self) -> Left:
         """What was counted so far."""
@@ -88,9 +90,10 @@ class LeftTally:
 
 
 class PreviewTally:
-    """Adds up preview.lua's replies; its attributes are Preview's."""
+    """Adds up preview.lua's replies; its attributes are Preview's. Keys begin as `start` has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: int) -> None:
+        self._start = start
         self.restart()
 
     def restart(self) -> None:
@@ -101,23 +104,29 @@ class PreviewTally:
         self.failed: dict[bytes, str] = {}
         self.ambiguous: set[bytes] = set()
 
-    def add(self, fields: list[Any]) -> None:
-        """Add moves, odd moves, merges, conflicts, failed and ambiguous."""
-        moves, odd_moves, merges, conflicts, failed, ambiguous = fields
-        self.merges.update(texts(merges))
-        self.conflicts.update(texts(conflicts))
+    def add(self, fields: list[Any]) -> list[bytes]:
+        """Add moves, odd moves, merges, conflicts, failed and ambiguous; return the postponed."""
+        joined, odd_moves, *rest, ambiguous, postponed = fields
+        merges, conflicts, failed = map(texts, rest)
+        moves = {*names(odd_moves), *(names(joined.split(b"\n")) if joined else ())}
+        found = (moves, merges, conflicts, failed, names(ambiguous), names(postponed))
+        for keys in found:
+            check_families(keys, self._start)
+        self.merges.update(merges)
+        self.conflicts.update(conflicts)
         # SCAN may name a key twice, before and after somebody made its destination.
-        self.moves.difference_update(merges[::2], conflicts[::2])
-        named = {*odd_moves, *(moves.split(b"\n") if moves else ())}
-        self.moves |= named.difference(self.merges).difference(self.conflicts)
-        self.failed.update(texts(failed))
+        self.moves.difference_update(merges, conflicts)
+        self.moves |= moves.difference(self.merges).difference(self.conflicts)
+        self.failed.update(failed)
         self.ambiguous.update(ambiguous)
+        return names(postponed)
 
 
 class MigrationTally:
-    """Adds up migrate.lua's replies; its attributes are Migration's."""
+    """Adds up migrate.lua's replies; its attributes are Migration's. `start` as in PreviewTally."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: int) -> None:
+        self._start = start
         self._families = [0] * len(FAMILIES)
         self._merged = [0] * len(FAMILIES)
         self.restart()
@@ -128,19 +137,23 @@ class MigrationTally:
         self.failed: dict[bytes, str] = {}
         self.ambiguous: set[bytes] = set()
 
-    def add(self, fields: list[Any]) -> None:
-        """Add families, merged, conflicts, failed and ambiguous.
+    def add(self, fields: list[Any]) -> list[bytes]:
+        """Add families, merged, conflicts, failed and ambiguous; return the postponed.
 
         Raises redis.exceptions.ResponseError for the error that ended the batch.
         """
-        families, merged, conflicts, failed, ambiguous, error = fields
+        families, merged, conflicts, failed, ambiguous, postponed, error = fields
+        conflicts, failed = texts(conflicts), texts(failed)
+        for keys in (conflicts, failed, names(ambiguous), names(postponed)):
+            check_families(keys, self._start)
         self._families = _added(self._families, families)
         self._merged = _added(self._merged, merged)
-        self.conflicts.update(texts(conflicts))
-        self.failed.update(texts(failed))
+        self.conflicts.update(conflicts)
+        self.failed.update(failed)
         self.ambiguous.update(ambiguous)
         if error:
             raise error_of(error)
+        return names(postponed)
 
     @property
     def keys(self) -> dict[str, int]:
@@ -178,8 +191,8 @@ class ConversionPreviewTally:
 
 
 def _added(left: list[int], right: list[int]) -> list[int]:
-    return [a + b for a, b in zip(left, right, strict=True)]
+    return [a + whole(b) for a, b in zip(left, right, strict=True)]
 
 
-def _by_name(names: tuple[str, ...], numbers: list[int]) -> dict[str, int]:
-    return dict(zip(names, numbers, strict=True))
+def _by_name(families: tuple[str, ...], numbers: list[int]) -> dict[str, int]:
+    return dict(zip(families, numbers, strict=True))

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
-Answer = Callable[[list[bytes]], bytes]
-"""From a command, with its arguments, to a reply as it goes over the wire."""
+Answer = Callable[[list[bytes]], bytes | Iterator[bytes]]
+"""From a command, with its arguments, to a reply as it goes over the wire, whole or in pieces."""
 
 
 @contextmanager
@@ -20,7 +20,9 @@ def hostile_server(answer: Answer) -> Iterator[str]:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with peer, peer.makefile("rb") as received, suppress(OSError):
             while command := _command(received):
-                peer.sendall(answer(command))
+                said = answer(command)
+                for piece in [said] if isinstance(said, bytes) else said:
+                    peer.sendall(piece)
 
     def accept() -> None:
         with suppress(OSError):

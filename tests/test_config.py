@@ -159,7 +159,8 @@ def test_the_socket_of_a_json_files_town_is_in_its_directory(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "'name' is missing"),
+        ("", "cannot be read: it is empty"),
+        ("# no name", "'name' is missing"),
         ("name = ' '", "'name' is blank"),
         ("name = 5", "'name' must be a text"),
         ("name = 't'\nredis = 5", "'redis' must be a table"),

@@ -20,7 +20,9 @@ def _main(name: str) -> None:
     signals.take()
     from tt_migrate.cli import main
 
-    sys.exit(main(name, sys.argv[1:], signals))
+    status = main(name, sys.argv[1:], signals)
+    signals.ignore()
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -202,6 +202,9 @@ def check_file(path: Path, most: int) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file")
+    if not status.st_size:
+        # Or it does not say its size, as /proc/kmsg, and reading it may never end.
+        raise OSError(errno.EINVAL, "it is empty")
     if status.st_size > most:
         raise OSError(errno.EFBIG, f"it is larger than {most >> 10} KiB")
     with path.open("rb"):

@@ -13,6 +13,7 @@ from redis.exceptions import InvalidResponse
 from redis.retry import Retry
 
 from tt_migrate.config import URL_SOURCES, ConfigError, Endpoint, check_file
+from tt_migrate.deadline import DeadlineSocket
 from tt_migrate.keyspace import shown_text, town_bytes
 from tt_migrate.replies import malformed_as_invalid
 from tt_migrate.url import is_host, read_url, write_url
@@ -26,13 +27,22 @@ _TLS_FILE_BYTES = 16 << 20
 class _PlainConnection(Connection):
     read_response = malformed_as_invalid()(Connection.read_response)
 
+    def _connect(self) -> DeadlineSocket:
+        return DeadlineSocket(super()._connect(), self.socket_timeout or 0)  # type: ignore[no-untyped-call]
+
 
 class _TlsConnection(SSLConnection):
     read_response = malformed_as_invalid()(SSLConnection.read_response)
 
+    def _connect(self) -> DeadlineSocket:
+        return DeadlineSocket(super()._connect(), self.socket_timeout or 0)  # type: ignore[no-untyped-call]
+
 
 class _SocketConnection(UnixDomainSocketConnection):
     read_response = malformed_as_invalid()(UnixDomainSocketConnection.read_response)
+
+    def _connect(self) -> DeadlineSocket:
+        return DeadlineSocket(super()._connect(), self.socket_timeout or 0)  # type: ignore[no-untyped-call]
 
 
 _CLASSES = {"redis": _PlainConnection, "rediss": _TlsConnection, "unix": _SocketConnection}

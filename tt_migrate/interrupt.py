@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 _GRACE_SECONDS = 3.0
 
 
@@ -46,7 +47,7 @@ class StopSignals:
 
     def take(self) -> None:
         """Take the signals over, but those that are ignored, as nohup and shells have it."""
-        for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        for signum in _SIGNALS:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self.handle)
         sys.unraisablehook = _tell_of_all_but_signals
@@ -68,6 +69,11 @@ class StopSignals:
     def finish(self) -> None:
         """Say that the end has come, and only the report is to be written."""
         self._react = self._spare
+
+    def ignore(self) -> None:
+        """Ignore signals: all is said, and Python resets their handlers while it exits."""
+        for signum in _SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)
 
     @contextmanager
     def shield(self) -> Iterator[None]:

@@ -1,0 +1,51 @@
+"""A socket that does not wait for ever for a reply that comes in drops."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+_GRACE_SECONDS = 60
+_SLOWEST_BYTES_A_SECOND = 10_000
+
+
+class DeadlineSocket:
+    """A connected socket whose replies must come with 10 kB/s on average, and a minute of grace.
+
+    A socket's own timeout begins anew with each byte. Receiving raises TimeoutError. `timeout`:
+    seconds that a reply may take to begin.
+    """
+
+    def __init__(self, sock: Any, timeout: float) -> None:
+        self._sock = sock
+        self._allowed = timeout + _GRACE_SECONDS
+        self._began = time.monotonic()
+        self._received = 0
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else a socket has."""
+        return getattr(self._sock, name)
+
+    def sendall(self, data: bytes) -> None:
+        """Send a command, with whose reply the time begins anew."""
+        self._began, self._received = time.monotonic(), 0
+        self._sock.sendall(data)
+
+    def recv(self, *args: Any) -> bytes:
+        """Receive some bytes of a reply."""
+        self._check()
+        data: bytes = self._sock.recv(*args)
+        self._received += len(data)
+        return data
+
+    def recv_into(self, *args: Any) -> int:
+        """Receive some bytes of a reply into a buffer."""
+        self._check()
+        size: int = self._sock.recv_into(*args)
+        self._received += size
+        return size
+
+    def _check(self) -> None:
+        allowed = self._allowed + self._received / _SLOWEST_BYTES_A_SECOND
+        if time.monotonic() - self._began > allowed:
+            raise TimeoutError("the reply comes too slowly")

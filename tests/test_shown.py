@@ -64,7 +64,9 @@ def test_reasons_that_a_server_gives_are_escaped_and_without_the_password() -> N
     said = bulk(b"ERR \x1b[2J 'hunter2hunter2' \\x1b")
     key = bulk(b"tt:agent:hunter2hunter2\x1b")
     numbers = b"*7\r\n" + b":0\r\n" * 7
-    migrated = reply(numbers, numbers, b"*0\r\n", b"*2\r\n" + key + said, b"*0\r\n", bulk(b""))
+    migrated = reply(
+        numbers, numbers, b"*0\r\n", b"*2\r\n" + key + said, *[b"*0\r\n"] * 2, bulk(b"")
+    )
     left = reply(numbers, b"*2\r\n:0\r\n:0\r\n")
 
     def answer(command: list[bytes]) -> bytes:
@@ -88,7 +90,7 @@ def test_reasons_that_a_server_gives_are_escaped_and_without_the_password() -> N
 
 def test_the_bar_shows_an_error_without_its_escapes_and_the_password() -> None:
     numbers = b"*7\r\n" + b":0\r\n" * 7
-    batch = b"*10\r\n$1\r\n7\r\n:1\r\n:1000\r\n:3\r\n" + numbers * 2 + b"*0\r\n" * 3
+    batch = b"*11\r\n$1\r\n7\r\n:1\r\n:1000\r\n:3\r\n" + numbers * 2 + b"*0\r\n" * 4
     replies = [inspection(), batch + bulk(b"")]
 
     def answer(command: list[bytes]) -> bytes:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from tt_migrate.cli import main
-from tt_migrate.interrupt import StopSignals
+from tt_migrate.terminal.cli import main
+from tt_migrate.terminal.signals import StopSignals
 
 
 def script(name: str) -> list[str]:

@@ -11,9 +11,9 @@ from redis import Redis
 
 from tests.servers import Server
 from tt_migrate import HASH, UPGRADE, Migrator
-from tt_migrate.pacing import Pace
-from tt_migrate.passes import Taken
-from tt_migrate.session import Session
+from tt_migrate.engine.pacing import Pace
+from tt_migrate.engine.passes import Taken
+from tt_migrate.engine.session import Session
 
 
 def put(redis: Redis, key: str, size: int, **more: object) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.command import TT, tt
 from tests.servers import Server
-from tt_migrate.config import ConfigError, Endpoint, load_settings
+from tt_migrate.settings.config import ConfigError, Endpoint, load_settings
 
 
 def write_toml(town: Path, text: str) -> Path:

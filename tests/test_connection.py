@@ -23,10 +23,10 @@ from tests.busy import busy
 from tests.servers import Kind, Server, StartServer
 from tests.test_config import closed
 from tests.waiting import wait_until
-from tt_migrate.config import ConfigError, Endpoint, load_settings
-from tt_migrate.connection import open_client, redacted
-from tt_migrate.errors import explain
-from tt_migrate.url import read_url, write_url
+from tt_migrate.settings.config import ConfigError, Endpoint, load_settings
+from tt_migrate.settings.connection import open_client, redacted
+from tt_migrate.settings.url import read_url, write_url
+from tt_migrate.terminal.errors import explain
 
 
 def url(text: str) -> Endpoint:

@@ -15,7 +15,7 @@ from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
 from tests.test_lua import packed
 from tt_migrate import HASH, UPGRADE, Migration, Migrator, Progress
-from tt_migrate.scripts import source
+from tt_migrate.engine.scripts import source
 
 AGENT = {
     "id": "1",

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tt_migrate.document import JsonReport
 from tt_migrate.escape import shown
-from tt_migrate.output import Output
+from tt_migrate.terminal.json_report import JsonReport
+from tt_migrate.terminal.output import Output
 
 _ESCAPE = re.compile(
     r"\\(?:x(?P<byte>[0-9a-f]{2})|u(?P<short>[0-9a-f]{4})|U(?P<long>[0-9a-f]{8})|(?P<letter>.))"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tt_migrate.config import Endpoint
-from tt_migrate.connection import secrets
-from tt_migrate.errors import explain
-from tt_migrate.foreign import NO_SECRETS, Foreign, without_url_passwords
+from tt_migrate.settings.config import Endpoint
+from tt_migrate.settings.connection import secrets
+from tt_migrate.terminal.errors import explain
+from tt_migrate.terminal.foreign import NO_SECRETS, Foreign, without_url_passwords
 
 # The letters of what surrounds it would be hidden with a secret that consists of them.
 secret_texts = st.text(

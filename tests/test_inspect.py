@@ -18,10 +18,10 @@ from tests.servers import Kind, Server, StartServer
 from tests.users import refusals, user_with, user_without
 from tests.waiting import wait_until
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan, Progress
+from tt_migrate.engine.scripts import script_for
+from tt_migrate.engine.server import Server as SaidServer
+from tt_migrate.engine.server import UnsyncedReplicaError
 from tt_migrate.plan import OPTIONAL_COMMANDS
-from tt_migrate.scripts import script_for
-from tt_migrate.server import Server as SaidServer
-from tt_migrate.server import UnsyncedReplicaError
 
 MERGE = replace(UPGRADE, merge=True)
 PLANS = (RENAME, HASH, UPGRADE, REVERSE, MERGE)
@@ -282,7 +282,7 @@ def test_a_script_flag_that_the_server_does_not_know_is_done_without(
     redis = own_server(kind=kind).client()
     town_of_old(redis)
     said = SaidServer("redis", version, "master")
-    monkeypatch.setattr("tt_migrate.session.inspect_server", lambda client: said)
+    monkeypatch.setattr("tt_migrate.engine.session.inspect_server", lambda client: said)
     assert Migrator(redis, "town").count().total == 2
     assert Migrator(redis, "town").preview().total == 1
     assert Migrator(redis, "town", MERGE).migrate().complete

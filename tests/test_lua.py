@@ -11,8 +11,8 @@ from redis.exceptions import ResponseError
 
 from tests.servers import Kind, Server, StartServer
 from tests.waiting import wait_until
+from tt_migrate.engine.scripts import script_for, source
 from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
-from tt_migrate.scripts import script_for, source
 
 OPERATIONS = ("count", "left", "preview", "migrate")
 PLANS = (RENAME, UPGRADE, REVERSE, replace(RENAME, merge=True))

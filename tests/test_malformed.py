@@ -21,10 +21,10 @@ from redis.retry import Retry
 from tests.command import assert_harmless, tt_in_process
 from tests.hostile import bulk, hello, hostile_server, inspection
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan
-from tt_migrate.config import Endpoint
-from tt_migrate.connection import open_client
-from tt_migrate.patience import PATIENCE
-from tt_migrate.scripts import script_for
+from tt_migrate.engine.patience import PATIENCE
+from tt_migrate.engine.scripts import script_for
+from tt_migrate.settings.config import Endpoint
+from tt_migrate.settings.connection import open_client
 
 IMPATIENCE = Retry(NoBackoff(), 0, PATIENCE._supported_errors)
 
@@ -202,8 +202,8 @@ def test_a_part_of_another_type_is_no_internal_error(operation: str) -> None:
 def test_a_reply_that_comes_in_drops_ends_the_run(
     drop: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tt_migrate.deadline._GRACE_SECONDS", 0.2)
-    monkeypatch.setattr("tt_migrate.deadline._SLOWEST_BYTES_A_SECOND", 1000)
+    monkeypatch.setattr("tt_migrate.settings.deadline._GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("tt_migrate.settings.deadline._SLOWEST_BYTES_A_SECOND", 1000)
 
     def drops() -> Iterator[bytes]:
         for byte in drop:

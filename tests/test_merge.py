@@ -16,7 +16,7 @@ from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
 from tt_migrate import RENAME, UPGRADE, Migration, Migrator, Plan, Progress
-from tt_migrate.scripts import source
+from tt_migrate.engine.scripts import source
 
 MERGE = Plan("rename", rename="forward", merge=True)
 OLDEST = replace(RENAME, oldest=True)

@@ -18,7 +18,7 @@ from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Kind, Server, StartServer
 from tests.waiting import wait_until
 from tt_migrate import RENAME, Migration, Migrator, Progress, UnsupportedServerError
-from tt_migrate.scripts import script_for
+from tt_migrate.engine.scripts import script_for
 
 
 def test_values_and_ttls_of_every_type_arrive_unchanged(redis: Redis) -> None:

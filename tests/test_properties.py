@@ -12,11 +12,12 @@ from redis import Redis
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
 from tt_migrate import Migrator
-from tt_migrate.keyspace import FAMILIES, in_order, new_key, old_key_start, shown, town_bytes
-from tt_migrate.output import Output
+from tt_migrate.escape import shown
+from tt_migrate.keyspace import FAMILIES, in_order, new_key, old_key_start, town_bytes
 from tt_migrate.plan import RENAME, REVERSE, Plan
-from tt_migrate.report import TextReport
 from tt_migrate.results import Effort, Preview
+from tt_migrate.terminal.output import Output
+from tt_migrate.terminal.text_report import TextReport
 
 TOWN_WIDE = (b"backlog", b"events", b"broadcast")
 

@@ -12,7 +12,7 @@ import pytest
 from demo import old_town
 from tests.command import tt
 from tests.servers import Server
-from tt_migrate.cli import migrate
+from tt_migrate.terminal.cli import migrate
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

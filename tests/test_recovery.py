@@ -20,7 +20,7 @@ from redis.sentinel import Sentinel
 from tests.servers import Kind, Server, StartServer
 from tests.waiting import wait_until
 from tt_migrate import Migration, Migrator, Progress
-from tt_migrate.patience import PATIENCE
+from tt_migrate.engine.patience import PATIENCE
 
 KEYS = 6000
 

@@ -26,7 +26,7 @@ from tests.command import TT, environment, script
 from tests.hostile import bulk, hello, hostile_server
 from tests.servers import Server, StartServer
 from tests.waiting import wait_until
-from tt_migrate.interrupt import StoppedBySignal, StopSignals
+from tt_migrate.terminal.signals import StoppedBySignal, StopSignals
 
 KEYS = 200_000
 SIGNALS = [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]

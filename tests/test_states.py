@@ -24,9 +24,14 @@ from tests.servers import Kind, Server, StartServer
 from tests.test_recovery import at_batch, fill
 from tests.users import user_with, user_without
 from tt_migrate import UPGRADE, Migrator, Progress
-from tt_migrate.passes import ScanPass, Taken
-from tt_migrate.patience import LONGEST_STANDSTILL_SECONDS, PATIENCE, PassingError, Standstill
-from tt_migrate.server import UnsyncedReplicaError
+from tt_migrate.engine.passes import ScanPass, Taken
+from tt_migrate.engine.patience import (
+    LONGEST_STANDSTILL_SECONDS,
+    PATIENCE,
+    PassingError,
+    Standstill,
+)
+from tt_migrate.engine.server import UnsyncedReplicaError
 
 KEYS = 6000
 MINIMAL = ("script|load", "evalsha", "scan", "exists", "renamenx")
@@ -168,7 +173,7 @@ def test_a_run_that_does_not_get_further_gives_up(
     newest: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a way to know the process, each cut begins the scan anew: never to its end."""
-    monkeypatch.setattr("tt_migrate.patience.LONGEST_STANDSTILL_SECONDS", 0.5)
+    monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 0.5)
     admin = newest.client()
     fill(admin, 30_000)
     redis = user_with(newest, *MINIMAL, "eval")
@@ -186,7 +191,7 @@ def test_a_server_that_hangs_is_given_up_after_a_bounded_time(
     own_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tries would take as many seconds as the client waits for a reply, and there are 16."""
-    monkeypatch.setattr("tt_migrate.patience.LONGEST_STANDSTILL_SECONDS", 1)
+    monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 1)
     server = own_server()
     fill(server.client())
     redis = server.client(socket_timeout=0.3)
@@ -212,7 +217,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr("tt_migrate.patience.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("tt_migrate.engine.patience.time.monotonic", lambda: self.now)
 
     def after(self, seconds: float) -> float:
         self.now += seconds
@@ -289,7 +294,7 @@ def test_nice_without_a_clock_waits_by_the_round_trip(server: Server) -> None:
     redis = user_with(server, *MINIMAL)
     waited: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tt_migrate.session.time.sleep", waited.append)
+        patch.setattr("tt_migrate.engine.session.time.sleep", waited.append)
         result = Migrator(redis, "town", max_pause_ms=1, nice=50).migrate()
     assert result.total == 1000
     has_clock = server.kind.version >= (8, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tt_migrate.tally import MigrationTally, PreviewTally
+from tt_migrate.engine.tallies import MigrationTally, PreviewTally
 
 KEY = b"tt:agent:1"
 

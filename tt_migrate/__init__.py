@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tt_migrate.engine.server import UnsupportedServerError
     from tt_migrate.migrator import Migrator
     from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
     from tt_migrate.results import Count, Effort, Migration, Preview, Progress
-    from tt_migrate.server import UnsupportedServerError
 
 __all__ = [
     "HASH",
@@ -32,7 +32,7 @@ __all__ = [
 
 _MODULES = {
     "Migrator": "migrator",
-    "UnsupportedServerError": "server",
+    "UnsupportedServerError": "engine.server",
     **dict.fromkeys(("HASH", "RENAME", "REVERSE", "UPGRADE", "Plan"), "plan"),
 }
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from tt_migrate.interrupt import StopSignals
+from tt_migrate.terminal.signals import StopSignals
 
 
 def tt_main() -> None:
@@ -18,7 +18,7 @@ def tt_migrate_main() -> None:
 def _main(name: str) -> None:
     signals = StopSignals()
     signals.take()
-    from tt_migrate.cli import main
+    from tt_migrate.terminal.cli import main
 
     status = main(name, sys.argv[1:], signals)
     signals.ignore()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tt_migrate.escape import shown as shown
-from tt_migrate.escape import shown_text as shown_text
-
 FAMILIES = ("agent", "inbox", "urgent", "task", "activity", "stop", "backlog")
 """The key families, in the order in which the scripts count them and reports show them."""
 

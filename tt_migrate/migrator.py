@@ -10,15 +10,13 @@ from redis import Redis
 from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
-from tt_migrate.converter import Conversion, ConversionPreview
-from tt_migrate.differences import Comparison
-from tt_migrate.pacing import pace_for
-from tt_migrate.patience import PATIENCE, patiently
-from tt_migrate.plan import RENAME, Plan
-from tt_migrate.refusals import Refusals
-from tt_migrate.results import Count, Left, Migration, Preview, Result, Stage
-from tt_migrate.session import Manner, ProgressCallback, Session, Shield, held_connection
-from tt_migrate.tally import (
+from tt_migrate.engine.comparison import Comparison
+from tt_migrate.engine.conversion import Conversion, ConversionPreview
+from tt_migrate.engine.pacing import pace_for
+from tt_migrate.engine.patience import PATIENCE, patiently
+from tt_migrate.engine.refusals import Refusals
+from tt_migrate.engine.session import Manner, ProgressCallback, Session, Shield, held_connection
+from tt_migrate.engine.tallies import (
     ConversionPreviewTally,
     ConversionTally,
     CountTally,
@@ -26,6 +24,8 @@ from tt_migrate.tally import (
     MigrationTally,
     PreviewTally,
 )
+from tt_migrate.plan import RENAME, Plan
+from tt_migrate.results import Count, Left, Migration, Preview, Result, Stage
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from tt_migrate.config import ConfigError
-from tt_migrate.keyspace import shown_text
+from tt_migrate.escape import shown_text
+from tt_migrate.settings.config import ConfigError
 
 _KINDS = {
     "redis": "redis",

@@ -15,8 +15,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from tt_migrate.refusals import Refusals
-from tt_migrate.replies import ask, malformed_as_invalid, pairs
+from tt_migrate.engine.refusals import Refusals
+from tt_migrate.engine.replies import ask, malformed_as_invalid, pairs
 
 
 class UnsupportedServerError(RedisError):

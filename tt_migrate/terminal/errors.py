@@ -7,10 +7,10 @@ from pathlib import Path
 
 from redis import exceptions as redis_errors
 
+from tt_migrate.engine.server import UnsupportedServerError, UnsyncedReplicaError
 from tt_migrate.escape import shown_text
-from tt_migrate.foreign import NO_SECRETS, Foreign
-from tt_migrate.server import UnsupportedServerError, UnsyncedReplicaError
-from tt_migrate.url import write_url
+from tt_migrate.settings.url import write_url
+from tt_migrate.terminal.foreign import NO_SECRETS, Foreign
 
 _NEEDED = (
     "SCRIPT LOAD, EVALSHA, SCAN, EXISTS, to migrate RENAMENX, for a database but 0 SELECT, and more"

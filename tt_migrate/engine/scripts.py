@@ -15,9 +15,9 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
+from tt_migrate.engine.refusals import Refusals
+from tt_migrate.engine.replies import Word, ask, malformed_as_invalid
 from tt_migrate.plan import Plan
-from tt_migrate.refusals import Refusals
-from tt_migrate.replies import Word, ask, malformed_as_invalid
 
 _LUA = importlib_resources.files("tt_migrate.lua")
 _READ_ONLY = "#!lua flags=no-writes\n"

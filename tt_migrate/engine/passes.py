@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tt_migrate.pacing import Pace
-from tt_migrate.replies import Word, names, whole
-from tt_migrate.scripts import Script
-from tt_migrate.tally import Tally
+from tt_migrate.engine.pacing import Pace
+from tt_migrate.engine.replies import Word, names, whole
+from tt_migrate.engine.scripts import Script
+from tt_migrate.engine.tallies import Tally
 
 _KEYS_A_CALL = 1000
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from tt_migrate.engine.replies import error_of, names, texts, whole
 from tt_migrate.keyspace import FAMILIES, RECORDS, check_families, town_bytes
 from tt_migrate.plan import Plan
-from tt_migrate.replies import error_of, names, texts, whole
 from tt_migrate.results import Count, Effort, Left
 
 

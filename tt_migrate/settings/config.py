@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from tt_migrate.keyspace import shown_text
+from tt_migrate.escape import shown_text
 
 _T = TypeVar("_T")
 

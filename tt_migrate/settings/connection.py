@@ -12,11 +12,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import InvalidResponse
 from redis.retry import Retry
 
-from tt_migrate.config import URL_SOURCES, ConfigError, Endpoint, check_file
-from tt_migrate.deadline import DeadlineSocket
-from tt_migrate.keyspace import shown_text, town_bytes
-from tt_migrate.replies import malformed_as_invalid
-from tt_migrate.url import is_host, read_url, write_url
+from tt_migrate.engine.replies import malformed_as_invalid
+from tt_migrate.escape import shown_text
+from tt_migrate.keyspace import town_bytes
+from tt_migrate.settings.config import URL_SOURCES, ConfigError, Endpoint, check_file
+from tt_migrate.settings.deadline import DeadlineSocket
+from tt_migrate.settings.url import is_host, read_url, write_url
 
 _CONNECT_SECONDS = 5
 _REPLY_SECONDS = 10

@@ -15,22 +15,22 @@ from typing import NamedTuple, TypeVar
 
 from redis.exceptions import RedisError
 
-from tt_migrate.config import ConfigError, Settings, load_settings
-from tt_migrate.connection import open_client, redacted, secrets
-from tt_migrate.document import JsonReport
-from tt_migrate.errors import explain
+from tt_migrate.engine.server import Server, inspect_server
 from tt_migrate.escape import shown_text
-from tt_migrate.fault import internal_error
-from tt_migrate.foreign import Foreign
-from tt_migrate.interrupt import StoppedBySignal, StopSignals
 from tt_migrate.keyspace import FAMILIES, RECORDS
 from tt_migrate.migrator import Migrator
-from tt_migrate.output import Output, OutputError
 from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
-from tt_migrate.progress import ProgressBar
-from tt_migrate.report import TextReport
 from tt_migrate.results import Count, Effort, Left, Migration, Preview, Progress, Result
-from tt_migrate.server import Server, inspect_server
+from tt_migrate.settings.config import ConfigError, Settings, load_settings
+from tt_migrate.settings.connection import open_client, redacted, secrets
+from tt_migrate.terminal.errors import explain
+from tt_migrate.terminal.fault import internal_error
+from tt_migrate.terminal.foreign import Foreign
+from tt_migrate.terminal.json_report import JsonReport
+from tt_migrate.terminal.output import Output, OutputError
+from tt_migrate.terminal.progress import ProgressBar
+from tt_migrate.terminal.signals import StoppedBySignal, StopSignals
+from tt_migrate.terminal.text_report import TextReport
 
 DONE = 0
 LEFT_BEHIND = 1

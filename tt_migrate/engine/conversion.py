@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from tt_migrate.engine.pacing import Pace
+from tt_migrate.engine.passes import Call, Taken
+from tt_migrate.engine.records import RecordError, fields_of
+from tt_migrate.engine.replies import error_of, names, pairs, texts, weight_of, whole
+from tt_migrate.engine.session import Session
+from tt_migrate.engine.tallies import ConversionPreviewTally, ConversionTally
 from tt_migrate.keyspace import check_families, family_and_id, town_bytes, town_key_start
-from tt_migrate.pacing import Pace
-from tt_migrate.passes import Call, Taken
-from tt_migrate.records import RecordError, fields_of
-from tt_migrate.replies import error_of, names, pairs, texts, weight_of, whole
-from tt_migrate.session import Session
-from tt_migrate.tally import ConversionPreviewTally, ConversionTally
 
 _TEXT_WEIGHT = 16
 _KEYS_A_CALL = 1000

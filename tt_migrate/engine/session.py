@@ -12,23 +12,23 @@ from redis import exceptions as redis_errors
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tt_migrate.keyspace import town_bytes
-from tt_migrate.pacing import Pace
-from tt_migrate.passes import Pass, ScanPass, Taken
-from tt_migrate.patience import PATIENCE, PassingError, Standstill, patiently
-from tt_migrate.plan import OPTIONAL_COMMANDS, Plan
-from tt_migrate.refusals import Refusals
-from tt_migrate.replies import Word, malformed_as_invalid, names, whole
-from tt_migrate.results import Effort, Progress, Result, Stage
-from tt_migrate.scripts import Script, ScriptCaller, script_for
-from tt_migrate.server import (
+from tt_migrate.engine.pacing import Pace
+from tt_migrate.engine.passes import Pass, ScanPass, Taken
+from tt_migrate.engine.patience import PATIENCE, PassingError, Standstill, patiently
+from tt_migrate.engine.refusals import Refusals
+from tt_migrate.engine.replies import Word, malformed_as_invalid, names, whole
+from tt_migrate.engine.scripts import Script, ScriptCaller, script_for
+from tt_migrate.engine.server import (
     Server,
     check_data,
     check_writable,
     inspect_server,
     is_restricted,
 )
-from tt_migrate.tally import Tally
+from tt_migrate.engine.tallies import Tally
+from tt_migrate.keyspace import town_bytes
+from tt_migrate.plan import OPTIONAL_COMMANDS, Plan
+from tt_migrate.results import Effort, Progress, Result, Stage
 
 ProgressCallback = Callable[[Progress], object]
 Shield = Callable[[], AbstractContextManager[object]]

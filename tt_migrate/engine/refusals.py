@@ -8,7 +8,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from tt_migrate.replies import Word, ask
+from tt_migrate.engine.replies import Word, ask
 
 
 class Refusals:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from tt_migrate.foreign import Foreign
-from tt_migrate.output import Output
 from tt_migrate.results import Migration, Progress, Stage
+from tt_migrate.terminal.foreign import Foreign
+from tt_migrate.terminal.output import Output
 
 _QUIET_SECONDS = 0.5
 _REDRAW_SECONDS = 0.1

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from tt_migrate.fault import internal_error
-from tt_migrate.foreign import NO_SECRETS, without_url_passwords
-from tt_migrate.interrupt import StopSignals
-from tt_migrate.output import Output, OutputError
+from tt_migrate.terminal.fault import internal_error
+from tt_migrate.terminal.foreign import NO_SECRETS, without_url_passwords
+from tt_migrate.terminal.output import Output, OutputError
+from tt_migrate.terminal.signals import StopSignals
 
 USAGE = 2
 SERVER = 3
@@ -191,14 +191,14 @@ def _main(name: str, args: list[str], signals: StopSignals, out: Output, err: Ou
         return 0
     # What has been asked for is known: from here on a signal ends in a report.
     signals.hold()
-    from tt_migrate.run import Options, run
+    from tt_migrate.terminal.run import Options, run
 
     return run(Options(**options), signals, out, err)
 
 
 def _failed(message: str, args: list[str], out: Output, err: Output) -> None:
     if _wants_json(args) and not out.begun:
-        from tt_migrate.document import JsonReport
+        from tt_migrate.terminal.json_report import JsonReport
 
         JsonReport(out, err, None, None).stopped(None, message, 0)
     else:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from tt_migrate.keyspace import RECORDS, family_and_id, shown, town_key_start
-from tt_migrate.pacing import Pace
-from tt_migrate.passes import Call, Taken
+from tt_migrate.engine.pacing import Pace
+from tt_migrate.engine.passes import Call, Taken
+from tt_migrate.engine.records import RecordError, comparable_fields, differing
+from tt_migrate.engine.replies import pairs, weight_of
+from tt_migrate.engine.session import Session
+from tt_migrate.escape import shown
+from tt_migrate.keyspace import RECORDS, family_and_id, town_key_start
 from tt_migrate.plan import Plan
-from tt_migrate.records import RecordError, comparable_fields, differing
-from tt_migrate.replies import pairs, weight_of
-from tt_migrate.session import Session
 
 _KEYS_A_CALL = 1000
 

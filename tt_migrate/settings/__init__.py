@@ -1,0 +1,1 @@
+"""From options, environment and town file to an open client."""

@@ -1,6 +1,7 @@
 -- inspect.lua: what a run has to know of the server before it begins: which process it is, whether it
 -- evicts keys, and which commands the user may not run. Changes nothing.
 --
+-- Needs  batch
 -- KEYS   none
 -- ARGV   1 town      the town's name, any bytes, not empty
 --        2 try       '1': where asking is impossible, try commands that write, '0': they are permitted

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from tt_migrate.engine.replies import MigrateReply, PreviewReply
 from tt_migrate.engine.tallies import MigrationTally, PreviewTally
 
 KEY = b"tt:agent:1"
+NOTHING = PreviewReply(b"0", 1, 10, 3, b"", [], [], [], [], [], [])
+
+
+def previewed(**fields: Any) -> PreviewReply:
+    return NOTHING._replace(**fields)
 
 
 def test_a_key_named_twice_is_previewed_once() -> None:
     tally = PreviewTally(3)
-    tally.add([KEY, [], [], [], [], [b"tt:task:events"], []])
-    tally.add([KEY, [], [], [], [], [b"tt:task:events"], []])
+    for _ in range(2):
+        tally.add(previewed(moves=KEY, ambiguous=[b"tt:task:events"]))
     assert (len(tally.moves), len(tally.ambiguous)) == (1, 1)
 
 
 def test_a_destination_made_between_two_mentions_is_a_conflict_and_no_move() -> None:
     tally = PreviewTally(3)
-    tally.add([KEY, [], [], [], [], [], []])
-    tally.add([b"", [], [], [KEY, b"why"], [], [], []])
+    tally.add(previewed(moves=KEY))
+    tally.add(previewed(conflicts=[KEY, b"why"]))
     assert (tally.moves, tally.conflicts) == (set(), {KEY: "why"})
-    tally.add([KEY, [], [], [], [], [], []])
+    tally.add(previewed(moves=KEY))
     assert (tally.moves, tally.conflicts) == (set(), {KEY: "why"})
 
 
 def test_a_key_left_alone_twice_is_listed_once_and_renames_add_up() -> None:
     tally = MigrationTally(3)
     for _ in range(2):
-        tally.add([[1, *[0] * 6], [0] * 7, [KEY, b"why"], [b"tt:stop:1", b"ERR no"], [], [], b""])
+        families = [1, *[0] * 6]
+        left = ([KEY, b"why"], [b"tt:stop:1", b"ERR no"])
+        tally.add(MigrateReply(b"0", 1, 10, 3, families, [0] * 7, *left, [], [], b""))
     assert (tally.keys["agent"], tally.conflicts) == (2, {KEY: "why"})
     assert tally.failed == {b"tt:stop:1": "ERR no"}

@@ -41,12 +41,16 @@ class Plan:
         return f"tt migrate{operation}{oldest}{' --on-conflict merge' if self.merge else ''}"
 
     @property
-    def lua_parts(self) -> tuple[str, ...]:
-        """The Lua files that say which keys move where, and what becomes of a conflict."""
+    def moves(self) -> str:
+        """The Lua file that says which keys move, and where to."""
         if self.rename == "reverse":
-            return ("town_keys.lua", "batch.lua", "skip.lua")
-        keys = ("old_keys.lua", "oldest_keys.lua") if self.oldest else ("old_keys.lua",)
-        return (*keys, "batch.lua", "merge.lua" if self.merge else "skip.lua")
+            return "town_keys"
+        return "oldest_keys" if self.oldest else "old_keys"
+
+    @property
+    def conflicts(self) -> str:
+        """The Lua file that says what becomes of a key whose destination exists."""
+        return "merge" if self.merge else "skip"
 
     @property
     def commands(self) -> tuple[str, ...]:

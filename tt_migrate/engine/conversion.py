@@ -12,7 +12,16 @@ from typing import Any
 from tt_migrate.engine.pacing import Pace
 from tt_migrate.engine.passes import Call, Taken
 from tt_migrate.engine.records import RecordError, fields_of
-from tt_migrate.engine.replies import error_of, names, pairs, texts, weight_of, whole
+from tt_migrate.engine.replies import (
+    ConvertReply,
+    RecordsReply,
+    error_of,
+    names,
+    pairs,
+    texts,
+    weight_of,
+    whole,
+)
 from tt_migrate.engine.session import Session
 from tt_migrate.engine.tallies import ConversionPreviewTally, ConversionTally
 from tt_migrate.keyspace import check_families, family_and_id, town_bytes, town_key_start
@@ -75,17 +84,17 @@ class RecordReader:
         return self._take_fetched(reply) if self._unread else self._take_found(reply)
 
     def _take_found(self, reply: list[Any]) -> Taken:
-        cursor, steps, elapsed, dbsize, records, unread, failed = reply
-        for keys in (names(records)[::2], names(unread)[1::2], texts(failed)):
+        said = RecordsReply(*reply)
+        for keys in (names(said.records)[::2], names(said.unread)[1::2], texts(said.failed)):
             check_families(keys, self._start)
         weight = 0
-        for key, value in pairs(records):
+        for key, value in pairs(said.records):
             weight += weight_of(value)
             self._receive(key, value)
-        self._unread.extend(pairs(unread))
-        self._fail(texts(failed))
-        self._cursor = None if cursor == b"0" else names([cursor])[0]
-        return Taken(elapsed, steps=steps, weight=weight, dbsize=dbsize)
+        self._unread.extend(pairs(said.unread))
+        self._fail(texts(said.failed))
+        self._cursor = None if said.cursor == b"0" else names([said.cursor])[0]
+        return Taken(said.elapsed, steps=said.steps, weight=weight, dbsize=said.dbsize)
 
     def _take_fetched(self, reply: list[Any]) -> Taken:
         elapsed, *found = reply
@@ -190,20 +199,20 @@ class Conversion:
         if not self._sent:
             # What reading takes says nothing of what swapping takes.
             return replace(self._reader.take(reply), weight=0)
-        elapsed, converted, changed, failed, error = reply
-        for position in map(whole, converted):
+        said = ConvertReply(*reply)
+        for position in map(whole, said.converted):
             family, _ = family_and_id(self._sent[position - 1].key, self._start)
             self._tally.converted[family] += 1
-        for position in map(whole, changed):
+        for position in map(whole, said.changed):
             self._changed(self._sent[position - 1].key)
-        self._fail(texts(failed))
-        if error:
-            raise error_of(error)
+        self._fail(texts(said.failed))
+        if said.error:
+            raise error_of(said.error)
         weight = sum(swap.weight for swap in self._sent)
         self._weight -= weight
         for _ in self._sent:
             self._ready.popleft()
-        return Taken(elapsed, weight=weight)
+        return Taken(said.elapsed, weight=weight)
 
     def _first_swaps(self, pace: Pace) -> list[_Swap]:
         swaps: list[_Swap] = []

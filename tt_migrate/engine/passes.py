@@ -87,11 +87,12 @@ class ScanPass:
 
     def take(self, reply: list[Any]) -> Taken:
         """Take cursor, steps, elapsed and dbsize; the tally adds up the rest."""
-        cursor, steps, elapsed, dbsize, *fields = reply
-        taken = Taken(elapsed, steps=steps, dbsize=dbsize)
-        postponed = self._tally.add(fields)
+        said = self._tally.Reply(*reply)
+        taken = Taken(said.elapsed, steps=said.steps, dbsize=said.dbsize)
+        self._tally.add(said)
         if not self._postponed:
-            self._cursor = None if cursor == b"0" else names([cursor])[0]
+            self._cursor = None if said.cursor == b"0" else names([said.cursor])[0]
+        postponed = names(getattr(said, "postponed", []))
         self._postponed = postponed + self._postponed[_KEYS_A_CALL:]
         return taken
 

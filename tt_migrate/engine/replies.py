@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 from redis.client import NEVER_DECODE
@@ -18,6 +18,101 @@ from redis.exceptions import (
 
 Word = bytes | int | str
 """What a command consists of."""
+
+
+class InspectReply(NamedTuple):
+    """What inspect.lua replies, in its header's order, as are those that follow."""
+
+    run_id: bytes
+    evicted: int
+    evicting: int
+    denied: list[bytes]
+    missing: list[bytes]
+
+
+class CountReply(NamedTuple):
+    """What count.lua replies."""
+
+    cursor: bytes
+    steps: int
+    elapsed: int
+    dbsize: int
+    families: list[int]
+    conflicts: int
+    ambiguous: int
+    towns: list[bytes]
+    strings: list[int]
+    old_strings: list[int]
+    hashes: int
+    others: int
+    untyped: int
+    new_only: int
+
+
+class LeftReply(NamedTuple):
+    """What left.lua replies."""
+
+    cursor: bytes
+    steps: int
+    elapsed: int
+    dbsize: int
+    families: list[int]
+    strings: list[int]
+
+
+class PreviewReply(NamedTuple):
+    """What preview.lua replies. In pairs: a key, and the text that follows it."""
+
+    cursor: bytes
+    steps: int
+    elapsed: int
+    dbsize: int
+    moves: bytes
+    odd_moves: list[bytes]
+    merges: list[bytes]
+    conflicts: list[bytes]
+    failed: list[bytes]
+    ambiguous: list[bytes]
+    postponed: list[bytes]
+
+
+class MigrateReply(NamedTuple):
+    """What migrate.lua replies."""
+
+    cursor: bytes
+    steps: int
+    elapsed: int
+    dbsize: int
+    families: list[int]
+    merged: list[int]
+    conflicts: list[bytes]
+    failed: list[bytes]
+    ambiguous: list[bytes]
+    postponed: list[bytes]
+    error: bytes
+
+
+class RecordsReply(NamedTuple):
+    """What records.lua replies."""
+
+    cursor: bytes
+    steps: int
+    elapsed: int
+    dbsize: int
+    records: list[bytes]
+    unread: list[bytes]
+    failed: list[bytes]
+
+
+class ConvertReply(NamedTuple):
+    """What convert.lua replies."""
+
+    elapsed: int
+    converted: list[int]
+    changed: list[int]
+    failed: list[bytes]
+    error: bytes
+
 
 RECORD_WEIGHT = 300
 """What reading or writing a record costs besides its bytes, as in `batch.lua`."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import sha1
 from typing import Any
 from uuid import uuid4
@@ -24,10 +25,34 @@ _READ_ONLY = "#!lua flags=no-writes\n"
 _READING = ("inspect", "count", "preview", "left", "records", "fetch")
 
 
+_NEEDS = re.compile("^-- Needs +(.+)$", re.MULTILINE)
+
+
+@cache
 def source(operation: str, plan: Plan) -> str:
-    """The text of an operation's script (`count`, `preview`, ...) with the parts of a plan."""
-    names = ("keyspace.lua", *plan.lua_parts, f"{operation}.lua")
-    return "\n".join((_LUA / name).read_text("utf-8") for name in names)
+    """The text of an operation's script (`count`, `preview`, ...), after all that it needs.
+
+    Each Lua file names in its header the files that it needs. `<moves>` and `<conflicts>` stand for
+    the files that a plan chooses.
+    """
+    chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts}
+    texts: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        if name not in texts:
+            text = (_LUA / f"{name}.lua").read_text("utf-8")
+            for needed in needs(text):
+                add(chosen.get(needed, needed))
+            texts[name] = text
+
+    add(operation)
+    return "\n".join(texts.values())
+
+
+def needs(text: str) -> list[str]:
+    """The names of the files that a Lua file needs, as its header has them."""
+    header = _NEEDS.search(text)
+    return header[1].split(", ") if header and header[1] != "nothing" else []
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tt_migrate.engine.pacing import Pace
 from tt_migrate.engine.passes import Pass, ScanPass, Taken
 from tt_migrate.engine.patience import PATIENCE, PassingError, Standstill, patiently
 from tt_migrate.engine.refusals import Refusals
-from tt_migrate.engine.replies import Word, malformed_as_invalid, names, whole
+from tt_migrate.engine.replies import InspectReply, Word, malformed_as_invalid, names, whole
 from tt_migrate.engine.scripts import Script, ScriptCaller, script_for
 from tt_migrate.engine.server import (
     Server,
@@ -267,10 +267,12 @@ class Session:
         )
         reply = self._caller.call(self.script("inspect"), *args)
         with malformed_as_invalid():
-            run_id, evicted, evicting, denied, missing = reply
-            process = _Process(names([run_id])[0], whole(evicted), bool(whole(evicting)))
-            known.denied += tuple(name.decode() for name in names(denied))
-            known.missing += tuple(name.decode() for name in names(missing))
+            said = InspectReply(*reply)
+            process = _Process(
+                names([said.run_id])[0], whole(said.evicted), bool(whole(said.evicting))
+            )
+            known.denied += tuple(name.decode() for name in names(said.denied))
+            known.missing += tuple(name.decode() for name in names(said.missing))
             known.asked, known.tried = True, known.tried or self._tries
         return process
 

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from tt_migrate.engine.replies import error_of, names, texts, whole
+from tt_migrate.engine.replies import (
+    CountReply,
+    LeftReply,
+    MigrateReply,
+    PreviewReply,
+    error_of,
+    names,
+    texts,
+    whole,
+)
 from tt_migrate.keyspace import FAMILIES, RECORDS, check_families, town_bytes
 from tt_migrate.plan import Plan
 from tt_migrate.results import Count, Effort, Left
 
 
 class Tally(Protocol):
-    """Adds up the replies of one pass."""
+    """Adds up the replies of one pass. `Reply` names their fields."""
+
+    Reply: Any
 
     def restart(self) -> None:
         """Forget what a scan from the start will find again."""
 
-    def add(self, fields: list[Any]) -> list[bytes]:
-        """Add what a script's reply has from its fifth field on; return the keys it postponed."""
+    def add(self, reply: Any) -> None:
+        """Add a Reply up. Raises TypeError or ValueError for one that is malformed."""
 
 
 class CountTally:
     """Adds up count.lua's replies."""
+
+    Reply = CountReply
+    _NUMBERS = ("conflicts", "ambiguous", "hashes", "others", "untyped", "new_only")
 
     def __init__(self, plan: Plan, town: str) -> None:
         self._plan = plan
@@ -33,19 +47,18 @@ class CountTally:
         self._families = [0] * len(FAMILIES)
         self._strings = [0] * len(RECORDS)
         self._old_strings = [0] * len(RECORDS)
-        self._numbers = [0] * 6
+        self._numbers = [0] * len(self._NUMBERS)
         self._towns: set[bytes] = set()
 
-    def add(self, fields: list[Any]) -> list[bytes]:
-        """Add families, conflicts, ambiguous, towns, strings and the rest."""
-        families, conflicts, ambiguous, towns, strings, old_strings, *numbers = fields
-        self._families = _added(self._families, families)
-        self._strings = _added(self._strings, strings)
-        self._old_strings = _added(self._old_strings, old_strings)
-        self._numbers = _added(self._numbers, [conflicts, ambiguous, *numbers])
-        self._towns.update(names(towns))
+    def add(self, reply: CountReply) -> None:
+        """Add a reply up."""
+        self._families = _added(self._families, reply.families)
+        self._strings = _added(self._strings, reply.strings)
+        self._old_strings = _added(self._old_strings, reply.old_strings)
+        numbers = [getattr(reply, name) for name in self._NUMBERS]
+        self._numbers = _added(self._numbers, numbers)
+        self._towns.update(names(reply.towns))
         self._towns.discard(town_bytes(self._town))
-        return []
 
     def result(self, effort: Effort) -> Count:
         """What was counted so far."""
@@ -69,6 +82,8 @@ class CountTally:
 class LeftTally:
     """Adds up left.lua's replies."""
 
+    Reply = LeftReply
+
     def __init__(self) -> None:
         self.restart()
 
@@ -77,12 +92,10 @@ class LeftTally:
         self._families = [0] * len(FAMILIES)
         self._strings = [0] * len(RECORDS)
 
-    def add(self, fields: list[Any]) -> list[bytes]:
-        """Add families and strings."""
-        families, strings = fields
-        self._families = _added(self._families, families)
-        self._strings = _added(self._strings, strings)
-        return []
+    def add(self, reply: LeftReply) -> None:
+        """Add a reply up."""
+        self._families = _added(self._families, reply.families)
+        self._strings = _added(self._strings, reply.strings)
 
     def result(self) -> Left:
         """What was counted so far."""
@@ -90,7 +103,12 @@ class LeftTally:
 
 
 class PreviewTally:
-    """Adds up preview.lua's replies; its attributes are Preview's. Keys begin as `start` has it."""
+    """Adds up preview.lua's replies; its attributes are Preview's.
+
+    `start`: where in a key that moves the family's name begins.
+    """
+
+    Reply = PreviewReply
 
     def __init__(self, start: int) -> None:
         self._start = start
@@ -104,13 +122,12 @@ class PreviewTally:
         self.failed: dict[bytes, str] = {}
         self.ambiguous: set[bytes] = set()
 
-    def add(self, fields: list[Any]) -> list[bytes]:
-        """Add moves, odd moves, merges, conflicts, failed and ambiguous; return the postponed."""
-        joined, odd_moves, *rest, ambiguous, postponed = fields
-        merges, conflicts, failed = map(texts, rest)
-        moves = {*names(odd_moves), *(names(joined.split(b"\n")) if joined else ())}
-        found = (moves, merges, conflicts, failed, names(ambiguous), names(postponed))
-        for keys in found:
+    def add(self, reply: PreviewReply) -> None:
+        """Add a reply up."""
+        moves = {*names(reply.odd_moves), *(names(reply.moves.split(b"\n")) if reply.moves else ())}
+        merges, conflicts, failed = map(texts, (reply.merges, reply.conflicts, reply.failed))
+        ambiguous = names(reply.ambiguous)
+        for keys in (moves, merges, conflicts, failed, ambiguous, names(reply.postponed)):
             check_families(keys, self._start)
         self.merges.update(merges)
         self.conflicts.update(conflicts)
@@ -119,11 +136,12 @@ class PreviewTally:
         self.moves |= moves.difference(self.merges).difference(self.conflicts)
         self.failed.update(failed)
         self.ambiguous.update(ambiguous)
-        return names(postponed)
 
 
 class MigrationTally:
     """Adds up migrate.lua's replies; its attributes are Migration's. `start` as in PreviewTally."""
+
+    Reply = MigrateReply
 
     def __init__(self, start: int) -> None:
         self._start = start
@@ -137,23 +155,22 @@ class MigrationTally:
         self.failed: dict[bytes, str] = {}
         self.ambiguous: set[bytes] = set()
 
-    def add(self, fields: list[Any]) -> list[bytes]:
-        """Add families, merged, conflicts, failed and ambiguous; return the postponed.
+    def add(self, reply: MigrateReply) -> None:
+        """Add a reply up.
 
         Raises redis.exceptions.ResponseError for the error that ended the batch.
         """
-        families, merged, conflicts, failed, ambiguous, postponed, error = fields
-        conflicts, failed = texts(conflicts), texts(failed)
-        for keys in (conflicts, failed, names(ambiguous), names(postponed)):
+        conflicts, failed = texts(reply.conflicts), texts(reply.failed)
+        ambiguous = names(reply.ambiguous)
+        for keys in (conflicts, failed, ambiguous, names(reply.postponed)):
             check_families(keys, self._start)
-        self._families = _added(self._families, families)
-        self._merged = _added(self._merged, merged)
+        self._families = _added(self._families, reply.families)
+        self._merged = _added(self._merged, reply.merged)
         self.conflicts.update(conflicts)
         self.failed.update(failed)
         self.ambiguous.update(ambiguous)
-        if error:
-            raise error_of(error)
-        return names(postponed)
+        if reply.error:
+            raise error_of(reply.error)
 
     @property
     def keys(self) -> dict[str, int]:

@@ -1,0 +1,113 @@
+"""What the headers of the Lua files say is so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+import pytest
+from redis import Redis
+
+from tests.test_lua import packed
+from tt_migrate import HASH, RENAME, REVERSE, UPGRADE
+from tt_migrate.engine import replies
+from tt_migrate.engine.scripts import needs, source
+from tt_migrate.keyspace import FAMILIES, RECORDS
+
+LUA = Path(__file__).parent.parent / "lua"
+FILES = sorted(path.stem for path in LUA.glob("*.lua"))
+SCAN = ("town", "0", "100", "1000000", "")
+CALLS: dict[str, tuple[object, ...]] = {
+    "inspect": ("town", "0", "", "GET"),
+    "count": SCAN,
+    "left": SCAN,
+    "preview": SCAN,
+    "migrate": SCAN,
+    "records": (*SCAN, "1000", "1"),
+    "convert": ("", "tt:town:task:1", "{}", packed(b"id", b"1")),
+    "fetch": ("", "1000", "tt:town:task:1"),
+}
+"""The operations, each with arguments that it takes."""
+MERGE = replace(UPGRADE, merge=True)
+
+
+def text(name: str) -> str:
+    return (LUA / f"{name}.lua").read_text("utf-8")
+
+
+def header(name: str) -> str:
+    return text(name).partition("\n\n")[0]
+
+
+def field_names(name: str) -> Iterator[str]:
+    """The fields of a reply, in the order in which a header numbers them."""
+    reply = header(name).partition("-- Reply")[2].partition("-- Errors")[0]
+    for n, (number, field) in enumerate(re.findall(r"(?m)^(?:--)? +(\d+) (\w+)", reply), 1):
+        assert int(number) == n
+        yield field
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_header_begins_with_the_files_name_and_says_what_it_needs(name: str) -> None:
+    lines = header(name).splitlines()
+    assert lines[0].startswith(f"-- {name}.lua: ")
+    assert all(line.startswith("--") for line in lines)
+    assert sum(line.startswith("-- Needs  ") for line in lines) == 1
+    assert {*needs(text(name))} <= {*FILES, "<moves>", "<conflicts>"}
+    parts = ("KEYS", "ARGV", "Reply", "Errors") if name in CALLS else ("Gives",)
+    assert [part for part in parts if f"-- {part} " not in header(name)] == []
+
+
+@pytest.mark.parametrize("name", sorted({*FILES} - {*CALLS}))
+def test_a_part_gives_what_it_says(name: str) -> None:
+    said = header(name).partition("-- Gives")[2].replace("\n--", "").partition(" in place of")[0]
+    code = text(name)[len(header(name)) :]
+    given = re.findall(r"\w+(?=[,(]|$)", re.sub(r"\(.*?\)", "", said))
+    defined = [word for word in given if re.search(rf"(?m)^local .*\b{word}\b", code)]
+    assert given
+    assert given == defined
+
+
+@pytest.mark.parametrize("plan", [RENAME, HASH, UPGRADE, REVERSE, MERGE], ids=str)
+@pytest.mark.parametrize("operation", CALLS)
+def test_a_script_stands_after_all_that_it_needs(operation: str, plan: Any) -> None:
+    chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts}
+    order = re.findall(r"(?m)^-- (\w+)\.lua: ", source(operation, plan))
+    assert order[-1] == operation
+    assert len(order) == len({*order})
+    for n, name in enumerate(order):
+        assert {chosen.get(needed, needed) for needed in needs(text(name))} <= {*order[:n]}
+
+
+def test_a_script_carries_no_part_that_it_does_not_need() -> None:
+    assert "town_of" not in source("fetch", UPGRADE)
+    assert "equal_hashes" not in source("count", MERGE)
+
+
+@pytest.mark.parametrize("operation", [name for name in CALLS if name != "fetch"])
+def test_a_reply_has_the_fields_of_its_header(redis: Redis, operation: str) -> None:
+    redis.mset({"tt:agent:1": 1, "tt:inbox:1": 1, "tt:town:inbox:1": 2, "tt:town:task:1": "{}"})
+    reply = getattr(replies, f"{operation.capitalize()}Reply")
+    assert [*field_names(operation)] == [*reply._fields]
+    said = redis.eval(source(operation, MERGE), 0, *CALLS[operation])  # type: ignore[arg-type]
+    named = reply(*said)
+    for field, kind in get_type_hints(reply).items():
+        assert type(getattr(named, field)) is (get_origin(kind) or kind), field
+
+
+def test_fetch_replies_with_its_time_and_a_pair_for_each_key(redis: Redis) -> None:
+    redis.set("tt:town:task:1", "{}")
+    assert [*field_names("fetch")] == ["elapsed"]
+    said = redis.eval(source("fetch", MERGE), 0, *CALLS["fetch"])  # type: ignore[arg-type]
+    assert isinstance(said[0], int)
+    assert said[1:] == [b"string", b"{}"]
+
+
+def test_the_families_are_the_same_in_lua_and_in_python() -> None:
+    for names, families in (("FAMILIES", FAMILIES), ("RECORDS", RECORDS)):
+        found = re.search(rf"(?m)^local {names} = {{(.*)}}$", text("keyspace"))
+        assert found
+        assert tuple(re.findall("'(.*?)'", found[1])) == families

@@ -11,9 +11,9 @@ from redis import Redis
 
 from tests.servers import Server
 from tt_migrate import HASH, UPGRADE, Migrator
+from tt_migrate.engine.driver import Driver
 from tt_migrate.engine.pacing import Pace
 from tt_migrate.engine.passes import Taken
-from tt_migrate.engine.session import Session
 
 
 def put(redis: Redis, key: str, size: int, **more: object) -> None:
@@ -57,15 +57,15 @@ def test_a_call_carries_no_more_than_its_weight_and_one_record(
     for n in range(40):
         put(redis, f"tt:town:task:{n}", 30_000)
     calls: list[tuple[int, int]] = []
-    one_call = Session._one_call
+    one_call = Driver._one_call
 
-    def watched(self: Session, work: Any) -> tuple[Taken, float]:
+    def watched(self: Driver, work: Any) -> tuple[Taken, float]:
         call = work.next_call(self._pace)
         size = sum(len(arg) for arg in call.args if isinstance(arg, bytes))
         calls.append((size, self._pace.weight))
         return one_call(self, work)
 
-    monkeypatch.setattr(Session, "_one_call", watched)
+    monkeypatch.setattr(Driver, "_one_call", watched)
     assert Migrator(redis, "town", HASH, max_pause_ms=1).migrate().complete
     assert max(size for size, _ in calls) > 50_000
     assert all(size < weight + 70_000 for size, weight in calls)

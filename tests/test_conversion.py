@@ -77,7 +77,7 @@ def test_hashes_are_counted_and_another_type_is_listed_as_failed(redis: Redis) -
     put(redis, "tt:town:task:3", {"id": "3"})
     before = contents(redis)
     result = convert(redis)
-    assert (result.converted, result.hashes) == ({"agent": 0, "task": 1}, 1)
+    assert (result.converted, result.already_hashes) == ({"agent": 0, "task": 1}, 1)
     assert result.unconverted == {b"tt:town:task:2": "is a list, neither string nor hash"}
     assert not result.complete
     after = contents(redis)
@@ -108,7 +108,7 @@ def test_what_cannot_be_converted_stays_untouched_and_is_listed(redis: Redis) ->
     assert preview.unconverted == result.unconverted
     assert sorted(result.unconverted) == [b"tt:town:task:%s" % k.encode() for k in bad]
     assert result.converted["task"] == len(preview.conversions) == 1
-    assert result.strings_left == 4
+    assert result.records_left == 4
     after = contents(redis)
     assert all(after[key] == before[key] for key in result.unconverted)
 
@@ -119,7 +119,7 @@ def test_a_second_run_converts_nothing(redis: Redis) -> None:
     assert convert(redis).converted["task"] == 500
     after = contents(redis)
     again = convert(redis)
-    assert (again.changed, again.hashes, again.complete) == (0, 500, True)
+    assert (again.changed, again.already_hashes, again.complete) == (0, 500, True)
     assert contents(redis) == after
 
 

@@ -22,6 +22,7 @@ from tt_migrate.engine.scripts import script_for
 from tt_migrate.engine.server import Server as SaidServer
 from tt_migrate.engine.server import UnsyncedReplicaError
 from tt_migrate.plan import OPTIONAL_COMMANDS
+from tt_migrate.terminal.words import command_for
 
 MERGE = replace(UPGRADE, merge=True)
 PLANS = (RENAME, HASH, UPGRADE, REVERSE, MERGE)
@@ -120,7 +121,7 @@ def test_inspect_names_a_malformed_argument(newest: Server, args: tuple[str, ...
         newest.client().eval(script, 1, "key", "town", "0")
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.command)
+@pytest.mark.parametrize("plan", PLANS, ids=command_for)
 def test_a_command_that_a_plan_can_need_is_missed_before_the_first_write(
     server: Server, plan: Plan
 ) -> None:
@@ -138,7 +139,7 @@ def test_a_command_that_a_plan_can_need_is_missed_before_the_first_write(
         assert contents(redis) == before
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.command)
+@pytest.mark.parametrize("plan", PLANS, ids=command_for)
 def test_a_preview_names_the_commands_that_a_migration_would_miss(
     server: Server, plan: Plan
 ) -> None:
@@ -193,7 +194,7 @@ def test_a_probe_that_is_not_permitted_is_refused_once_a_run_at_most(server: Ser
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize("plan", [RENAME, MERGE], ids=lambda plan: plan.command)
+@pytest.mark.parametrize("plan", [RENAME, MERGE], ids=command_for)
 def test_what_is_refused_is_refused_once_in_all_that_a_run_does(
     server: Server, plan: Plan, denied: tuple[str, ...]
 ) -> None:
@@ -236,7 +237,7 @@ def test_the_permissions_of_the_readme_are_enough_without_eval(server: Server) -
     assert Migrator(few, "town").migrate().total == 2
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.command)
+@pytest.mark.parametrize("plan", PLANS, ids=command_for)
 def test_a_run_leaves_no_error_behind(server: Server, plan: Plan) -> None:
     redis = server.client()
     town_of_old(redis)

@@ -13,6 +13,7 @@ from tests.servers import Kind, Server, StartServer
 from tests.waiting import wait_until
 from tt_migrate.engine.scripts import script_for, source
 from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
+from tt_migrate.terminal.words import command_for
 
 OPERATIONS = ("count", "left", "preview", "migrate")
 PLANS = (RENAME, UPGRADE, REVERSE, replace(RENAME, merge=True))
@@ -197,7 +198,7 @@ def test_a_batch_stops_at_its_time_budget(redis: Redis) -> None:
     assert 1 <= short < whole
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.command)
+@pytest.mark.parametrize("plan", PLANS, ids=command_for)
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize(
     ("args", "named"),

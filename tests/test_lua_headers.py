@@ -16,6 +16,7 @@ from tt_migrate import HASH, RENAME, REVERSE, UPGRADE
 from tt_migrate.engine import replies
 from tt_migrate.engine.scripts import needs, source
 from tt_migrate.keyspace import FAMILIES, RECORDS
+from tt_migrate.terminal.words import command_for
 
 LUA = Path(__file__).parent.parent / "lua"
 FILES = sorted(path.stem for path in LUA.glob("*.lua"))
@@ -71,7 +72,7 @@ def test_a_part_gives_what_it_says(name: str) -> None:
     assert given == defined
 
 
-@pytest.mark.parametrize("plan", [RENAME, HASH, UPGRADE, REVERSE, MERGE], ids=str)
+@pytest.mark.parametrize("plan", [RENAME, HASH, UPGRADE, REVERSE, MERGE], ids=command_for)
 @pytest.mark.parametrize("operation", CALLS)
 def test_a_script_stands_after_all_that_it_needs(operation: str, plan: Any) -> None:
     chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts}

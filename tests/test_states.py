@@ -294,7 +294,7 @@ def test_nice_without_a_clock_waits_by_the_round_trip(server: Server) -> None:
     redis = user_with(server, *MINIMAL)
     waited: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tt_migrate.engine.session.time.sleep", waited.append)
+        patch.setattr("tt_migrate.engine.driver.time.sleep", waited.append)
         result = Migrator(redis, "town", max_pause_ms=1, nice=50).migrate()
     assert result.total == 1000
     has_clock = server.kind.version >= (8, 0)

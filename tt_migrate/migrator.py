@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -12,10 +13,11 @@ from redis.retry import Retry
 
 from tt_migrate.engine.comparison import Comparison
 from tt_migrate.engine.conversion import Conversion, ConversionPreview
+from tt_migrate.engine.driver import Driver, Manner, ProgressCallback, Shield
 from tt_migrate.engine.pacing import pace_for
 from tt_migrate.engine.patience import PATIENCE, patiently
 from tt_migrate.engine.refusals import Refusals
-from tt_migrate.engine.session import Manner, ProgressCallback, Session, Shield, held_connection
+from tt_migrate.engine.session import Session, held_connection
 from tt_migrate.engine.tallies import (
     ConversionPreviewTally,
     ConversionTally,
@@ -71,8 +73,8 @@ class Migrator:
 
     def count(self) -> Count:
         """Count what there is to do. Reads only."""
-        with self._session() as session:
-            return self._count(session, "counting")
+        with self._driver() as driver:
+            return self._count(driver, "counting")
 
     def check(self) -> None:
         """Raise what migrate() would raise before it writes anything. Reads only.
@@ -80,12 +82,13 @@ class Migrator:
         Raises redis.exceptions.ReadOnlyError for a replica, NoPermissionError for a user who may
         not run a command that the plan can need, ResponseError for one that the server lacks.
         """
-        with self._session(writes=True):
+        with self._driver(writes=True):
             pass
 
     def preview(self) -> Preview:
         """List what carrying the plan out would do. Reads only."""
-        with self._session() as session:
+        with self._driver() as driver:
+            session = driver.session
             start = self.plan.name_start(self.town)
             found, records = PreviewTally(start), ConversionPreviewTally()
 
@@ -101,20 +104,20 @@ class Migrator:
                     conversions=records.conversions,
                     unconverted=records.unconverted,
                     count=count,
-                    effort=session.effort(),
+                    effort=driver.effort(),
                     refused=session.refused,
                 )
 
             if self.plan.rename:
-                session.run("previewing", session.scan("preview", found), result)
+                driver.drive(session.scan("preview", found), "previewing", result)
             if self.plan.merge:
-                self._compare(session, "previewing", found.conflicts, result)
+                self._compare(driver, "previewing", found.conflicts, result)
             if self.plan.convert:
                 with_old = self.plan.rename is not None
                 work = ConversionPreview(session, records, with_old=with_old)
-                session.run("previewing", work, result)
+                driver.drive(work, "previewing", result)
             if self.plan.needs_count:
-                return result(self._count(session, "counting", result))
+                return result(self._count(driver, "counting", result))
             return result()
 
     def migrate(self) -> Migration:
@@ -125,7 +128,8 @@ class Migrator:
         the last Progress tells of it, and another run does the rest.
         """
         # Whatever a run will call is sent before it writes: what is refused is refused then.
-        with self._session(*self.plan.operations, writes=True) as session:
+        with self._driver(self.plan.operations, writes=True) as driver:
+            session = driver.session
             moved = MigrationTally(self.plan.name_start(self.town))
             records = ConversionTally()
             before: Count | None = None
@@ -143,62 +147,66 @@ class Migrator:
                     unconverted=records.unconverted,
                     before=before,
                     left=left,
-                    effort=session.effort(),
+                    effort=driver.effort(),
                 )
 
             if self.plan.rename == "reverse":
-                before = self._count(session, "counting", result)
+                before = self._count(driver, "counting", result)
             if self.plan.rename:
-                session.run("migrating", session.scan("migrate", moved), result)
+                driver.drive(session.scan("migrate", moved), "migrating", result)
             if self.plan.merge:
-                self._compare(session, "migrating", moved.conflicts, result)
+                self._compare(driver, "migrating", moved.conflicts, result)
             if self.plan.convert:
-                session.run("converting", Conversion(session, records), result)
-            left = self._left(session, result)
-            session.count_evictions()
+                driver.drive(Conversion(session, records), "converting", result)
+            left = self._left(driver, result)
+            driver.count_evictions()
             return result(left)
 
     def _compare(
         self,
-        session: Session,
+        driver: Driver,
         stage: Stage,
         conflicts: dict[bytes, str],
         so_far: Callable[[], Result],
     ) -> None:
-        comparison = Comparison(session, self.plan, conflicts)
-        session.run(stage, comparison, so_far)
+        comparison = Comparison(driver.session, self.plan, conflicts)
+        driver.drive(comparison, stage, so_far)
         conflicts.update(comparison.reasons)
 
-    def _left(self, session: Session, so_far: Callable[[], Result]) -> Left:
+    def _left(self, driver: Driver, so_far: Callable[[], Result]) -> Left:
         if self.plan.needs_count:
-            count = self._count(session, "verifying", so_far)
+            count = self._count(driver, "verifying", so_far)
             return Left(count.keys, count.strings, count)
         tally = LeftTally()
-        session.run("verifying", session.scan("left", tally), so_far)
+        driver.drive(driver.session.scan("left", tally), "verifying", so_far)
         return tally.result()
 
     def _count(
-        self, session: Session, stage: Stage, so_far: Callable[[], Result] | None = None
+        self, driver: Driver, stage: Stage, so_far: Callable[[], Result] | None = None
     ) -> Count:
         tally = CountTally(self.plan, self.town)
 
         def result() -> Count:
-            return tally.result(session.effort())
+            return tally.result(driver.effort())
 
-        if self.plan.convert and b"TYPE" in session.denied.split():
+        if self.plan.convert and b"TYPE" in driver.session.denied.split():
             raise NoPermissionError("NOPERM the user has no permissions to run TYPE")
-        session.run(stage, session.scan("count", tally), so_far or result)
+        driver.drive(driver.session.scan("count", tally), stage, so_far or result)
         return result()
 
     @contextmanager
-    def _session(self, *operations: str, writes: bool = False) -> Iterator[Session]:
+    def _driver(self, operations: Sequence[str] = (), *, writes: bool = False) -> Iterator[Driver]:
         pace = pace_for(self.max_pause_ms, self.nice)
-        manner = Manner(pace, self._refusals, self.progress, self.patience, self.shield)
+        manner = Manner(pace, self.progress, self.patience, self.shield)
+        started = time.monotonic()
 
         with ExitStack() as held:
 
             def begin() -> Session:
                 client = held.enter_context(held_connection(self.client))
-                return Session(client, self.plan, self.town, manner, *operations, writes=writes)
+                return Session(
+                    client, self.plan, self.town, self._refusals, operations, writes=writes
+                )
 
-            yield patiently(self.patience, begin, lambda _: held.close(), begun=False)
+            session = patiently(self.patience, begin, lambda _: held.close(), begun=False)
+            yield Driver(session, manner, started)

@@ -34,13 +34,6 @@ class Plan:
     merge: bool = False
 
     @property
-    def command(self) -> str:
-        """The command that carries it out."""
-        operation = "" if self.name == "rename" else f" --{self.name}"
-        oldest = " --legacy-prefix mt" if self.oldest and self.name == "rename" else ""
-        return f"tt migrate{operation}{oldest}{' --on-conflict merge' if self.merge else ''}"
-
-    @property
     def moves(self) -> str:
         """The Lua file that says which keys move, and where to."""
         if self.rename == "reverse":

@@ -107,7 +107,7 @@ class Left:
         return sum(self.keys.values())
 
     @property
-    def unconverted(self) -> int:
+    def not_hashes(self) -> int:
         """Agents and tasks of the town that are no hashes, as far as was counted."""
         return sum(self.strings.values()) + (self.count.others if self.count else 0)
 
@@ -144,8 +144,8 @@ class Preview:
         return _by_family(self.moves, self.plan.name_start(self.town), FAMILIES)
 
     @property
-    def converted(self) -> Mapping[str, int]:
-        """Records that would be converted, of each family of records."""
+    def to_convert(self) -> Mapping[str, int]:
+        """Agents and tasks that would be converted."""
         return _by_family(self.conversions, town_key_start(self.town), RECORDS)
 
     @property
@@ -159,6 +159,23 @@ class Preview:
         if not self.plan.rename:
             return self.count.total if self.count else 0
         return self.total + len(self.merges) + len(self.conflicts) + len(self.failed)
+
+    def as_migration(self, count: Count) -> Migration:
+        """The result of a migration that leaves everything alone, as `count` says that it would."""
+        return Migration(
+            plan=self.plan,
+            town=self.town,
+            keys=dict.fromkeys(FAMILIES, 0),
+            merged=dict.fromkeys(FAMILIES, 0),
+            converted=dict.fromkeys(RECORDS, 0),
+            conflicts=self.conflicts,
+            failed=self.failed,
+            ambiguous=self.ambiguous,
+            unconverted=self.unconverted,
+            before=count,
+            left=Left(count.keys, count.strings, count),
+            effort=self.effort,
+        )
 
 
 @dataclass(frozen=True)
@@ -212,14 +229,14 @@ class Migration:
         return self.left_behind - known
 
     @property
-    def strings_left(self) -> int:
+    def records_left(self) -> int:
         """Records that were to be hashes and are not, as far as the run knows."""
         if not self.plan.convert:
             return 0
-        return max(len(self.unconverted), self.left.unconverted if self.left else 0)
+        return max(len(self.unconverted), self.left.not_hashes if self.left else 0)
 
     @property
-    def hashes(self) -> int | None:
+    def already_hashes(self) -> int | None:
         """Records that were hashes already; None when they were not counted."""
         if not self.left or not self.left.count:
             return None
@@ -228,7 +245,7 @@ class Migration:
     @property
     def complete(self) -> bool:
         """Whether everything is as the plan would have it."""
-        return not self.left_behind and not self.strings_left
+        return not self.left_behind and not self.records_left
 
 
 Result = Count | Preview | Migration

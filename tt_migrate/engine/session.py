@@ -1,20 +1,18 @@
-"""One connection, and the loop that drives a pass call by call."""
+"""A connection to a server: what server it is, what the user may do there, and calls of scripts."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from redis import Redis
 from redis import exceptions as redis_errors
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tt_migrate.engine.pacing import Pace
-from tt_migrate.engine.passes import Pass, ScanPass, Taken
-from tt_migrate.engine.patience import PATIENCE, PassingError, Standstill, patiently
+from tt_migrate.engine.passes import Call, ScanPass
 from tt_migrate.engine.refusals import Refusals
 from tt_migrate.engine.replies import InspectReply, Word, malformed_as_invalid, names, whole
 from tt_migrate.engine.scripts import Script, ScriptCaller, script_for
@@ -28,29 +26,15 @@ from tt_migrate.engine.server import (
 from tt_migrate.engine.tallies import Tally
 from tt_migrate.keyspace import town_bytes
 from tt_migrate.plan import OPTIONAL_COMMANDS, Plan
-from tt_migrate.results import Effort, Progress, Result, Stage
-
-ProgressCallback = Callable[[Progress], object]
-Shield = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How a run goes about it: its pace, its patience, and who is told.
+class Process:
+    """What inspect.lua tells of the server's process.
 
-    `progress`, `patience` and `shield` are a Migrator's. `refusals`: what is known of the server.
+    `run_id`: empty when the user may not know it. `evicted`: keys evicted since the process began.
+    `evicting`: whether it evicts keys when memory is short.
     """
-
-    pace: Pace
-    refusals: Refusals
-    progress: ProgressCallback | None = None
-    patience: Retry = PATIENCE
-    shield: Shield = nullcontext
-
-
-@dataclass(frozen=True)
-class _Process:
-    """What `inspect.lua` tells of the server's process."""
 
     run_id: bytes
     evicted: int
@@ -58,12 +42,12 @@ class _Process:
 
 
 class Session:
-    """A connection to a server, what is to be done there, and what it has cost so far.
+    """A connection to a server on which a plan is carried out.
 
     `client` holds one connection and must not retry by itself: a batch repeated behind the
     session's back, perhaps on a restarted server, would carry a cursor that means nothing there.
-    `operations`: scripts to send ahead, of a run that writes. `writes`: whether the run is to
-    change anything, now or later.
+    `refusals`: what is known of the user, which the session adds to. `operations`: scripts to send
+    before the first write. `writes`: whether the run is to change anything, now or later.
 
     Raises redis.exceptions.RedisError when the server cannot be reached or is of no use.
     """
@@ -73,32 +57,26 @@ class Session:
         client: Redis,
         plan: Plan,
         town: str,
-        manner: Manner,
-        *operations: str,
+        refusals: Refusals,
+        operations: Sequence[str] = (),
+        *,
         writes: bool = False,
     ) -> None:
         self._client = client
         self._plan = plan
         self.town = town
-        self._manner = manner
-        self._pace = manner.pace
-        self._refusals = manner.refusals
-        self._started = time.monotonic()
-        self._calls = 0
-        self._longest = 0
-        self._reconnects = 0
-        self._evicted = 0
+        self._refusals = refusals
         self._writes = writes
         self.server = self._usable_server()
         guards = self.server.may_know_script_flags
         # A try that fails is counted in INFO errorstats.
-        self._tries = writes and not guards and is_restricted(client, self._refusals)
+        self._tries = writes and not guards and is_restricted(client, refusals)
         loads = guards or bool(operations)
-        self._caller = ScriptCaller(client, self._refusals, guards=guards, loads=loads)
-        self._process = self._inspect()
+        self._caller = ScriptCaller(client, refusals, guards=guards, loads=loads)
+        self.process = self.inspect()
         self._caller.send_ahead([*map(self.script, operations)])
         self._mark()
-        self.denied = " ".join(self._refusals.denied).encode()
+        self.denied = " ".join(refusals.denied).encode()
         if writes:
             self._check_commands()
 
@@ -108,16 +86,6 @@ class Session:
         refused = (*self._refusals.denied, *self._refusals.missing)
         return tuple(command for command in self._plan.commands if command in refused)
 
-    def effort(self) -> Effort:
-        """What the session has cost until now."""
-        return Effort(
-            batches=self._calls,
-            seconds=time.monotonic() - self._started,
-            max_pause_ms=self._longest / 1000 if self._longest else None,
-            reconnects=self._reconnects,
-            evicted=self._evicted,
-        )
-
     def script(self, operation: str) -> Script:
         """An operation's script."""
         return script_for(operation, self._plan)
@@ -126,106 +94,31 @@ class Session:
         """A pass that is one script."""
         return ScanPass(self.script(operation), town_bytes(self.town), self.denied, tally)
 
-    def count_evictions(self) -> None:
-        """Ask how many keys the server has evicted meanwhile, where it evicts any."""
-        if self._process.evicting:
-            now = patiently(self._manner.patience, self._inspect_again, self._drop, begun=True)
-            before = self._process.evicted if now.run_id == self._process.run_id else 0
-            self._evicted = now.evicted - before
+    def call(self, call: Call) -> Any:
+        """Run a script; its reply. Raises redis.exceptions.RedisError."""
+        return self._caller.call(call.script, *call.args)
 
-    def run(self, stage: Stage, work: Pass, so_far: Callable[[], Result]) -> None:
-        """Drive one pass until it is over.
-
-        Raises redis.exceptions.RedisError: at once when the session's first call fails, else when
-        patience is at an end.
-        """
-        reached = dbsize = 0
-        is_lost = False
-        standstill = Standstill()
-
-        def report(waiting: str = "") -> None:
-            if self._manner.progress:
-                scanned = min(reached, dbsize)
-                self._manner.progress(Progress(stage, scanned, dbsize, so_far(), waiting))
-
-        def lost(error: Exception) -> None:
-            nonlocal is_lost
-            standstill.loss(error)
-            if not isinstance(error, PassingError) and not is_lost:
-                self._reconnects += 1
-            is_lost = True
-            self._drop(error)
-            report(waiting=f"retrying: {error}")
-
-        def attempt() -> float:
-            nonlocal is_lost, reached, dbsize
-            # A Sentinel's connection asks for the master here.
-            self._connect()
-            if is_lost and not self._is_same_process():
-                reached = 0
-                work.restart()
-            is_lost = False
-            with self._manner.shield():
-                try:
-                    taken, held = self._one_call(work)
-                except redis_errors.ResponseError:
-                    # A reply can tell of what was done and of an error that ended it.
-                    if self._calls:
-                        report()
-                    raise
-                # By COUNT: MATCH hides how many keys a step has really seen.
-                reached += taken.steps * self._pace.count or 1
-                standstill.reached(reached)
-                dbsize = dbsize if taken.dbsize is None else taken.dbsize
-                self._pace = self._pace.after(taken.steps, taken.elapsed)
-                self._pace = self._pace.after_values(taken.weight, taken.elapsed)
-                waits = self._pace.nice > 0 and not work.over
-                report(f"waiting {self._pace.nice:g} times as long as it works" if waits else "")
-            return held
-
-        while not work.over:
-            held = patiently(self._manner.patience, attempt, lost, begun=self._calls > 0)
-            if not work.over:
-                time.sleep(self._pace.rest(held))
-
-    def _one_call(self, work: Pass) -> tuple[Taken, float]:
-        """A pass's next call: what its reply says, and how many seconds it held the server."""
-        call = work.next_call(self._pace)
-        began = time.monotonic()
-        reply = self._caller.call(call.script, *call.args)
-        seconds = time.monotonic() - began
-        self._calls += 1
-        with malformed_as_invalid():
-            taken = work.take(reply)
-            # The server's clock may be set in mid-call. It held no longer than the client waited.
-            elapsed = min(taken.elapsed, int(seconds * 1_000_000))
-        self._longest = max(self._longest, elapsed)
-        # Where the server has no clock, the round trip is the best that is known.
-        return replace(taken, elapsed=elapsed), elapsed / 1_000_000 or seconds
-
-    def _inspect_again(self) -> _Process:
-        self._connect()
-        return self._inspect()
-
-    def _drop(self, _: Exception) -> None:
-        if self._client.connection:
-            self._client.connection.disconnect()
-
-    def _connect(self) -> None:
+    def connect(self) -> None:
+        """Connect, when the connection was dropped. A Sentinel's asks for the master here."""
         if self._client.connection:
             self._client.connection.connect()
 
-    def _is_same_process(self) -> bool:
+    def drop(self) -> None:
+        """Drop the connection."""
+        if self._client.connection:
+            self._client.connection.disconnect()
+
+    def is_same_process(self) -> bool:
         """Whether the process that answers now is the one that did, to which a cursor belongs.
 
         Raises as the constructor does: the server may be another one, or a replica by now.
         """
         self.server = self._usable_server()
-        now = self._inspect()
-        same_id = now.run_id == self._process.run_id
+        now = self.inspect()
+        same_id = now.run_id == self.process.run_id
         is_same = same_id if now.run_id else self._caller.is_marked()
         if not is_same:
-            self._process = replace(now, evicted=0)
+            self.process = now
             self._mark()
         return is_same
 
@@ -237,10 +130,10 @@ class Session:
         return server
 
     def _mark(self) -> None:
-        if not self._process.run_id:
+        if not self.process.run_id:
             self._caller.mark()
 
-    def _inspect(self) -> _Process:
+    def inspect(self) -> Process:
         """Look at the server's process, and at what the user may do there where that is unknown."""
         known = self._refusals
         asked = known.asked and (known.tried or not self._tries)
@@ -255,7 +148,7 @@ class Session:
     def _commands(self) -> tuple[str, ...]:
         return (*self._plan.commands, *OPTIONAL_COMMANDS)
 
-    def _inspect_commands(self, commands: Sequence[str]) -> _Process:
+    def _inspect_commands(self, commands: Sequence[str]) -> Process:
         known = self._refusals
         refused = (*known.denied, *known.missing)
         unknown = sorted({command for command in commands if command not in refused})
@@ -268,7 +161,7 @@ class Session:
         reply = self._caller.call(self.script("inspect"), *args)
         with malformed_as_invalid():
             said = InspectReply(*reply)
-            process = _Process(
+            process = Process(
                 names([said.run_id])[0], whole(said.evicted), bool(whole(said.evicting))
             )
             known.denied += tuple(name.decode() for name in names(said.denied))

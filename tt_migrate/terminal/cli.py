@@ -46,6 +46,17 @@ Exit status:
 """
 
 
+_EXCLUSIVE = (
+    ("--dry-run", "--check"),
+    ("--hash", "--upgrade", "--reverse"),
+    ("--hash", "--legacy-prefix"),
+    ("--hash", "--on-conflict merge"),
+    ("--reverse", "--legacy-prefix"),
+    ("--reverse", "--on-conflict merge"),
+)
+"""Options of which only one can be given."""
+
+
 class _Ratio(click.FloatRange):
     """A float range without what only a computer calls a number: nan, and a zero below zero."""
 
@@ -124,20 +135,20 @@ def migrate(command: str | None, **options: Any) -> dict[str, Any]:
     Nothing is ever overwritten, and running it again is safe. With --hash, --upgrade or --reverse
     it does that instead; --dry-run, --check, --force and --json serve each of the four.
     """
-    _refuse_together(options, "--dry-run", "--check")
-    _refuse_together(options, "--hash", "--upgrade", "--reverse")
-    for only_names in ("--hash", "--reverse"):
-        _refuse_together(options, only_names, "--legacy-prefix")
-        _refuse_together(options, only_names, "--on-conflict merge")
+    given = {
+        "--dry-run": options["dry_run"],
+        "--check": options["check"],
+        "--hash": options["to_hash"],
+        "--upgrade": options["upgrade"],
+        "--reverse": options["reverse"],
+        "--legacy-prefix": options["legacy_prefix"],
+        "--on-conflict merge": options["on_conflict"] == "merge",
+    }
+    for exclusive in _EXCLUSIVE:
+        names = [name for name in exclusive if given[name]]
+        if len(names) > 1:
+            raise click.UsageError(f"{' and '.join(names)} exclude each other")
     return options
-
-
-def _refuse_together(options: dict[str, Any], *names: str) -> None:
-    values = {**options, "hash": options["to_hash"]}
-    values["on_conflict merge"] = options["on_conflict"] == "merge"
-    given = [name for name in names if values[name[2:].replace("-", "_")]]
-    if len(given) > 1:
-        raise click.UsageError(f"{' and '.join(given)} exclude each other")
 
 
 @click.group(no_args_is_help=False)

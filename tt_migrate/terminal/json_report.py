@@ -142,7 +142,7 @@ def _count(result: Result | None) -> Count | None:
 def _records(result: Result | None) -> dict[str, int]:
     if result is None:
         return dict.fromkeys(RECORDS, 0)
-    return dict(result.to_convert if isinstance(result, Count) else result.converted)
+    return dict(result.converted if isinstance(result, Migration) else result.to_convert)
 
 
 def _left_alone(result: Result | None, foreign: Foreign) -> dict[str, Any]:

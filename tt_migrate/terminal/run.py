@@ -17,10 +17,9 @@ from redis.exceptions import RedisError
 
 from tt_migrate.engine.server import Server, inspect_server
 from tt_migrate.escape import shown_text
-from tt_migrate.keyspace import FAMILIES, RECORDS
 from tt_migrate.migrator import Migrator
 from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
-from tt_migrate.results import Count, Effort, Left, Migration, Preview, Progress, Result
+from tt_migrate.results import Effort, Migration, Progress, Result
 from tt_migrate.settings.config import ConfigError, Settings, load_settings
 from tt_migrate.settings.connection import open_client, redacted, secrets
 from tt_migrate.terminal.errors import explain
@@ -225,7 +224,7 @@ class _Run:
     def _asked_and_migrated(self, migrator: Migrator) -> Ending:
         count = self._watch.follow(migrator.count)
         if not count.promising:
-            return self._migrated(_nothing_done(self._watch.follow(migrator.preview), count))
+            return self._migrated(self._watch.follow(migrator.preview).as_migration(count))
         if not _confirmed(self._report.question(count)):
             return Ending(CANCELLED, partial(self._report.cancelled, count))
         return self._migrated(self._watch.follow(migrator.migrate))
@@ -234,23 +233,6 @@ class _Run:
         is_whole = migration.complete and not migration.effort.evicted
         status = DONE if is_whole else LEFT_BEHIND
         return Ending(status, partial(self._report.migrated, migration))
-
-
-def _nothing_done(preview: Preview, count: Count) -> Migration:
-    return Migration(
-        plan=preview.plan,
-        town=preview.town,
-        keys=dict.fromkeys(FAMILIES, 0),
-        merged=dict.fromkeys(FAMILIES, 0),
-        converted=dict.fromkeys(RECORDS, 0),
-        conflicts=preview.conflicts,
-        failed=preview.failed,
-        ambiguous=preview.ambiguous,
-        unconverted=preview.unconverted,
-        before=count,
-        left=Left(count.keys, count.strings, count),
-        effort=preview.effort,
-    )
 
 
 def _confirmed(out: Output) -> bool:

@@ -11,7 +11,7 @@ from tt_migrate.plan import HASH, UPGRADE, Plan
 from tt_migrate.results import Count, Migration, Preview, Result
 from tt_migrate.terminal.foreign import NO_SECRETS, Foreign
 from tt_migrate.terminal.output import Output
-from tt_migrate.terminal.words import Words, words_for
+from tt_migrate.terminal.words import Words, command_for, words_for
 
 FORCE_HINT = "Nothing was changed. --force skips this prompt."
 _TOWNS_NAMED = 10
@@ -88,7 +88,7 @@ class TextReport:
         """
         if isinstance(so_far, Migration):
             self.out.lines(self._stopped(so_far))
-            again = f"Run '{self.plan.command}' again: it does what is left."
+            again = f"Run '{command_for(self.plan)}' again: it does what is left."
             self.err.line(f"Error: {_sentence(error)} {again}")
         elif so_far is not None:
             self.err.line(f"Error: {_sentence(error)} Nothing was changed; run it again.")
@@ -132,8 +132,8 @@ class TextReport:
 
     def _advice(self, count: Count) -> str:
         if self.plan.name == "hash" and count.total:
-            return f"run 'tt migrate' first, or '{UPGRADE.command}' for both"
-        return f"run '{self.plan.command}{'' if count.promising else ' --dry-run'}'"
+            return f"run 'tt migrate' first, or '{command_for(UPGRADE)}' for both"
+        return f"run '{command_for(self.plan)}{'' if count.promising else ' --dry-run'}'"
 
     def _nothing_to_do(self, ambiguous: Collection[bytes], notes: Iterable[str]) -> Iterator[str]:
         yield f"{self.out.symbols.done} {self._words.nothing_to_do}"
@@ -168,7 +168,8 @@ class TextReport:
         yield from self._last_lines(preview.ambiguous, notes)
         if preview.moves or preview.merges or preview.conversions:
             yield ""
-            yield f"   Run '{self.plan.command}' (without --dry-run) to perform {self._words.task}."
+            command, task = command_for(self.plan), self._words.task
+            yield f"   Run '{command}' (without --dry-run) to perform {task}."
 
     def _would_be(self, preview: Preview) -> Iterator[str]:
         if self.plan.rename:
@@ -221,8 +222,8 @@ class TextReport:
         left = []
         if migration.left_behind:
             left.append(f"{migration.left_behind} {self._words.keys} are left")
-        if migration.strings_left:
-            left.append(f"{migration.strings_left} record(s) are no hashes")
+        if migration.records_left:
+            left.append(f"{migration.records_left} record(s) are no hashes")
         yield f"{sign} {self._words.noun} incomplete: {', '.join(left)}"
         yield from self._done(migration)
         yield from self._untouched(migration)
@@ -230,7 +231,7 @@ class TextReport:
             yield (
                 f"   {migration.appeared} {self._words.keys} appeared while the migration ran:"
                 f" {self._words.culprit} is still running. Stop it, then run"
-                f" '{self.plan.command}' again."
+                f" '{command_for(self.plan)}' again."
             )
         yield from self._last_lines(migration.ambiguous, self._notes_after(migration))
 
@@ -270,8 +271,8 @@ class TextReport:
                 f"   The server evicted {migration.effort.evicted} key(s) meanwhile, for lack of"
                 " memory (maxmemory-policy). They are lost; whose they were it does not tell."
             )
-        if self.plan.convert and migration.hashes:
-            yield f"   {migration.hashes} record(s) were hashes already."
+        if self.plan.convert and migration.already_hashes:
+            yield f"   {migration.already_hashes} record(s) were hashes already."
         yield ""
 
     def _left(self, found: Preview | Migration) -> Iterator[str]:
@@ -308,7 +309,7 @@ class TextReport:
         if self.plan.name == "hash" and count.total:
             yield (
                 f"{count.total} old key(s) do not have the town's name and are left out: run"
-                f" 'tt migrate' first, or '{UPGRADE.command}' for both."
+                f" 'tt migrate' first, or '{command_for(UPGRADE)}' for both."
             )
         if self.plan.name == "reverse" and count.hashes:
             yield (
@@ -333,7 +334,7 @@ class TextReport:
         if self.plan.name == "rename" and number:
             yield (
                 f"{number} agent(s) and task(s) are JSON strings, which Tinytown since 0.7 cannot"
-                f" read: run '{HASH.command}'"
+                f" read: run '{command_for(HASH)}'"
             )
 
 

@@ -73,6 +73,13 @@ _REVERSE = Words(
 _WORDS = {"rename": _RENAME, "hash": _HASH, "upgrade": _UPGRADE, "reverse": _REVERSE}
 
 
+def command_for(plan: Plan) -> str:
+    """The command that carries a plan out."""
+    operation = "" if plan.name == "rename" else f" --{plan.name}"
+    oldest = " --legacy-prefix mt" if plan.oldest and plan.name == "rename" else ""
+    return f"tt migrate{operation}{oldest}{' --on-conflict merge' if plan.merge else ''}"
+
+
 def words_for(plan: Plan) -> Words:
     """The words for a plan."""
     return _WORDS[plan.name]

@@ -1,0 +1,170 @@
+"""Drives a pass call by call: its pace, its patience, and what it costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+from redis import exceptions as redis_errors
+from redis.retry import Retry
+
+from tt_migrate.engine.pacing import Pace
+from tt_migrate.engine.passes import Pass, Taken
+from tt_migrate.engine.patience import PATIENCE, PassingError, Standstill, patiently
+from tt_migrate.engine.replies import malformed_as_invalid
+from tt_migrate.engine.session import Process, Session
+from tt_migrate.results import Effort, Progress, Result, Stage
+
+ProgressCallback = Callable[[Progress], object]
+Shield = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a run goes about it: its pace, its patience, and who is told.
+
+    `progress`, `patience` and `shield` are a Migrator's.
+    """
+
+    pace: Pace
+    progress: ProgressCallback | None = None
+    patience: Retry = PATIENCE
+    shield: Shield = nullcontext
+
+
+class Driver:
+    """Drives passes over one session, one after the other, and keeps count of what they cost.
+
+    `started`: when the run began, by time.monotonic().
+    """
+
+    def __init__(self, session: Session, manner: Manner, started: float) -> None:
+        self.session = session
+        self._manner = manner
+        self._pace = manner.pace
+        self._started = started
+        self._calls = 0
+        self._longest = 0
+        self._reconnects = 0
+        self._evicted = 0
+        self._process = session.process
+
+    def effort(self) -> Effort:
+        """What was spent until now."""
+        return Effort(
+            batches=self._calls,
+            seconds=time.monotonic() - self._started,
+            max_pause_ms=self._longest / 1000 if self._longest else None,
+            reconnects=self._reconnects,
+            evicted=self._evicted,
+        )
+
+    def count_evictions(self) -> None:
+        """Ask how many keys the server has evicted meanwhile, where it evicts any."""
+        if self._process.evicting:
+            drop = self._dropped
+            now = patiently(self._manner.patience, self._inspect_again, drop, begun=True)
+            before = self._process.evicted if now.run_id == self._process.run_id else 0
+            self._evicted = now.evicted - before
+
+    def drive(self, work: Pass, stage: Stage, so_far: Callable[[], Result]) -> None:
+        """Drive one pass until it is over. `stage` and `so_far` are told as Progress.
+
+        Raises redis.exceptions.RedisError: at once when the first call fails, else when patience is
+        at an end.
+        """
+        road = _Road(stage, so_far)
+        while not work.over:
+            held = patiently(
+                self._manner.patience,
+                lambda: self._attempt(work, road),
+                lambda error: self._lost(error, road),
+                begun=self._calls > 0,
+            )
+            if not work.over:
+                time.sleep(self._pace.rest(held))
+
+    def _attempt(self, work: Pass, road: _Road) -> float:
+        """Make the next call; how many seconds it held the server."""
+        self.session.connect()
+        if road.is_lost and not self.session.is_same_process():
+            self._process = replace(self.session.process, evicted=0)
+            road.reached = 0
+            work.restart()
+        road.is_lost = False
+        with self._manner.shield():
+            try:
+                taken, held = self._one_call(work)
+            except redis_errors.ResponseError:
+                # A reply can tell of what was done and of an error that ended it.
+                if self._calls:
+                    self._tell(road)
+                raise
+            # By COUNT: MATCH hides how many keys a step has really seen.
+            road.advance(taken.steps * self._pace.count or 1, taken.dbsize)
+            self._pace = self._pace.after(taken.steps, taken.elapsed)
+            self._pace = self._pace.after_values(taken.weight, taken.elapsed)
+            waits = self._pace.nice > 0 and not work.over
+            reason = f"waiting {self._pace.nice:g} times as long as it works"
+            self._tell(road, reason if waits else "")
+        return held
+
+    def _one_call(self, work: Pass) -> tuple[Taken, float]:
+        """A pass's next call: what its reply says, and how many seconds it held the server."""
+        call = work.next_call(self._pace)
+        began = time.monotonic()
+        reply = self.session.call(call)
+        seconds = time.monotonic() - began
+        self._calls += 1
+        with malformed_as_invalid():
+            taken = work.take(reply)
+        # The server's clock may be set in mid-call. It held no longer than the client waited.
+        elapsed = min(taken.elapsed, int(seconds * 1_000_000))
+        self._longest = max(self._longest, elapsed)
+        # Where the server has no clock, the round trip is the best that is known.
+        return replace(taken, elapsed=elapsed), elapsed / 1_000_000 or seconds
+
+    def _lost(self, error: Exception, road: _Road) -> None:
+        """Take note of a lost connection or a state that passes; raise when it is too much."""
+        road.standstill.loss(error)
+        if not isinstance(error, PassingError) and not road.is_lost:
+            self._reconnects += 1
+        road.is_lost = True
+        self._dropped(error)
+        self._tell(road, f"retrying: {error}")
+
+    def _dropped(self, _: Exception) -> None:
+        self.session.drop()
+
+    def _inspect_again(self) -> Process:
+        self.session.connect()
+        return self.session.inspect()
+
+    def _tell(self, road: _Road, waiting: str = "") -> None:
+        if self._manner.progress:
+            self._manner.progress(road.progress(waiting))
+
+
+class _Road:
+    """How far a pass has got, in keys, and whether the connection is lost."""
+
+    def __init__(self, stage: Stage, so_far: Callable[[], Result]) -> None:
+        self._stage: Stage = stage
+        self._so_far = so_far
+        self._dbsize = 0
+        self.reached = 0
+        self.is_lost = False
+        self.standstill = Standstill()
+
+    def advance(self, keys: int, dbsize: int | None) -> None:
+        """Go on by some keys; `dbsize`: keys in the database, None when it was not asked."""
+        self.reached += keys
+        self.standstill.reached(self.reached)
+        self._dbsize = self._dbsize if dbsize is None else dbsize
+
+    def progress(self, waiting: str) -> Progress:
+        """Where the run stands, as a caller is told."""
+        scanned = min(self.reached, self._dbsize)
+        return Progress(self._stage, scanned, self._dbsize, self._so_far(), waiting)

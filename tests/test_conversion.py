@@ -285,11 +285,11 @@ def test_a_plain_migration_ends_by_saying_what_hash_would_do(newest: Server) -> 
     put(redis, "tt:agent:1", AGENT)
     put(redis, "tt:town:task:2", TASK)
     last = tt("--force", url=newest.url, town="town").stdout.splitlines()[-1]
-    assert last.startswith("   2 agent(s) and task(s) are JSON strings")
+    assert last.startswith("   2 agents and tasks are JSON strings")
     assert last.endswith("run 'tt migrate --hash'.")
     again = tt("--force", url=newest.url, town="town").stdout
     assert again.splitlines()[-1] == last
-    assert "2 agent(s)" in tt("--check", url=newest.url, town="town").stdout
+    assert "2 agents" in tt("--check", url=newest.url, town="town").stdout
     convert(redis)
     assert "JSON strings" not in tt("--force", url=newest.url, town="town").stdout
 
@@ -300,7 +300,7 @@ def test_hash_says_which_command_comes_first_where_old_keys_exist(newest: Server
     redis.rpush("tt:inbox:1", "x")
     for options in (("--force",), ("--dry-run",), ("--check",), ()):
         done = tt("--hash", *options, url=newest.url, town="town")
-        assert "2 old key(s)" in done.stdout
+        assert "2 old keys" in done.stdout
         assert "run 'tt migrate' first, or 'tt migrate --upgrade' for both" in done.stdout
         assert done.returncode == (0 if options == ("--dry-run",) else 1)
     assert sorted(redis.keys()) == [b"tt:agent:1", b"tt:inbox:1"]
@@ -316,7 +316,7 @@ def test_check_prompt_preview_and_json_serve_every_operation(
     url, town = newest.url, "town"
     check = tt(operation, "--check", url=url, town=town)
     assert (check.returncode, len(check.stdout.splitlines())) == (1, 1)
-    assert f"1 record(s) need conversion to a hash: run 'tt migrate {operation}'" in check.stdout
+    assert f"1 record needs conversion to a hash: run 'tt migrate {operation}'" in check.stdout
     preview = tt(operation, "--dry-run", url=url, town=town)
     assert preview.returncode == 0
     assert "   tt:town:agent:1\n" in preview.stdout

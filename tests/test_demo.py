@@ -60,7 +60,7 @@ def start(place: Path, *args: str, **variables: str) -> subprocess.Popen[str]:
 def test_the_demo_shows_the_whole_journey(place: Path) -> None:
     done = demo(place)
     assert (done.returncode, done.stderr) == (0, "")
-    steps = ["old key(s) need", "Migration Preview", "Continue?", "Migration complete", "No migra"]
+    steps = ["old keys need", "Migration Preview", "Continue?", "Migration complete", "No migra"]
     places = [done.stdout.index(step) for step in steps]
     assert places == sorted(places)
     assert "arrived as it was: True" in done.stdout
@@ -194,7 +194,7 @@ def test_an_output_that_takes_nothing_is_no_traceback(
 def test_the_shell_is_in_the_town_and_its_status_is_that_of_try(place: Path, shell: str) -> None:
     done = demo(place, "--shell", SHELL=shell, answer="tt migrate --check\necho got $?\nexit 5\n")
     assert (done.returncode, done.stderr) == (5, "")
-    assert "32 old key(s) need migration" in done.stdout
+    assert "32 old keys need migration" in done.stdout
     assert "got 1" in done.stdout
 
 

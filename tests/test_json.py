@@ -168,7 +168,7 @@ def test_seconds_are_the_runs_when_no_batch_came_to_its_end() -> None:
         found = document("--force", url=f"redis://{address}", status=3)
         assert 0.2 <= found["seconds"] < 60
         said = tt("--force", "-v", url=f"redis://{address}").stderr
-        assert "0 batch(es) in 0." in said
+        assert "0 batches in 0." in said
         assert "in 0.00 s" not in said
 
 

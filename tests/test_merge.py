@@ -449,7 +449,7 @@ def test_oldest_keys_move_only_when_asked_for(newest: Server) -> None:
     redis.mset({"mt:agent:1": "{}", "mt:task:backlog": "{}", "mt:inbox:2": "x"})
     assert Migrator(redis, "town").migrate().total == 0
     done = tt("--legacy-prefix", "mt", "--force", url=newest.url, town="town")
-    assert "Total: 3 key(s) migrated" in done.stdout
+    assert "Total: 3 keys migrated" in done.stdout
     expected = [b"tt:town:agent:1", b"tt:town:inbox:2", b"tt:town:task:backlog"]
     assert sorted(redis.keys()) == expected
 
@@ -473,7 +473,7 @@ def test_the_preview_shows_for_each_key_what_a_merge_would_do(newest: Server) ->
     }
     asked = tt(*options, url=newest.url, town="town", answer="y\n")
     assert "Conflicts: 2 (destination exists: they will be merged where that" in asked.stdout
-    assert "Total: 0 key(s) migrated, 2 merged" in asked.stdout
+    assert "Total: 0 keys migrated, 2 merged" in asked.stdout
     assert asked.returncode == 0
 
 

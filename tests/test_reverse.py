@@ -113,8 +113,8 @@ def test_hashes_stay_hashes_and_the_report_says_so(newest: Server) -> None:
     redis.set("tt:town:events", "x")
     for options in (("--dry-run",), ("--force",)):
         text = tt("--reverse", *options, url=newest.url, town="town").stdout
-        assert "   1 record(s) are hashes and stay hashes" in text
-        assert "   1 key(s) of events, dockets and missions have no old form: they stay." in text
+        assert "   1 record is a hash and stays one" in text
+        assert "   1 key of events, dockets or missions has no old form: it stays." in text
     assert redis.hgetall("tt:agent:1") == {b"id": b"1"}
 
 

@@ -30,6 +30,7 @@ from tt_migrate.terminal.output import Output, OutputError
 from tt_migrate.terminal.progress import ProgressBar
 from tt_migrate.terminal.signals import StoppedBySignal, StopSignals
 from tt_migrate.terminal.text_report import TextReport
+from tt_migrate.terminal.words import counted
 
 DONE = 0
 LEFT_BEHIND = 1
@@ -262,4 +263,5 @@ def _server(server: Server, foreign: Foreign) -> str:
 
 def _effort(effort: Effort) -> str:
     pause = "unknown" if effort.max_pause_ms is None else f"{effort.max_pause_ms:.1f} ms"
-    return f"{effort.batches} batch(es) in {effort.seconds:.2f} s, longest pause {pause}"
+    batches = counted(effort.batches, "batch", "batches")
+    return f"{batches} in {effort.seconds:.2f} s, longest pause {pause}"

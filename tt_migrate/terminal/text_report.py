@@ -11,7 +11,7 @@ from tt_migrate.plan import HASH, UPGRADE, Plan
 from tt_migrate.results import Count, Migration, Preview, Result
 from tt_migrate.terminal.foreign import NO_SECRETS, Foreign
 from tt_migrate.terminal.output import Output
-from tt_migrate.terminal.words import Words, command_for, words_for
+from tt_migrate.terminal.words import Words, command_for, counted, words_for
 
 FORCE_HINT = "Nothing was changed. --force skips this prompt."
 _TOWNS_NAMED = 10
@@ -125,10 +125,14 @@ class TextReport:
     def _found(self, count: Count) -> Iterator[str]:
         if count.total:
             conflicts = f", {count.conflicts} in conflict" if count.conflicts else ""
-            yield f"{count.total} {self._words.keys} {self._words.need}{conflicts}"
+            words = self._words
+            one, many = f"{words.key} {words.needs}", f"{words.keys} {words.need}"
+            yield f"{counted(count.total, one, many)}{conflicts}"
         records = sum(count.to_convert.values()) + count.others
         if self.plan.convert and records:
-            yield f"{records} record(s) need conversion to a hash"
+            yield counted(
+                records, "record needs conversion to a hash", "records need conversion to a hash"
+            )
 
     def _advice(self, count: Count) -> str:
         if self.plan.name == "hash" and count.total:
@@ -177,7 +181,8 @@ class TextReport:
         if preview.merges:
             yield f"{len(preview.merges)} would be merged"
         if self.plan.convert:
-            yield f"{len(preview.conversions)} record(s) would be converted"
+            records = counted(len(preview.conversions), "record", "records")
+            yield f"{records} would be converted"
 
     def _question(self, count: Count, out: Output) -> Iterator[str]:
         yield f"{out.symbols.question} {self._words.question}"
@@ -221,15 +226,18 @@ class TextReport:
         sign = self.out.symbols.warning
         left = []
         if migration.left_behind:
-            left.append(f"{migration.left_behind} {self._words.keys} are left")
+            one, many = f"{self._words.key} is left", f"{self._words.keys} are left"
+            left.append(counted(migration.left_behind, one, many))
         if migration.records_left:
-            left.append(f"{migration.records_left} record(s) are no hashes")
+            one, many = "record is not a hash yet", "records are not hashes yet"
+            left.append(counted(migration.records_left, one, many))
         yield f"{sign} {self._words.noun} incomplete: {', '.join(left)}"
         yield from self._done(migration)
         yield from self._untouched(migration)
         if migration.appeared > 0:
             yield (
-                f"   {migration.appeared} {self._words.keys} appeared while the migration ran:"
+                f"   {counted(migration.appeared, self._words.key, self._words.keys)} appeared"
+                " while the migration ran:"
                 f" {self._words.culprit} is still running. Stop it, then run"
                 f" '{command_for(self.plan)}' again."
             )
@@ -252,27 +260,30 @@ class TextReport:
         totals = []
         if self.plan.rename:
             yield from _families(self._words.done.capitalize(), migration.keys)
-            totals.append(f"{migration.total} key(s) {self._words.done}")
+            totals.append(f"{counted(migration.total, 'key', 'keys')} {self._words.done}")
         merged = sum(migration.merged.values())
         if merged:
             yield from _families("Merged", migration.merged)
             totals.append(f"{merged} merged")
         if self.plan.convert:
             yield from _families("Converted", migration.converted)
-            totals.append(f"{sum(migration.converted.values())} record(s) converted")
+            records = counted(sum(migration.converted.values()), "record", "records")
+            totals.append(f"{records} converted")
         yield f"   Total: {', '.join(totals)} in {migration.effort.seconds:.2f} s"
         if migration.effort.reconnects:
             yield (
-                f"   The connection was lost {migration.effort.reconnects} time(s): what a batch"
+                f"   The connection was lost {_times(migration.effort.reconnects)}. What a batch"
                 " did whose reply was lost is not in these numbers."
             )
         if migration.effort.evicted:
+            evicted = counted(migration.effort.evicted, "key", "keys")
             yield (
-                f"   The server evicted {migration.effort.evicted} key(s) meanwhile, for lack of"
-                " memory (maxmemory-policy). They are lost; whose they were it does not tell."
+                f"   The server evicted {evicted} meanwhile, for lack of memory (maxmemory-policy)."
+                " What it evicted is lost; it does not tell whose it was."
             )
         if self.plan.convert and migration.already_hashes:
-            yield f"   {migration.already_hashes} record(s) were hashes already."
+            one, many = "record was a hash already.", "records were hashes already."
+            yield f"   {counted(migration.already_hashes, one, many)}"
         yield ""
 
     def _left(self, found: Preview | Migration) -> Iterator[str]:
@@ -307,20 +318,20 @@ class TextReport:
         if count is None:
             return
         if self.plan.name == "hash" and count.total:
+            one = "old key does not have the town's name and is left out"
+            many = "old keys do not have the town's name and are left out"
             yield (
-                f"{count.total} old key(s) do not have the town's name and are left out: run"
-                f" 'tt migrate' first, or '{command_for(UPGRADE)}' for both."
+                f"{counted(count.total, one, many)}: run 'tt migrate' first, or"
+                f" '{command_for(UPGRADE)}' for both."
             )
         if self.plan.name == "reverse" and count.hashes:
-            yield (
-                f"{count.hashes} record(s) are hashes and stay hashes: Tinytown before 0.7 cannot"
-                " read them."
-            )
+            one = "record is a hash and stays one: Tinytown before 0.7 cannot read it."
+            many = "records are hashes and stay hashes: Tinytown before 0.7 cannot read them."
+            yield counted(count.hashes, one, many)
         if self.plan.name == "reverse" and count.new_only:
-            yield (
-                f"{count.new_only} key(s) of events, dockets and missions have no old form: they"
-                " stay."
-            )
+            one = "key of events, dockets or missions has no old form: it stays."
+            many = "keys of events, dockets and missions have no old form: they stay."
+            yield counted(count.new_only, one, many)
 
     def _refusal(self, preview: Preview) -> Iterator[str]:
         if preview.refused:
@@ -332,9 +343,10 @@ class TextReport:
     def _strings_hint(self, strings: Mapping[str, int]) -> Iterator[str]:
         number = sum(strings.values())
         if self.plan.name == "rename" and number:
+            one, many = "agent or task is a JSON string", "agents and tasks are JSON strings"
             yield (
-                f"{number} agent(s) and task(s) are JSON strings, which Tinytown since 0.7 cannot"
-                f" read: run '{command_for(HASH)}'"
+                f"{counted(number, one, many)}, which Tinytown since 0.7 cannot read:"
+                f" run '{command_for(HASH)}'"
             )
 
 
@@ -344,6 +356,10 @@ def _families(title: str, keys: Mapping[str, int]) -> Iterable[str]:
     width = len(str(max(found.values(), default=0)))
     for family, number in found.items():
         yield f"   {family:<8} {number:>{width}}"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def _sentence(text: str) -> str:

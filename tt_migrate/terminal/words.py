@@ -15,7 +15,9 @@ class Words:
     verb: str
     task: str
     done: str
+    key: str
     keys: str
+    needs: str
     need: str
     found: str
     question: str
@@ -31,7 +33,9 @@ _RENAME = Words(
     verb="migrate",
     task="migration",
     done="migrated",
-    keys="old key(s)",
+    key="old key",
+    keys="old keys",
+    needs="needs migration",
     need="need migration",
     found="Old keys",
     question="Old keys get the town's name",
@@ -59,7 +63,9 @@ _REVERSE = Words(
     verb="rename back",
     task="reversal",
     done="renamed back",
-    keys="key(s) of the town",
+    key="key of the town",
+    keys="keys of the town",
+    needs="has a name of the new format",
     need="have a name of the new format",
     found="Keys of the town",
     question="The town's keys get their old names back",
@@ -71,6 +77,11 @@ _REVERSE = Words(
 
 
 _WORDS = {"rename": _RENAME, "hash": _HASH, "upgrade": _UPGRADE, "reverse": _REVERSE}
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """A number and what there is of it: `1 key is left`, `2 keys are left`."""
+    return f"{number} {one if number == 1 else many}"
 
 
 def command_for(plan: Plan) -> str:

@@ -4,7 +4,7 @@ PYTHON ?= python3
 python := .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo try test lint bench interop clean
+.PHONY: help demo try test lint coverage bench interop clean
 .NOTPARALLEL:
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo 'make try     open a shell in a town to migrate, on such a server'
 	@echo 'make test    run the tests; ARGS="-k preview" passes arguments to pytest'
 	@echo 'make lint    check style, types and the Lua scripts'
+	@echo 'make coverage run the tests, and name the lines and branches that none of them runs'
 	@echo 'make bench   measure, about 25 minutes; KEYS=20000 RTT=10,50 set keys and round trips'
 	@echo 'make interop migrate a town of the real Tinytown; needs cargo, which builds it'
 	@echo 'make clean   remove everything these targets made'
@@ -38,6 +39,9 @@ lint: .venv/test.installed .venv/lint.installed
 		then $(python) tests/lua_syntax.py lua/*.lua bench/*.lua; \
 		else echo 'The Lua files were not checked: lupa has no wheel for this Python.'; fi
 
+coverage: .venv/coverage.installed .cache/hiredis/installed $(redis_pys:%=.cache/redis-py/%/installed)
+	$(python) -m pytest -n 2 --cov --cov-report=term $(ARGS)
+
 bench: .venv/test.installed .venv/bench.installed .cache/hiredis/installed
 	$(python) -m bench $(if $(KEYS),--keys $(KEYS)) $(if $(RTT),--rtt $(RTT))
 
@@ -45,7 +49,7 @@ interop: .venv/test.installed
 	$(python) -m interop $(ARGS)
 
 clean:
-	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .cache .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 
 # Apart from .venv: only one contestant has it.
 .cache/hiredis/installed: .venv/created

@@ -62,6 +62,23 @@ def test_measured_figures_are_those_of_the_last_bench(file: str) -> None:
 
 
 def test_pictures_and_documents_that_are_linked_exist() -> None:
-    for file in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
+    for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
         for link in re.findall(r"\]\(((?!https?:)[^)#]+)\)", file.read_text("utf-8")):
             assert (file.parent / link).exists(), f"{file.name}: {link}"
+
+
+@pytest.mark.parametrize("file", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_the_files_that_are_named_exist(file: str) -> None:
+    named = set(
+        re.findall(r"`([\w./-]+\.(?:py|lua|toml|yml|md))`", (ROOT / file).read_text("utf-8"))
+    )
+    places = (ROOT, ROOT / "tt_migrate", ROOT / "lua", *(ROOT / "tt_migrate").iterdir())
+    missing = {name for name in named if not any((place / name).is_file() for place in places)}
+    assert len(named) > 3
+    assert missing == set()
+
+
+def test_the_architecture_names_every_file_of_the_rooms() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    for file in (ROOT / "tt_migrate").rglob("*.py"):
+        assert file.name == "__init__.py" or f"{file.name}`" in text, file

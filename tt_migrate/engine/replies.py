@@ -131,6 +131,11 @@ def pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
     return zip(flat[::2], flat[1::2], strict=True)
 
 
+def mapping(reply: Any) -> dict[Any, Any]:
+    """A reply that is a map in RESP3 and a flat list in RESP2. Raises TypeError or ValueError."""
+    return reply if isinstance(reply, dict) else dict(pairs(reply))
+
+
 def texts(flat: list[bytes]) -> dict[bytes, str]:
     """Keys and the text that follows each. Raises TypeError or ValueError for anything else."""
     keys = names(flat[::2])

@@ -8,7 +8,6 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
-    InvalidResponse,
     NoPermissionError,
     ReadOnlyError,
     RedisError,
@@ -16,7 +15,7 @@ from redis.exceptions import (
 )
 
 from tt_migrate.engine.refusals import Refusals
-from tt_migrate.engine.replies import ask, malformed_as_invalid, pairs
+from tt_migrate.engine.replies import ask, malformed_as_invalid, mapping
 
 
 class UnsupportedServerError(RedisError):
@@ -61,9 +60,8 @@ def inspect_server(client: Redis) -> Server:
         if "unknown command" in str(error).lower():
             return Server("", "", "")
         raise
-    if not isinstance(reply, dict | list):
-        raise InvalidResponse("no reply of Redis")
-    fields = _fields(reply)
+    with malformed_as_invalid():
+        fields = _fields(mapping(reply))
     mode = fields.get("mode", "")
     if mode == "cluster":
         raise UnsupportedServerError(
@@ -89,8 +87,7 @@ def is_restricted(client: Redis, refusals: Refusals) -> bool:
     except ResponseError:
         return True
     with malformed_as_invalid():
-        fields = user if isinstance(user, dict) else dict(pairs(user))
-        return bool(fields[b"commands"] != b"+@all")
+        return bool(mapping(user)[b"commands"] != b"+@all")
 
 
 def check_data(server: Server, client: Redis, refusals: Refusals) -> None:
@@ -122,11 +119,9 @@ def _is_linked(replica: Redis, refusals: Refusals) -> bool:
             return True
 
 
-def _fields(reply: Any) -> dict[str, str]:
-    # A map in RESP3, a flat list in RESP2.
-    items = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=False)
+def _fields(reply: dict[Any, Any]) -> dict[str, str]:
     return {
         name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
-        for name, value in items
+        for name, value in reply.items()
         if isinstance(name, bytes) and isinstance(value, bytes)
     }

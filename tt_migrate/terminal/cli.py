@@ -11,14 +11,11 @@ from typing import Any
 
 import click
 
+from tt_migrate.terminal import exit_status
 from tt_migrate.terminal.fault import internal_error
 from tt_migrate.terminal.foreign import NO_SECRETS, without_url_passwords
 from tt_migrate.terminal.output import Output, OutputError
 from tt_migrate.terminal.signals import StopSignals
-
-USAGE = 2
-SERVER = 3
-"""Exit statuses, of those that --help lists."""
 
 _TOWN = click.option(
     "-t",
@@ -33,17 +30,6 @@ _VERBOSE = click.option(
     "-v", "--verbose", is_flag=True, help="Say where the settings come from and what a run cost."
 )
 _VERSION = click.version_option(None, "--version", package_name="tt-migrate")
-
-
-_EXIT_STATUS = """\b
-Exit status:
-  0    done, or nothing to do, or previewed
-  1    keys were left behind or evicted, or --check found something to do
-  2    wrong usage or configuration, or the report could not be written
-  3    the server could not be reached, or refused, or an internal error
-  4    cancelled at the prompt
-  129  stopped by SIGHUP, 130 by SIGINT, 143 by SIGTERM
-"""
 
 
 _EXCLUSIVE = (
@@ -69,7 +55,7 @@ class _Ratio(click.FloatRange):
         return ratio
 
 
-@click.command(epilog=_EXIT_STATUS)
+@click.command(epilog=exit_status.HELP)
 @_TOWN
 @click.option("--dry-run", is_flag=True, help="Preview, change nothing.")
 @click.option(
@@ -172,11 +158,11 @@ def main(name: str, args: list[str], signals: StopSignals) -> int:
     except OutputError as error:
         signals.finish()
         err.line(f"Error: {error}")
-        return USAGE
+        return exit_status.USAGE
     except Exception as error:
         signals.finish()
         _failed(internal_error(error, NO_SECRETS), args, out, err)
-        return SERVER
+        return exit_status.SERVER
 
 
 def _main(name: str, args: list[str], signals: StopSignals, out: Output, err: Output) -> int:
@@ -195,14 +181,15 @@ def _main(name: str, args: list[str], signals: StopSignals, out: Output, err: Ou
                 ]
             )
         _failed(without_url_passwords(error.format_message()), args, out, err)
-        return USAGE
+        return exit_status.USAGE
     if not isinstance(options, dict):
         signals.finish()
         out.lines(text.getvalue().splitlines())
         return 0
     # What has been asked for is known: from here on a signal ends in a report.
     signals.hold()
-    from tt_migrate.terminal.run import Options, run
+    from tt_migrate.terminal.options import Options
+    from tt_migrate.terminal.run import run
 
     return run(Options(**options), signals, out, err)
 

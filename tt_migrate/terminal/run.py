@@ -5,124 +5,38 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
 from tt_migrate.engine.server import Server, inspect_server
 from tt_migrate.escape import shown_text
 from tt_migrate.migrator import Migrator
-from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
-from tt_migrate.results import Effort, Migration, Progress, Result
+from tt_migrate.results import Effort, Migration
 from tt_migrate.settings.config import ConfigError, Settings, load_settings
 from tt_migrate.settings.connection import open_client, redacted, secrets
+from tt_migrate.terminal import exit_status
 from tt_migrate.terminal.errors import explain
 from tt_migrate.terminal.fault import internal_error
 from tt_migrate.terminal.foreign import Foreign
 from tt_migrate.terminal.json_report import JsonReport
+from tt_migrate.terminal.options import Options
 from tt_migrate.terminal.output import Output, OutputError
 from tt_migrate.terminal.progress import ProgressBar
 from tt_migrate.terminal.signals import StoppedBySignal, StopSignals
 from tt_migrate.terminal.text_report import TextReport
+from tt_migrate.terminal.watch import Watch
 from tt_migrate.terminal.words import counted
-
-DONE = 0
-LEFT_BEHIND = 1
-USAGE = 2
-SERVER = 3
-CANCELLED = 4
-"""Exit statuses; a signal's is 128 + its number."""
 
 _LONGEST_ANSWER = 100
 _UNWRITTEN = logging.NullHandler()
 """Without a handler, Python writes what libraries log to stderr as it is."""
 
-_R = TypeVar("_R")
 Report = TextReport | JsonReport
-
-
-@dataclass(frozen=True)
-class Options:
-    """The command line. `max_pause_ms`: milliseconds; the rest as `tt migrate --help` has it."""
-
-    town_dir: Path
-    town_name: str | None
-    redis_url: str | None
-    dry_run: bool
-    check: bool
-    to_hash: bool
-    upgrade: bool
-    reverse: bool
-    on_conflict: str
-    legacy_prefix: str | None
-    force: bool
-    max_pause_ms: int
-    nice: float
-    json: bool
-    quiet: bool
-    verbose: bool
-
-    @property
-    def plan(self) -> Plan:
-        """What is to be done."""
-        if self.to_hash:
-            return HASH
-        if self.reverse:
-            return REVERSE
-        return replace(
-            UPGRADE if self.upgrade else RENAME,
-            oldest=self.upgrade or self.legacy_prefix is not None,
-            merge=self.on_conflict == "merge",
-        )
-
-    @property
-    def mode(self) -> str:
-        """Whether it is to be done, or to be previewed or checked only."""
-        return "check" if self.check else "preview" if self.dry_run else "migrate"
-
-
-class Watch:
-    """Follows a run: keeps the last Progress and the time, shows the bar."""
-
-    def __init__(self) -> None:
-        self.bar: ProgressBar | None = None
-        self._so_far: Result | None = None
-        self._began = time.monotonic()
-
-    def __call__(self, progress: Progress) -> None:
-        """Take a Migrator's progress."""
-        self._so_far = progress.so_far
-        if self.bar:
-            self.bar(progress)
-
-    @property
-    def seconds(self) -> float:
-        """How long the run takes, or its last operation."""
-        return time.monotonic() - self._began
-
-    @property
-    def so_far(self) -> Result | None:
-        """What is known to be done; None before the first batch's end."""
-        if self._so_far is None:
-            return None
-        return replace(self._so_far, effort=replace(self._so_far.effort, seconds=self.seconds))
-
-    @property
-    def effort(self) -> Effort:
-        """What the run, or its last operation, has cost."""
-        return self.so_far.effort if self.so_far else Effort(0, self.seconds, None, 0)
-
-    def follow(self, operation: Callable[[], _R]) -> _R:
-        """Carry out an operation of the Migrator; the bar is gone when it has ended."""
-        self._so_far, self._began = None, time.monotonic()
-        with self.bar or nullcontext():
-            return operation()
 
 
 class Ending(NamedTuple):
@@ -175,15 +89,15 @@ class _Run:
         try:
             return self._carried_out()
         except OutputError as error:
-            return Ending(USAGE, partial(self._err.line, f"Error: {error}"))
+            return Ending(exit_status.USAGE, partial(self._err.line, f"Error: {error}"))
         except ConfigError as error:
-            return self._stopped(USAGE, str(error))
+            return self._stopped(exit_status.USAGE, str(error))
         except (RedisError, OSError) as error:
             report = self._report
             said = explain(error, report.server or "", report.foreign, self._old_socket)
-            return self._stopped(SERVER, said)
+            return self._stopped(exit_status.SERVER, said)
         except Exception as error:
-            return self._stopped(SERVER, internal_error(error, self._report.foreign))
+            return self._stopped(exit_status.SERVER, internal_error(error, self._report.foreign))
 
     def _stopped(self, status: int, error: str) -> Ending:
         watch = self._watch
@@ -212,11 +126,11 @@ class _Run:
             )
             if options.check:
                 count = watch.follow(migrator.count)
-                status = LEFT_BEHIND if count.undone else DONE
+                status = exit_status.LEFT_BEHIND if count.undone else exit_status.DONE
                 return Ending(status, partial(self._report.checked, count))
             if options.dry_run:
                 preview = watch.follow(migrator.preview)
-                return Ending(DONE, partial(self._report.previewed, preview))
+                return Ending(exit_status.DONE, partial(self._report.previewed, preview))
             if options.force:
                 return self._migrated(watch.follow(migrator.migrate))
             migrator.check()
@@ -227,12 +141,12 @@ class _Run:
         if not count.promising:
             return self._migrated(self._watch.follow(migrator.preview).as_migration(count))
         if not _confirmed(self._report.question(count)):
-            return Ending(CANCELLED, partial(self._report.cancelled, count))
+            return Ending(exit_status.CANCELLED, partial(self._report.cancelled, count))
         return self._migrated(self._watch.follow(migrator.migrate))
 
     def _migrated(self, migration: Migration) -> Ending:
         is_whole = migration.complete and not migration.effort.evicted
-        status = DONE if is_whole else LEFT_BEHIND
+        status = exit_status.DONE if is_whole else exit_status.LEFT_BEHIND
         return Ending(status, partial(self._report.migrated, migration))
 
 

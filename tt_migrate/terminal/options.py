@@ -1,0 +1,48 @@
+"""The options of a command line, and the plan that they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line. `max_pause_ms`: milliseconds; the rest as `tt migrate --help` has it."""
+
+    town_dir: Path
+    town_name: str | None
+    redis_url: str | None
+    dry_run: bool
+    check: bool
+    to_hash: bool
+    upgrade: bool
+    reverse: bool
+    on_conflict: str
+    legacy_prefix: str | None
+    force: bool
+    max_pause_ms: int
+    nice: float
+    json: bool
+    quiet: bool
+    verbose: bool
+
+    @property
+    def plan(self) -> Plan:
+        """What is to be done."""
+        if self.to_hash:
+            return HASH
+        if self.reverse:
+            return REVERSE
+        return replace(
+            UPGRADE if self.upgrade else RENAME,
+            oldest=self.upgrade or self.legacy_prefix is not None,
+            merge=self.on_conflict == "merge",
+        )
+
+    @property
+    def mode(self) -> str:
+        """Whether it is to be done, or to be previewed or checked only."""
+        return "check" if self.check else "preview" if self.dry_run else "migrate"

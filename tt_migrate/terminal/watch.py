@@ -1,0 +1,52 @@
+"""What is known of a run while it goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TypeVar
+
+from tt_migrate.results import Effort, Progress, Result
+from tt_migrate.terminal.progress import ProgressBar
+
+_R = TypeVar("_R")
+
+
+class Watch:
+    """Follows a run: keeps the last Progress and the time, shows the bar."""
+
+    def __init__(self) -> None:
+        self.bar: ProgressBar | None = None
+        self._so_far: Result | None = None
+        self._began = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        """Take a Migrator's progress."""
+        self._so_far = progress.so_far
+        if self.bar:
+            self.bar(progress)
+
+    @property
+    def seconds(self) -> float:
+        """How long the run takes, or its last operation."""
+        return time.monotonic() - self._began
+
+    @property
+    def so_far(self) -> Result | None:
+        """What is known to be done; None before the first batch's end."""
+        if self._so_far is None:
+            return None
+        return replace(self._so_far, effort=replace(self._so_far.effort, seconds=self.seconds))
+
+    @property
+    def effort(self) -> Effort:
+        """What the run, or its last operation, has cost."""
+        return self.so_far.effort if self.so_far else Effort(0, self.seconds, None, 0)
+
+    def follow(self, operation: Callable[[], _R]) -> _R:
+        """Carry out an operation of the Migrator; the bar is gone when it has ended."""
+        self._so_far, self._began = None, time.monotonic()
+        with self.bar or nullcontext():
+            return operation()

@@ -14,6 +14,7 @@ import click
 from tt_migrate.terminal import exit_status
 from tt_migrate.terminal.fault import internal_error
 from tt_migrate.terminal.foreign import NO_SECRETS, without_url_passwords
+from tt_migrate.terminal.other_tt import hand_over
 from tt_migrate.terminal.output import Output, OutputError
 from tt_migrate.terminal.signals import StopSignals
 
@@ -137,13 +138,32 @@ def migrate(command: str | None, **options: Any) -> dict[str, Any]:
     return options
 
 
-@click.group(no_args_is_help=False)
+class _UnknownCommand(click.UsageError):
+    """The command is not one of ours, and perhaps one of Tinytown's."""
+
+
+class _SharedName(click.Group):
+    """A group whose program has the name of another program."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None:
+            unknown = f"No such command '{args[0]}', and no other tt on the PATH."
+            raise _UnknownCommand(unknown, ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_SharedName, no_args_is_help=False)
 @_TOWN
 @_VERBOSE
 @_VERSION
 @click.pass_context
 def tt(context: click.Context, town_dir: Path, verbose: bool) -> None:
-    """Tools for a Tinytown's Redis."""
+    """Tools for a Tinytown's Redis.
+
+    A command that is not listed here is handed to the next tt on the PATH: Tinytown's own.
+    """
     context.default_map = {"migrate": {"town_dir": town_dir, "verbose": verbose}}
 
 
@@ -171,6 +191,8 @@ def _main(name: str, args: list[str], signals: StopSignals, out: Output, err: Ou
         with redirect_stdout(text):  # --help and --version print
             options = (tt if name == "tt" else migrate).main(args, name, standalone_mode=False)
     except click.ClickException as error:
+        if isinstance(error, _UnknownCommand):
+            hand_over(args)
         signals.finish()
         if isinstance(error, click.UsageError) and error.ctx and not _wants_json(args):
             err.lines(

@@ -1,0 +1,67 @@
+"""Tinytown's program is called `tt`, too: ours does not take its place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.command import environment, script
+
+OURS = script("tt")
+
+
+def program(folder: Path, text: str, mode: int = 0o755) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "tt"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def run(*args: str, path: list[Path]) -> subprocess.CompletedProcess[str]:
+    places = os.pathsep.join(map(str, path))
+    return subprocess.run(
+        [*OURS, *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(PATH=f"{places}{os.pathsep}{os.defpath}"),
+    )
+
+
+@pytest.mark.parametrize("args", [("spawn", "--force", "a b"), ("-t", "x", "list"), ("task", "-h")])
+def test_an_unknown_command_is_handed_to_the_next_tt_with_its_arguments_and_status(
+    tmp_path: Path, args: tuple[str, ...]
+) -> None:
+    program(tmp_path / "theirs", '#!/bin/sh\nprintf "%s\\n" "$@"\necho said >&2\nexit 7\n')
+    done = run(*args, path=[Path(OURS[-1]).parent, tmp_path / "theirs"])
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (7, [*args], "said\n")
+
+
+def test_our_own_commands_stay_ours(tmp_path: Path) -> None:
+    program(tmp_path / "theirs", "#!/bin/sh\nexit 7\n")
+    for args in (("--version",), ("migrate", "--help"), ("--help",)):
+        assert run(*args, path=[tmp_path / "theirs"]).returncode == 0
+    assert run("migrate", "--nonsense", path=[tmp_path / "theirs"]).returncode == 2
+    assert run("--nonsense", path=[tmp_path / "theirs"]).returncode == 2
+
+
+def test_other_installations_of_ours_are_passed_over(tmp_path: Path) -> None:
+    program(tmp_path / "ours", "#!/usr/bin/env python3\nfrom tt_migrate.__main__ import tt_main\n")
+    program(tmp_path / "useless", "#!/bin/sh\nexit 9\n", mode=0o644)
+    (tmp_path / "folder/tt").mkdir(parents=True)
+    program(tmp_path / "theirs", "#!/bin/sh\nexit 7\n")
+    places = [tmp_path / name for name in ("ours", "useless", "folder", "missing", "theirs")]
+    assert run("spawn", path=places).returncode == 7
+
+
+def test_where_there_is_no_other_tt_the_usual_error_says_so(tmp_path: Path) -> None:
+    program(tmp_path / "broken", "neither a script nor a program")
+    for path in ([], [tmp_path / "broken"]):
+        done = run("spawn", path=path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("Usage: tt [OPTIONS] COMMAND")
+        assert "Error: No such command 'spawn', and no other tt on the PATH." in done.stderr

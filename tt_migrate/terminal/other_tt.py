@@ -1,0 +1,37 @@
+"""Finds Tinytown's own `tt`, which has the name of ours, and hands unknown commands to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_OURS = b"tt_migrate"
+_BEGINNING_BYTES = 4096
+
+
+def next_tt(environ: Mapping[str, str]) -> Path | None:
+    """The first program called `tt` on the PATH that does not belong to tt-migrate."""
+    for folder in environ.get("PATH", os.defpath).split(os.pathsep):
+        program = Path(folder or ".", "tt")
+        try:
+            if program.is_file() and os.access(program, os.X_OK) and not _is_ours(program):
+                return program
+        except OSError:
+            continue
+    return None
+
+
+def hand_over(args: Sequence[str]) -> None:
+    """Become the next `tt`, with the same arguments. Returns where there is none."""
+    other = next_tt(os.environ)
+    if other:
+        with suppress(OSError):  # It may be for another system.
+            os.execv(other, ["tt", *args])  # noqa: S606 - the user's own program and arguments
+
+
+def _is_ours(program: Path) -> bool:
+    """Whether a program belongs to tt-migrate: the script of each installation imports it."""
+    with program.open("rb") as script:
+        return _OURS in script.read(_BEGINNING_BYTES)

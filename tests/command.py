@@ -28,7 +28,7 @@ TT = [*script("tt"), "migrate"]
 
 def environment(**variables: str) -> dict[str, str]:
     """This process's environment without what would change the outcome."""
-    ours = ("REDIS_URL", "TINYTOWN_REDIS_PASSWORD", "PYTHONIOENCODING")
+    ours = ("REDIS_URL", "REDIS_PASSWORD", "TINYTOWN_REDIS_PASSWORD", "PYTHONIOENCODING")
     clean = {name: value for name, value in os.environ.items() if name not in ours}
     return {**clean, "PYTHONIOENCODING": "utf-8", **variables}
 

@@ -14,6 +14,7 @@ import pytest
 from tests.command import TT, tt
 from tests.servers import Server
 from tt_migrate.settings.config import ConfigError, Endpoint, load_settings
+from tt_migrate.settings.connection import open_client, redacted
 
 
 def write_toml(town: Path, text: str) -> Path:
@@ -285,3 +286,52 @@ def test_blank_options_are_refused(tmp_path: Path) -> None:
     for town, url in (("", "redis://h"), (" ", "redis://h"), ("t", ""), ("t", " ")):
         with pytest.raises(ConfigError, match="is blank"):
             load_settings(tmp_path, town, url, {})
+
+
+def test_the_towns_file_is_found_in_a_parent_directory(tmp_path: Path) -> None:
+    write_toml(tmp_path, 'name = "above"\n[redis]\nsocket_path = "its.sock"')
+    below = tmp_path / "src/deep"
+    below.mkdir(parents=True)
+    settings = load_settings(below, None, None, {})
+    assert (settings.town, settings.town_source) == ("above", str(tmp_path / "tinytown.toml"))
+    assert settings.redis.socket_path == tmp_path / "its.sock"
+    write_toml(below, 'name = "nearer"')
+    assert load_settings(below, None, None, {}).town == "nearer"
+    done = tt("--check", town=None, cwd=tmp_path / "src")
+    assert f"Redis at unix://{tmp_path}/its.sock: no such socket" in done.stderr
+
+
+def test_of_a_directory_that_is_not_there_no_parent_is_taken(tmp_path: Path) -> None:
+    write_toml(tmp_path, 'name = "above"')
+    assert "no tinytown.toml in" in problem(tmp_path / "mistyped")
+
+
+@pytest.mark.parametrize(
+    ("url", "password"),
+    [
+        ("redis://host", b"from env"),
+        ("redis://user@host", b"from env"),
+        ("unix:///socket", b"from env"),
+        ("redis://:own@host", b"own"),
+        ("redis://host?password=own", b"own"),
+    ],
+)
+def test_redis_password_is_the_password_of_a_url_that_has_none(
+    tmp_path: Path, url: str, password: bytes
+) -> None:
+    environ = {"REDIS_PASSWORD": "from env"}
+    write_toml(tmp_path, f'name = "t"\n[redis]\nurl = "{url}"\npassword = "of the table"')
+    for given in (
+        load_settings(tmp_path, None, url, environ),
+        load_settings(tmp_path, None, None, {**environ, "REDIS_URL": url}),
+        load_settings(tmp_path, None, None, environ),
+    ):
+        pool = open_client(given.redis).connection_pool
+        assert pool.connection_kwargs["password"] == password
+        assert "from env" not in redacted(given.redis)
+        assert "***" in redacted(given.redis)
+
+
+def test_redis_password_is_not_for_a_table_without_a_url(tmp_path: Path) -> None:
+    write_toml(tmp_path, 'name = "t"')
+    assert endpoint(tmp_path, REDIS_PASSWORD="x").password is None

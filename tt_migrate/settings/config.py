@@ -7,8 +7,9 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ _T = TypeVar("_T")
 URL_SOURCES = ("--redis-url", "REDIS_URL")
 """What can say where Redis is, besides a town's file."""
 
+_TOWN_FILES = ("tinytown.toml", "tinytown.json")
 _TOWN_FILE_BYTES = 256 << 10
 
 
@@ -71,6 +73,8 @@ def load_settings(
     The town's file, `tinytown.toml` or else `tinytown.json`, is read only for what nothing else
     says. `REDIS_URL`, when not blank, replaces the file's whole `[redis]` table;
     `TINYTOWN_REDIS_PASSWORD`, when set, replaces the table's `password`: empty, it means none.
+    `REDIS_PASSWORD` is the password of a URL that has none. The town's file may be in a parent
+    directory of `town_dir`.
 
     Raises ConfigError.
     """
@@ -81,12 +85,15 @@ def load_settings(
     file = cache(lambda: _town_file(town_dir))
     name, named_by = (town_name, "--town-name") if town_name else _name(file())
     env_url = environ.get("REDIS_URL", "").strip()
+    password = environ.get("REDIS_PASSWORD") or None
     if redis_url:
-        redis = Endpoint(URL_SOURCES[0], url=redis_url.strip())
+        redis = Endpoint(URL_SOURCES[0], url=redis_url.strip(), password=password)
     elif env_url:
-        redis = Endpoint(URL_SOURCES[1], url=env_url)
+        redis = Endpoint(URL_SOURCES[1], url=env_url, password=password)
     else:
         redis = _endpoint(file(), environ.get("TINYTOWN_REDIS_PASSWORD"))
+        if redis.url:
+            redis = replace(redis, password=password)
     return Settings(name, named_by, redis)
 
 
@@ -161,8 +168,8 @@ def _endpoint(file: _Table, env_password: str | None) -> Endpoint:
 
 
 def _town_file(town_dir: Path) -> _Table:
-    for name in ("tinytown.toml", "tinytown.json"):
-        path = town_dir / name
+    for path in (folder / name for folder in _with_parents(town_dir) for name in _TOWN_FILES):
+        name = path.name
         try:
             check_file(path, _TOWN_FILE_BYTES)
             text = path.read_text("utf-8-sig")  # Tinytown takes a byte order mark, too.
@@ -185,11 +192,19 @@ def _town_file(town_dir: Path) -> _Table:
             raise ConfigError(f"{shown_text(str(path))}: must be a table of settings, with 'name'")
         return _Table(path, values)
     town = _absolute(town_dir)
-    deleted = "" if town.is_absolute() else ", as the current directory has been deleted"
+    where = " or above it" if town.is_absolute() else ", as the current directory has been deleted"
     raise ConfigError(
-        f"no tinytown.toml in {shown_text(str(town))}{deleted}: name the town's directory with -t,"
-        " or give --town-name and --redis-url"
+        f"no tinytown.toml in {shown_text(str(town))}{where}: name the town's directory with"
+        " -t, or give --town-name and --redis-url"
     )
+
+
+def _with_parents(folder: Path) -> Iterator[Path]:
+    """A folder and those above it, from the nearest. One that does not exist has none."""
+    yield folder
+    with suppress(OSError):
+        folder.stat()
+        yield from _absolute(folder).parents
 
 
 def check_file(path: Path, most: int) -> None:

@@ -125,8 +125,8 @@ def _parts(endpoint: Endpoint) -> tuple[str, dict[str, Any]]:
         parts = {"host": endpoint.host, "port": endpoint.port}
     else:
         raise ConfigError(f"{_place(endpoint, 'host')} must be a host's name or address")
-    if endpoint.password and not endpoint.url:
-        parts["password"] = endpoint.password
+    if endpoint.password:
+        parts.setdefault("password", endpoint.password)
     if kind == "rediss":
         for parameter, field in _TLS_FILES.items():
             if path := getattr(endpoint, field):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from bench import experiments
 from bench.experiments import Delay
 from bench.gentle import Latency
-from bench.measure import SLOW_MS, Run
+from bench.measure import Run
 from bench.results import Results
 from bench.table import table
 from tests.servers import Kind, kinds, newest_kind
@@ -30,7 +29,7 @@ def main() -> None:
     # The kind that the figures in the README are of.
     main_kind = next((kind for kind in at_hand if kind.name == "redis-8.2"), newest_kind())
     most = 5 * keys
-    results = Results(keys, main_kind.name, stalls())
+    results = Results(keys, main_kind.name)
 
     def keep(found: Iterable[Run | Delay | Latency]) -> None:
         for one in found:
@@ -55,17 +54,6 @@ def main() -> None:
     (_FOLDER / "README.md").write_text(f"# `make bench`\n\n{text}", "utf-8")
     draw(results, _FOLDER)
     print(text)
-
-
-def stalls(seconds: float = 20) -> int:
-    """How often the machine lets a process that never sleeps stand still for SLOW_MS."""
-    found, last = 0, time.perf_counter()
-    end = last + seconds
-    while last < end:
-        now = time.perf_counter()
-        found += now - last >= SLOW_MS / 1000
-        last = now
-    return found
 
 
 def _at_hand() -> list[Kind]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.contestants import CLIENT_SIDE, LIMIT, OURS, REPLAY, SCANNING, TINYTOWN
-from bench.experiments import BARE_SCAN, HELP, INTERPRETER, NICE, PATIENT, PREVIEW
+from bench.experiments import BARE_SCAN, INTERPRETER, NICE, PATIENT, PREVIEW
 from bench.gentle import ELSEWHERE, NOBODY
 from bench.measure import SLOW_MS, Run
 from bench.results import Results
@@ -248,12 +248,6 @@ def _small(results: Results) -> Iterator[Bar]:
         unit=" MiB",
     )
     yield Bar(f"time to list {most:,} keys", 10, of_most(PREVIEW.name, _seconds), unit=" s")
-    yield Bar(
-        "`tt --help`, longer than a bare interpreter",
-        0.1,
-        _or_none(lambda: start_of(results, HELP) - start_of(results, INTERPRETER)),
-        unit=" s",
-    )
 
 
 def start_of(results: Results, name: str) -> float:

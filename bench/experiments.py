@@ -32,15 +32,11 @@ from tt_migrate import Migrator
 ROUNDS = 3
 """How often the quick ones run; those that send a command a key run once."""
 
-FEW = 200
-"""Old keys for those who send a command a key, over a distance."""
-
 PATIENT = ours("--max-pause", "100")
 NICE = ours("--nice", "3")
 PREVIEW = ours("--dry-run", moves=False)
 INTERPRETER = "a bare interpreter"
 LIBRARIES = "an interpreter with redis-py and click"
-HELP = "tt --help"
 BARE_SCAN = "bare SCAN"
 SCRIPT_SCAN = "SCAN in a script"
 FLOOR = "a script that checks nothing"
@@ -94,8 +90,6 @@ def distance(kind: Kind, keys: int, rtts: list[float]) -> Iterator[Run | Delay]:
         for rtt in rtts:
             with delayed(server.port, max(0.0, rtt - own_ms)) as port:
                 yield Delay(rtt, round_trip_ms(port))
-                for contestant in those(REPLAY, tinytown(kind)):
-                    yield measure(name, server, contestant, FEW, rtt_ms=rtt, port=port)
                 for _ in range(ROUNDS):
                     for contestant in (OURS, PATIENT, CLIENT_SIDE):
                         yield measure(name, server, contestant, keys // 10, rtt_ms=rtt, port=port)
@@ -148,11 +142,9 @@ def gentle(kind: Kind, keys: int, most: int) -> Iterator[Run | Latency]:
 
 def start_seconds(times: int = 11) -> Iterator[tuple[str, float]]:
     """How long programs take to start, several times each."""
-    program = str(Path(sys.executable).with_name("tt"))
     for _ in range(times):
         yield INTERPRETER, run([sys.executable, "-c", "pass"]).seconds
         yield LIBRARIES, run([sys.executable, "-c", "import redis, click"]).seconds
-        yield HELP, run([program, "--help"]).seconds
 
 
 def _scan(redis: Redis) -> None:

@@ -18,14 +18,12 @@ from bench.measure import Run
 class Results:
     """What was measured, in the order in which it was.
 
-    `keys`: old keys of most experiments. `server`: the kind that all of them used. `stalls`: how
-    often the machine let a process stand still for 10 ms in 20 s. `starts`: seconds of a program's
-    start by its name.
+    `keys`: old keys of most experiments. `server`: the kind that all of them used. `starts`:
+    seconds of a program's start by its name.
     """
 
     keys: int
     server: str
-    stalls: int
     runs: list[Run] = field(default_factory=list)
     delays: list[Delay] = field(default_factory=list)
     latencies: list[Latency] = field(default_factory=list)
@@ -87,7 +85,6 @@ class Results:
         return cls(
             all_["keys"],
             all_["server"],
-            all_["stalls"],
             [Run(**r) for r in all_["runs"]],
             [Delay(**d) for d in all_["delays"]],
             [Latency(**x) for x in all_["latencies"]],

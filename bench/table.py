@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bench.bars import bars, cpu_ratio, start_of
 from bench.contestants import LIMIT, OURS
 from bench.experiments import AGAIN, BARE_SCAN, FLOOR, SCRIPT_SCAN
-from bench.measure import SLOW_MS, Run
+from bench.measure import Run
 from bench.results import Results
 
 _COLUMNS = (
@@ -38,8 +38,6 @@ def table(results: Results) -> str:
 
 def _lines(results: Results) -> Iterator[str]:
     yield from _bars(results)
-    yield f"\nThe machine let a process that never sleeps stand still for {SLOW_MS} ms"
-    yield f"{results.stalls} times in 20 s; what a server waits like that is in its figures, too."
     if results.starts:
         starts = (f"{name} {start_of(results, name):.2f} s" for name in results.starts)
         yield f"\nStart and end of a process: {', '.join(starts)}."

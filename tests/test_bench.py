@@ -24,7 +24,7 @@ from bench.contestants import (
     limit,
     ours,
 )
-from bench.experiments import HELP, INTERPRETER, Delay
+from bench.experiments import INTERPRETER, Delay
 from bench.gentle import Latency
 from bench.measure import Run, measure
 from bench.process import run
@@ -132,7 +132,7 @@ def results() -> Results:
     def one(experiment: str, name: str, seconds: float, cpu: float = 1.0) -> Run:
         return Run(experiment, "redis-9.0", name, 1000, 0, 0, seconds, 5, cpu, 30, 4, 0)
 
-    found = Results(1000, "redis-9.0", 0)
+    found = Results(1000, "redis-9.0")
     for seconds in (1, 2, 30):
         found.add(one("local", OURS.name, seconds))
     found.add(one("local", REPLAY.name, 41))
@@ -142,7 +142,7 @@ def results() -> Results:
     for slow, p999, most in ((0, 5.3, 6.4), (3, 9.5, 90.0), (0, 1.5, 2.0)):
         found.add(replace(one("gentle", OURS.name, 5), slow=slow))
         found.add(Latency(OURS.name, "redis-9.0", 1000, 5, 5000, 2.1, 4.2, p999, most))
-    found.starts = {INTERPRETER: [0.02, 0.03, 0.9], HELP: [0.08, 0.1, 0.9]}
+    found.starts = {INTERPRETER: [0.02, 0.03, 0.9]}
     return found
 
 
@@ -155,8 +155,6 @@ def test_bars_compare_medians_and_say_what_was_not_measured() -> None:
     worst = found["SLOWLOG entries at 10 ms over 1,000 keys, in the worst of the runs"]
     assert (worst.got, worst.verdict) == (3, "no")
     assert found["another client's p99.9 over 1,000 keys, above that without a migration"].got == 5
-    start = found["`tt --help`, longer than a bare interpreter"]
-    assert start.got == pytest.approx(0.07)
 
 
 def test_a_bar_is_reached_from_its_side() -> None:

@@ -36,7 +36,7 @@ lint: .venv/test.installed .venv/lint.installed
 	$(python) -m ruff format --check
 	$(python) -m mypy
 	@if $(python) -c 'import lupa' 2>/dev/null; \
-		then $(python) tests/lua_syntax.py lua/*.lua bench/*.lua; \
+		then $(python) tests/lua_syntax.py lua/*.lua bench/machinery/*.lua; \
 		else echo 'The Lua files were not checked: lupa has no wheel for this Python.'; fi
 
 coverage: .venv/coverage.installed .cache/hiredis/installed $(redis_pys:%=.cache/redis-py/%/installed)

@@ -1,1 +1,1 @@
-"""Measurements against real servers."""
+"""Measurements against real servers: an experiment a file, and what is wanted of it."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from bench import experiments
-from bench.experiments import Delay
-from bench.gentle import Latency
-from bench.measure import Run
-from bench.results import Results
+from bench import distance, foreign, gentle, local, size
+from bench.machinery import Run
+from bench.plots import draw
+from bench.results import Delay, Latency, Results, Start
 from bench.table import table
 from tests.servers import Kind, kinds, newest_kind
 
@@ -24,30 +24,18 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=200_000, help="old keys, default 200000")
     parser.add_argument("--rtt", default="1,10,50", help="round-trip times, ms, default 1,10,50")
     given = parser.parse_args()
-    keys, rtts = given.keys, [float(rtt) for rtt in given.rtt.split(",")]
-    at_hand = _at_hand()
+    at_hand = [kind for kind in kinds() if kind.program]
+    for kind in kinds():
+        if not kind.program:
+            print(f"skipped: {kind.why_missing}", file=sys.stderr)
     # The kind that the figures in the README are of.
     main_kind = next((kind for kind in at_hand if kind.name == "redis-8.2"), newest_kind())
-    most = 5 * keys
-    results = Results(keys, main_kind.name)
-
-    def keep(found: Iterable[Run | Delay | Latency]) -> None:
-        for one in found:
-            print(one, file=sys.stderr)
-            results.add(one)
-
-    for kind in at_hand:
-        keep(experiments.local(kind, keys, is_main=kind == main_kind))
-    keep(experiments.distance(main_kind, keys, rtts))
-    keep(experiments.foreign(main_kind, keys))
-    keep(experiments.size(main_kind, _sizes(most)))
-    keep(experiments.gentle(main_kind, keys, most))
-    for name, seconds in experiments.start_seconds():
-        results.starts.setdefault(name, []).append(seconds)
-
-    # Imported last: it is large, and processes that are measured start from this one.
-    from bench.plots import draw
-
+    rtts = [float(rtt) for rtt in given.rtt.split(",")]
+    found = []
+    for one in _measured(at_hand, main_kind, given.keys, rtts):
+        print(one, file=sys.stderr)
+        found.append(one)
+    results = Results.made(given.keys, main_kind.name, found)
     _FOLDER.mkdir(exist_ok=True)
     results.save(_FOLDER / "results.json")
     text = table(results)
@@ -56,24 +44,22 @@ def main() -> None:
     print(text)
 
 
-def _at_hand() -> list[Kind]:
-    found = []
-    for kind in kinds():
-        if kind.program:
-            found.append(kind)
-        else:
-            print(f"skipped: {kind.why_missing}", file=sys.stderr)
-    return found
-
-
-def _sizes(most: int) -> list[int]:
-    """1,000, and on tenfold to the most."""
-    sizes = []
-    keys = 1000
-    while keys < most:
-        sizes.append(keys)
-        keys *= 10
-    return [*sizes, most]
+def _measured(
+    at_hand: list[Kind], kind: Kind, keys: int, rtts: list[float]
+) -> Iterator[Run | Delay | Latency | Start]:
+    most = 5 * keys
+    experiments = {
+        "local": (
+            run for k in at_hand for run in local.runs(k, keys, keys if k == kind else keys // 10)
+        ),
+        "distance": distance.runs(kind, keys, rtts),
+        "foreign": foreign.runs(kind, keys),
+        "size": size.runs(kind, most),
+        "gentle": gentle.runs(kind, keys, most),
+    }
+    for name, found in experiments.items():
+        for one in found:
+            yield replace(one, experiment=name) if isinstance(one, Run) else one
 
 
 main()

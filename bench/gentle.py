@@ -2,100 +2,94 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from math import nan
 
-from bench.contestants import Contestant
-from bench.measure import Run, measure
-from tests.servers import Server
+from bench.machinery import (
+    CLIENT_SIDE,
+    OURS,
+    REPLAY,
+    SLOW_MS,
+    Contestant,
+    Run,
+    asking,
+    limit,
+    measure,
+    ours,
+    running,
+    tinytown,
+)
+from bench.results import ROUNDS, Bar, Latency, Results
+from tests.servers import Kind, Server
 
-RATE = 1000
-"""GETs a second."""
-
+NICE = ours("--nice", "3")
 NOBODY = "nobody"
 """Who migrates while nothing happens."""
 
-ELSEWHERE = ", on another server,"
-"""Put after the name of a contestant that the other client shares only the machine with."""
+ELSEWHERE = f"{OURS.name}, on another server,"
+"""Who shares only the machine with the other client."""
 
 _IDLE_SECONDS = 5
 
 
-@dataclass(frozen=True)
-class Latency:
-    """Latencies of GETs in milliseconds; `asked`: how many there were."""
+def runs(kind: Kind, keys: int, most: int) -> Iterator[Run | Latency]:
+    """The default also meets the most keys, here and on another server.
 
-    contestant: str
-    server: str
-    keys: int
-    seconds: float
-    asked: int
-    p50: float
-    p99: float
-    p999: float
-    most: float
+    There, the other client feels only that the machine is busier.
+    """
+    with running(kind) as server, running(kind) as other:
+        for _ in range(ROUNDS):
+            yield _without(server)
+            yield from _during(server, OURS, most)
+            _, felt = _during(other, OURS, most, asked=server)
+            yield replace(felt, contestant=ELSEWHERE)
+            for contestant in (OURS, NICE):
+                yield from _during(server, contestant, keys)
+        pauses = [ours("--max-pause", pause) for pause in ("1", "5", "20")]
+        for contestant in (*pauses, CLIENT_SIDE, *limit()):
+            yield from _during(server, contestant, keys)
+        for contestant in (REPLAY, *tinytown(kind)):
+            yield from _during(server, contestant, keys // 10)
 
 
-def without(server: Server) -> Latency:
-    """The latencies while nothing else happens."""
-    with _asking(server) as latencies:
+def _without(server: Server) -> Latency:
+    latencies: list[float] = []
+    with asking(server.port, latencies):
         time.sleep(_IDLE_SECONDS)
-    return _latency(NOBODY, server, 0, _IDLE_SECONDS, latencies)
+    return Latency.of(latencies, NOBODY, 0, _IDLE_SECONDS)
 
 
-def during(
+def _during(
     server: Server, contestant: Contestant, keys: int, *, asked: Server | None = None
 ) -> tuple[Run, Latency]:
-    """A contestant's run, and the latencies from its process' start to its end.
-
-    `asked`: the server that the other client asks, where it is another one.
-    """
+    """A contestant's run, and the latencies from its process' start to its end."""
     latencies: list[float] = []
-
-    @contextmanager
-    def beside() -> Iterator[None]:
-        with _asking(asked or server) as found:
-            yield
-        latencies.extend(found)
-
-    run = measure("gentle", server, contestant, keys, beside=beside())
-    name = f"{contestant.name}{ELSEWHERE if asked else ''}"
-    return run, _latency(name, server, keys, run.seconds, latencies)
+    beside = asking((asked or server).port, latencies)
+    run = measure(server, contestant, keys, beside=beside)
+    return run, Latency.of(latencies, contestant.name, keys, run.seconds)
 
 
-@contextmanager
-def _asking(server: Server) -> Iterator[list[float]]:
-    command = [sys.executable, "-m", "bench.gets", str(server.port), str(RATE)]
-    latencies: list[float] = []
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout, "it has a pipe"
-        process.stdout.readline()
-        yield latencies
-        output, _ = process.communicate()
-    latencies.extend(json.loads(output))
+def bars(results: Results) -> Iterator[Bar]:
+    """What is wanted of it."""
+    most = max((x.keys for x in results.latencies), default=0)
+    slow = [r.slow for r in results.of(experiment="gentle", contestant=OURS.name, keys=most)]
 
+    def felt(what: str, name: str, keys: int) -> float:
+        return next(
+            (getattr(x, what) for x in results.felt() if (x.contestant, x.keys) == (name, keys)),
+            nan,
+        )
 
-def _latency(
-    name: str, server: Server, keys: int, seconds: float, latencies: list[float]
-) -> Latency:
-    ordered = sorted(latencies)
-
-    def at(share: float) -> float:
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-    return Latency(
-        contestant=name,
-        server=server.kind.name,
-        keys=keys,
-        seconds=seconds,
-        asked=len(ordered),
-        p50=at(0.5),
-        p99=at(0.99),
-        p999=at(0.999),
-        most=ordered[-1],
-    )
+    what = f"SLOWLOG entries at {SLOW_MS} ms over {most:,} keys, in the worst of the runs"
+    yield Bar(what, 0, max(slow, default=nan))
+    here = felt("p999", OURS.name, most)
+    what = f"another client's p99.9 over {most:,} keys, above that without a migration"
+    yield Bar(what, 8, here - felt("p999", NOBODY, 0), unit=" ms")
+    what = "the same, above that with the migration on another server of the machine"
+    yield Bar(what, 8, here - felt("p999", ELSEWHERE, most), unit=" ms")
+    nice = felt("p50", NICE.name, results.keys) - felt("p50", NOBODY, 0)
+    yield Bar("with `--nice 3` its p50, above that without a migration", 1, nice, unit=" ms")
+    nice, default = (felt("seconds", c.name, results.keys) for c in (NICE, OURS))
+    yield Bar("`--nice 3`: times as long", 4.5, nice / default, unit="x")

@@ -9,8 +9,8 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.contestants import CLIENT_SIDE, OURS, REPLAY
-from bench.experiments import NICE, PATIENT
+from bench.distance import PATIENT
+from bench.machinery import CLIENT_SIDE, OURS, REPLAY
 from bench.results import Results
 
 matplotlib.use("svg")
@@ -29,10 +29,10 @@ def draw(results: Results, folder: Path) -> None:
 
 def _local(results: Results, path: Path) -> None:
     wanted = {"experiment": "local", "server": results.server, "keys": results.keys}
-    runs = [run for run in results.of(**wanted) if run.seconds]
-    names = list(dict.fromkeys(run.contestant for run in runs))
-    seconds = {n: results.median(lambda r: r.seconds, contestant=n, **wanted) for n in names}
-    names.sort(key=lambda name: seconds[name], reverse=True)
+    names = results.values("contestant", **wanted)
+    seconds = {name: results.median("seconds", contestant=name, **wanted) for name in names}
+    # Parts of the work have no process, and so no seconds.
+    names = sorted(filter(seconds.get, names), key=seconds.__getitem__, reverse=True)
     figure, axes = pyplot.subplots(figsize=(7, 0.45 * len(names) + 0.9))
     bars = axes.barh(names, [seconds[n] for n in names], color=[_color(n) for n in names])
     axes.bar_label(bars, [f" {seconds[n]:.1f} s" for n in names])
@@ -48,10 +48,10 @@ def _distance(results: Results, path: Path) -> None:
     keys = results.keys // 10
     for contestant, style in ((OURS, "-"), (PATIENT, "--"), (CLIENT_SIDE, "-")):
         wanted = {"experiment": "distance", "contestant": contestant.name, "keys": keys}
-        rtts = sorted({run.rtt_ms for run in results.of(**wanted) if run.rtt_ms})
+        rtts = sorted(filter(None, results.values("rtt_ms", **wanted)))
         axes.plot(
             rtts,
-            [results.median(lambda r: r.seconds, rtt_ms=rtt, **wanted) for rtt in rtts],
+            [results.median("seconds", rtt_ms=rtt, **wanted) for rtt in rtts],
             style,
             marker="o",
             label=contestant.name,
@@ -68,10 +68,10 @@ def _size(results: Results, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 3.2))
     for contestant in (OURS, CLIENT_SIDE, REPLAY):
         wanted = {"experiment": "size", "contestant": contestant.name}
-        sizes = sorted({run.keys for run in results.of(**wanted)})
+        sizes = sorted(results.values("keys", **wanted))
         axes.plot(
             sizes,
-            [results.median(lambda r: r.seconds, **{**wanted, "keys": n}) for n in sizes],
+            [results.median("seconds", keys=keys, **wanted) for keys in sizes],
             marker="o",
             label=contestant.name,
             color=_color(contestant.name),
@@ -105,7 +105,7 @@ def _gentle(results: Results, path: Path) -> None:
 
 
 def _color(name: str) -> str:
-    return _OURS if name.startswith((OURS.name, NICE.name)) else _OTHER
+    return _OURS if name.startswith(OURS.name) else _OTHER
 
 
 def _finish(figure: Figure, axes: Axes, path: Path) -> None:

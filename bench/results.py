@@ -1,53 +1,131 @@
-"""All that one `make bench` measured: kept in a file, asked for medians."""
+"""All that one `make bench` measured: kept in a file, asked for medians, held against bars."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from math import isnan, nan
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.experiments import Delay
-from bench.gentle import Latency
-from bench.measure import Run
+from bench.machinery import Run
+
+ROUNDS = 3
+"""How often contestants run that do not send a command a key."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Delay:
+    """A round trip through the proxy as asked for and as measured, milliseconds."""
+
+    rtt_ms: float
+    measured_ms: float
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start and end of a program."""
+
+    program: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Latencies of GETs in milliseconds; `asked`: how many there were."""
+
+    contestant: str
+    keys: int
+    seconds: float
+    asked: int
+    p50: float
+    p99: float
+    p999: float
+    most: float
+
+    @classmethod
+    def of(cls, latencies: list[float], contestant: str, keys: int, seconds: float) -> Latency:
+        """What they were while a contestant ran."""
+        ordered, asked = sorted(latencies), len(latencies)
+        p50, p99, p999 = (
+            ordered[min(asked - 1, int(share * asked))] for share in (0.5, 0.99, 0.999)
+        )
+        return cls(contestant, keys, seconds, asked, p50, p99, p999, ordered[-1])
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One figure that was wanted and what was measured, not a number where nothing was."""
+
+    what: str
+    wanted: float
+    measured: float
+    at_least: bool = False
+    unit: str = ""
+
+    @property
+    def got(self) -> float | None:
+        """What was measured, None where nothing was."""
+        return None if isnan(self.measured) else self.measured
+
+    @property
+    def verdict(self) -> str:
+        """`yes`, `no` or `not measured`."""
+        if self.got is None:
+            return "not measured"
+        reached = self.got >= self.wanted if self.at_least else self.got <= self.wanted
+        return "yes" if reached else "no"
+
+
+@dataclass(frozen=True)
 class Results:
     """What was measured, in the order in which it was.
 
-    `keys`: old keys of most experiments. `server`: the kind that all of them used. `starts`:
-    seconds of a program's start by its name.
+    `keys`: old keys of most experiments. `server`: the kind that most of them used.
     """
 
     keys: int
     server: str
-    runs: list[Run] = field(default_factory=list)
-    delays: list[Delay] = field(default_factory=list)
-    latencies: list[Latency] = field(default_factory=list)
-    starts: dict[str, list[float]] = field(default_factory=dict)
+    runs: tuple[Run, ...]
+    delays: tuple[Delay, ...]
+    latencies: tuple[Latency, ...]
+    starts: tuple[Start, ...]
 
-    def add(self, found: Run | Delay | Latency) -> None:
-        """Keep one more."""
-        if isinstance(found, Run):
-            self.runs.append(found)
-        elif isinstance(found, Delay):
-            self.delays.append(found)
-        else:
-            self.latencies.append(found)
+    @classmethod
+    def made(
+        cls, keys: int, server: str, found: Iterable[Run | Delay | Latency | Start]
+    ) -> Results:
+        """From what the experiments found."""
+        all_ = list(found)
+        return cls(
+            keys,
+            server,
+            tuple(x for x in all_ if isinstance(x, Run)),
+            tuple(x for x in all_ if isinstance(x, Delay)),
+            tuple(x for x in all_ if isinstance(x, Latency)),
+            tuple(x for x in all_ if isinstance(x, Start)),
+        )
 
     def of(self, **wanted: Any) -> list[Run]:
         """The runs with these values."""
         return [r for r in self.runs if all(getattr(r, n) == v for n, v in wanted.items())]
 
-    def median(self, what: Callable[[Run], float], **wanted: Any) -> float:
-        """The median of what the runs with these values say. Raises KeyError where none has."""
-        runs = self.of(**wanted)
-        if not runs:
-            raise KeyError(f"no run of {wanted}")
-        return median(map(what, runs))
+    def values(self, what: str, **wanted: Any) -> list[Any]:
+        """What is different in the runs with these values, in their order."""
+        return list(dict.fromkeys(getattr(run, what) for run in self.of(**wanted)))
+
+    def median(self, what: str, **wanted: Any) -> float:
+        """The median of what the runs with these values say, not a number where none does."""
+        said = [getattr(run, what) for run in self.of(**wanted)]
+        return median(said) if said else nan
+
+    def start_of(self, program: str) -> float:
+        """The median of a program's starts, seconds, not a number where it never started."""
+        said = [start.seconds for start in self.starts if start.program == program]
+        return median(said) if said else nan
 
     def felt(self) -> list[Latency]:
         """What another client felt in the runs of each contestant: medians, and the longest."""
@@ -57,36 +135,25 @@ class Results:
         return [
             replace(
                 group[0],
-                seconds=median(x.seconds for x in group),
                 asked=sum(x.asked for x in group),
-                p50=median(x.p50 for x in group),
-                p99=median(x.p99 for x in group),
-                p999=median(x.p999 for x in group),
                 most=max(x.most for x in group),
+                **{
+                    name: median(getattr(x, name) for x in group)
+                    for name in ("seconds", "p50", "p99", "p999")
+                },
             )
             for group in groups.values()
         ]
 
-    def felt_during(self, contestant: str, keys: int) -> Latency:
-        """The same of one contestant. Raises KeyError where it was not measured."""
-        for latency in self.felt():
-            if (latency.contestant, latency.keys) == (contestant, keys):
-                return latency
-        raise KeyError(f"no latencies of {contestant} with {keys} keys")
-
     def save(self, path: Path) -> None:
-        """Write all as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
+        """Write all as JSON, what was found a line each."""
+        text = json.dumps(asdict(self), indent=1)
+        path.write_text(re.sub(r"\n {3}|\n {2}(?=\})", " ", text) + "\n", "utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Results:
         """What save() wrote."""
         all_ = json.loads(path.read_text("utf-8"))
-        return cls(
-            all_["keys"],
-            all_["server"],
-            [Run(**r) for r in all_["runs"]],
-            [Delay(**d) for d in all_["delays"]],
-            [Latency(**x) for x in all_["latencies"]],
-            all_["starts"],
-        )
+        kinds = {"runs": Run, "delays": Delay, "latencies": Latency, "starts": Start}
+        found = {name: tuple(kind(**x) for x in all_[name]) for name, kind in kinds.items()}
+        return cls(all_["keys"], all_["server"], **found)

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isnan
 
-from bench.bars import bars, cpu_ratio, start_of
-from bench.contestants import LIMIT, OURS
-from bench.experiments import AGAIN, BARE_SCAN, FLOOR, SCRIPT_SCAN
-from bench.measure import Run
-from bench.results import Results
+from bench import distance, foreign, gentle, local, size
+from bench.machinery import LIMIT, OURS
+from bench.results import Bar, Results
 
-_COLUMNS = (
-    "server",
-    "contestant",
-    "keys",
-    "others",
-    "RTT",
-    "seconds",
-    "round trips",
-    "server CPU s",
-    "client MiB",
-    "longest ms",
-)
-_EXPERIMENTS = {
+_TITLES = {
     "local": "On one machine",
     "distance": "At a distance",
     "foreign": "Among other keys",
@@ -31,40 +18,85 @@ _EXPERIMENTS = {
 }
 
 
+def bars(results: Results) -> list[Bar]:
+    """All bars in the order of the table."""
+    return [bar for of in (local, distance, foreign, gentle, size) for bar in of.bars(results)]
+
+
 def table(results: Results) -> str:
     """All that was measured, medians where there were several runs."""
     return "\n".join(_lines(results)) + "\n"
 
 
 def _lines(results: Results) -> Iterator[str]:
-    yield from _bars(results)
-    if results.starts:
-        starts = (f"{name} {start_of(results, name):.2f} s" for name in results.starts)
-        yield f"\nStart and end of a process: {', '.join(starts)}."
-    yield from _latencies(results)
-    for experiment, title in _EXPERIMENTS.items():
-        runs = [r for r in results.of(experiment=experiment) if r.seconds]
+    yield from _head("bar", "wanted", "measured", "reached")
+    for bar in bars(results):
+        sign = "≥" if bar.at_least else "≤"
+        got = "–" if bar.got is None else f"{_short(bar.got)}{bar.unit}"
+        yield _row(bar.what, f"{sign} {bar.wanted:,g}{bar.unit}", got, bar.verdict)
+    programs = dict.fromkeys(start.program for start in results.starts)
+    starts = (f"{program} {results.start_of(program):.2f} s" for program in programs)
+    yield f"\nStart and end of a process: {', '.join(starts)}."
+    yield "\n## What another client feels\n"
+    yield from _head("while", "keys", "seconds", "GETs", "p50 ms", "p99", "p99.9", "max")
+    for x in results.felt():
+        yield _row(
+            f"{x.contestant} migrates",
+            f"{x.keys:,}" if x.keys else "",
+            f"{x.seconds:.1f}",
+            f"{x.asked:,}",
+            *(f"{ms:.2f}" for ms in (x.p50, x.p99, x.p999, x.most)),
+        )
+    for experiment, title in _TITLES.items():
         yield f"\n## {title}\n"
         if experiment == "distance":
             for delay in results.delays:
                 yield f"- RTT {delay.rtt_ms:g}: a PING took {delay.measured_ms:.2f} ms"
             yield ""
-        yield from _row(*_COLUMNS)
-        yield from _row(*("---" for _ in _COLUMNS))
-        # A dict, since it keeps the order in which they ran.
-        for group in dict.fromkeys(map(_group, runs)):
-            yield from _run(results, [run for run in runs if _group(run) == group])
+        yield from _runs(results, experiment)
         if experiment == "local":
             yield from _parts(results)
 
 
-def _bars(results: Results) -> Iterator[str]:
-    yield from _row("bar", "wanted", "measured", "reached")
-    yield from _row("---", "---", "---", "---")
-    for bar in bars(results):
-        sign = "≥" if bar.at_least else "≤"
-        got = "–" if bar.got is None else f"{_short(bar.got)}{bar.unit}"
-        yield from _row(bar.what, f"{sign} {bar.wanted:,g}{bar.unit}", got, bar.verdict)
+def _runs(results: Results, experiment: str) -> Iterator[str]:
+    columns = ("server", "contestant", "keys", "others", "RTT", "seconds", "round trips")
+    yield from _head(*columns, "server CPU s", "client MiB", "longest ms")
+    # Whatever is a part of the work and no process has no seconds.
+    found = (run for run in results.of(experiment=experiment) if run.seconds)
+    # A dict, since it keeps the order in which they ran.
+    firsts = {(x.server, x.contestant, x.keys, x.foreign, x.rtt_ms): x for x in found}
+    for x in firsts.values():
+        alike = ("experiment", "server", "contestant", "keys", "foreign", "rtt_ms")
+        wanted = {name: getattr(x, name) for name in alike}
+        longest = max(run.longest_ms for run in results.of(**wanted))
+        yield _row(
+            x.server,
+            x.contestant,
+            f"{x.keys:,}",
+            f"{x.foreign:,}" if x.foreign else "",
+            f"{x.rtt_ms:g}",
+            f"{results.median('seconds', **wanted):.2f}",
+            "" if x.round_trips is None else f"{results.median('round_trips', **wanted):,.0f}",
+            f"{results.median('server_seconds', **wanted):.2f}",
+            f"{results.median('client_mb', **wanted):.0f}",
+            f"{longest:.1f}" if longest else "< 1",
+        )
+
+
+def _parts(results: Results) -> Iterator[str]:
+    yield "\nServer CPU in microseconds a key, and in multiples of the first two together:\n"
+    parts = (local.BARE_SCAN, local.SCRIPT_SCAN, local.FLOOR, local.AGAIN)
+    names = (LIMIT, *parts, OURS.name)
+    yield from _head("server", *names)
+    for server in results.values("server", experiment="local"):
+        yield _row(server, *(_part(results, server, name) for name in names))
+
+
+def _part(results: Results, server: str, name: str) -> str:
+    wanted = {"experiment": "local", "server": server, "contestant": name, "keys": results.keys}
+    cost = results.median("server_seconds", **wanted) / results.keys * 1_000_000
+    ratio = local.cpu_ratio(results, server, name)
+    return "–" if isnan(ratio) else f"{cost:.1f} ({ratio:.2f})"
 
 
 def _short(number: float) -> str:
@@ -72,62 +104,10 @@ def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
-def _latencies(results: Results) -> Iterator[str]:
-    yield "\n## What another client feels\n"
-    columns = ("while", "keys", "seconds", "GETs", "p50 ms", "p99", "p99.9", "max")
-    yield from _row(*columns)
-    yield from _row(*("---" for _ in columns))
-    for x in results.felt():
-        yield from _row(
-            f"{x.contestant} migrates",
-            f"{x.keys:,}" if x.keys else "",
-            f"{x.seconds:.1f}",
-            f"{x.asked:,}",
-            *(f"{ms:.2f}" for ms in (x.p50, x.p99, x.p999, x.most)),
-        )
+def _head(*cells: str) -> Iterator[str]:
+    yield _row(*cells)
+    yield _row(*("---" for _ in cells))
 
 
-def _run(results: Results, runs: list[Run]) -> Iterator[str]:
-    first = runs[0]
-    found = {name: getattr(first, name) for name in ("experiment", "server", "contestant")}
-    found |= {name: getattr(first, name) for name in ("keys", "foreign", "rtt_ms")}
-    yield from _row(
-        first.server,
-        first.contestant,
-        f"{first.keys:,}",
-        f"{first.foreign:,}" if first.foreign else "",
-        f"{first.rtt_ms:g}",
-        f"{results.median(lambda r: r.seconds, **found):.2f}",
-        ""
-        if first.round_trips is None
-        else f"{results.median(lambda r: r.round_trips or 0, **found):,.0f}",
-        f"{results.median(lambda r: r.server_seconds, **found):.2f}",
-        f"{results.median(lambda r: r.client_mb, **found):.0f}",
-        f"{max(r.longest_ms for r in runs):.1f}" if any(r.longest_ms for r in runs) else "< 1",
-    )
-
-
-def _parts(results: Results) -> Iterator[str]:
-    yield "\nServer CPU in microseconds a key, and in multiples of the first two together:\n"
-    names = (LIMIT, BARE_SCAN, SCRIPT_SCAN, FLOOR, AGAIN, OURS.name)
-    yield from _row("server", *names)
-    yield from _row(*("---" for _ in ("server", *names)))
-    for server in dict.fromkeys(run.server for run in results.of(experiment="local")):
-        yield from _row(server, *(_part(results, server, name) for name in names))
-
-
-def _part(results: Results, server: str, name: str) -> str:
-    wanted = {"experiment": "local", "server": server, "contestant": name, "keys": results.keys}
-    try:
-        cost = results.median(lambda run: run.server_seconds, **wanted) / results.keys * 1_000_000
-        return f"{cost:.1f} ({cpu_ratio(results, server, name):.2f})"
-    except KeyError:
-        return "–"
-
-
-def _group(run: Run) -> tuple[object, ...]:
-    return run.server, run.contestant, run.keys, run.foreign, run.rtt_ms
-
-
-def _row(*cells: str) -> Iterator[str]:
-    yield f"| {' | '.join(cells)} |"
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"

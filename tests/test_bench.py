@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -12,25 +10,26 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from bench import data
-from bench.bars import Bar, bars
-from bench.contestants import (
+from bench.distance import INTERPRETER
+from bench.machinery import (
     CLIENT_SIDE,
     OURS,
     REPLAY,
     SCANNING,
     TINYTOWN,
     Contestant,
+    Run,
+    asking,
+    data,
+    delayed,
     limit,
+    measure,
     ours,
+    round_trip_ms,
+    run,
 )
-from bench.experiments import INTERPRETER, Delay
-from bench.gentle import Latency
-from bench.measure import Run, measure
-from bench.process import run
-from bench.proxy import delayed, round_trip_ms
-from bench.results import Results
-from bench.table import table
+from bench.results import Bar, Delay, Latency, Results, Start
+from bench.table import bars, table
 from tests.servers import Server
 from tt_migrate import Migrator
 
@@ -38,9 +37,7 @@ KEYS = 700
 
 
 def contestants() -> list[Contestant]:
-    here = [OURS, REPLAY, SCANNING, ours("--dry-run", moves=False)]
-    if isinstance(pipe := limit(), Contestant):
-        here.append(pipe)
+    here = [OURS, REPLAY, SCANNING, ours("--dry-run", moves=False), *limit()]
     if Path(CLIENT_SIDE.libraries).exists():
         here.append(CLIENT_SIDE)
     return here
@@ -48,18 +45,18 @@ def contestants() -> list[Contestant]:
 
 @pytest.mark.parametrize("contestant", contestants(), ids=lambda c: c.name)
 def test_a_contestant_moves_every_key_and_no_other(contestant: Contestant, newest: Server) -> None:
-    found = measure("test", newest, contestant, KEYS, foreign=100)
+    found = measure(newest, contestant, KEYS, foreign=100)
     assert found.seconds > 0
     assert found.server_seconds > 0
     assert found.client_mb > 1
 
 
 def test_round_trips_are_those_that_the_client_makes(newest: Server) -> None:
-    replayed = measure("test", newest, REPLAY, KEYS).round_trips
+    replayed = measure(newest, REPLAY, KEYS).round_trips
     assert replayed is not None
     # One for each key, and six scans in steps of 100.
     assert KEYS + 6 * KEYS / 100 <= replayed <= KEYS + 6 * KEYS / 50
-    mine = measure("test", newest, OURS, KEYS).round_trips
+    mine = measure(newest, OURS, KEYS).round_trips
     assert mine is not None
     assert 4 <= mine < 15
 
@@ -103,13 +100,10 @@ def test_batches_at_a_distance_are_as_large_as_near_by(newest: Server) -> None:
 
 
 def test_all_who_would_have_asked_feel_a_server_that_stands_still(newest: Server) -> None:
-    command = [sys.executable, "-m", "bench.gets", str(newest.port), "1000"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout
-        process.stdout.readline()
+    latencies: list[float] = []
+    with asking(newest.port, latencies):
         newest.client().execute_command("CLIENT", "PAUSE", "400")
         time.sleep(0.6)
-        latencies = json.loads(process.communicate()[0])
     assert max(latencies) > 300
     # One client that waits for its reply would have felt it once.
     assert sum(latency > 100 for latency in latencies) > 100
@@ -129,21 +123,20 @@ def test_a_process_that_fails_says_why() -> None:
 
 
 def results() -> Results:
-    def one(experiment: str, name: str, seconds: float, cpu: float = 1.0) -> Run:
-        return Run(experiment, "redis-9.0", name, 1000, 0, 0, seconds, 5, cpu, 30, 4, 0)
+    def one(experiment: str, name: str, seconds: float) -> Run:
+        return Run("redis-9.0", name, 1000, 0, 0, seconds, 5, 1.0, 30, 4, 0, experiment)
 
-    found = Results(1000, "redis-9.0")
-    for seconds in (1, 2, 30):
-        found.add(one("local", OURS.name, seconds))
-    found.add(one("local", REPLAY.name, 41))
-    found.add(one("local", CLIENT_SIDE.name, 2469))
-    found.add(Delay(10, 10.1))
-    found.add(Latency("nobody", "redis-9.0", 0, 5, 5000, 0.1, 0.2, 0.3, 0.4))
+    found: list[Run | Delay | Latency | Start] = []
+    found += [one("local", OURS.name, seconds) for seconds in (1, 2, 30)]
+    found.append(one("local", REPLAY.name, 41))
+    found.append(one("local", CLIENT_SIDE.name, 2469))
+    found.append(Delay(10, 10.1))
+    found.append(Latency("nobody", 0, 5, 5000, 0.1, 0.2, 0.3, 0.4))
     for slow, p999, most in ((0, 5.3, 6.4), (3, 9.5, 90.0), (0, 1.5, 2.0)):
-        found.add(replace(one("gentle", OURS.name, 5), slow=slow))
-        found.add(Latency(OURS.name, "redis-9.0", 1000, 5, 5000, 2.1, 4.2, p999, most))
-    found.starts = {INTERPRETER: [0.02, 0.03, 0.9]}
-    return found
+        found.append(replace(one("gentle", OURS.name, 5), slow=slow))
+        found.append(Latency(OURS.name, 1000, 5, 5000, 2.1, 4.2, p999, most))
+    found += [Start(INTERPRETER, seconds) for seconds in (0.02, 0.03, 0.9)]
+    return Results.made(1000, "redis-9.0", found)
 
 
 def test_bars_compare_medians_and_say_what_was_not_measured() -> None:

@@ -1,4 +1,4 @@
-"""Another client of the server: a GET at a steady rate, `python -m bench.gets PORT RATE`.
+"""Another client of the server: a GET at a steady rate, `gets.py PORT RATE`.
 
 Prints a line once it runs; at the end of its standard input prints as JSON the latencies of all
 GETs in milliseconds. Each GET is sent when it is due, whether or not those before were answered,

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 
-from bench import data
-from bench.contestants import Calls, Contestant, make_town
-from bench.process import run
-from tests.servers import Server
+from bench.machinery import data
+from bench.machinery.contestants import Calls, Contestant
+from bench.machinery.process import run
+from tests.servers import Kind, Server
 
 SLOW_MS = 10
 """Redis' own threshold for its SLOWLOG."""
 
 _NOTED_MS = 1
-_ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -31,31 +29,40 @@ class Run:
     `keys` old keys and `foreign` others were there, `rtt_ms` milliseconds away. `seconds`: from the
     process' start to its end. `round_trips`: None where unknown. `server_seconds`: of the server's
     CPU. `client_mb`: the process' peak memory, MiB. `longest_ms`: the longest command in the
-    server's SLOWLOG, 0 below 1 ms; `slow`: how many there took 10 ms or more.
+    server's SLOWLOG, 0 below 1 ms; `slow`: how many there took 10 ms or more. `experiment`: of
+    which it is a part.
     """
 
-    experiment: str
     server: str
     contestant: str
     keys: int
-    foreign: int
-    rtt_ms: float
-    seconds: float
-    round_trips: int | None
-    server_seconds: float
-    client_mb: float
-    longest_ms: float
-    slow: int
+    foreign: int = 0
+    rtt_ms: float = 0
+    seconds: float = 0
+    round_trips: int | None = None
+    server_seconds: float = 0
+    client_mb: float = 0
+    longest_ms: float = 0
+    slow: int = 0
+    experiment: str = ""
+
+
+@contextmanager
+def running(kind: Kind) -> Iterator[Server]:
+    """A server of this kind, until the end of the block."""
+    server = Server.start(kind)
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def measure(
-    experiment: str,
     server: Server,
     contestant: Contestant,
     keys: int,
     *,
     foreign: int = 0,
-    rtt_ms: float = 0.0,
     port: int | None = None,
     beside: AbstractContextManager[None] | None = None,
 ) -> Run:
@@ -69,34 +76,31 @@ def measure(
     redis.config_set("slowlog-max-len", 100_000)
     redis.slowlog_reset()
     url = f"redis://127.0.0.1:{port or server.port}/0"
-    modules = filter(None, (str(_ROOT), contestant.libraries))
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        make_town(directory)
+        (directory / "tinytown.toml").write_text(f'name = "{data.TOWN}"\n')
         feed = directory / "commands"
         if contestant.is_fed:
             data.write_renames(feed, keys)
-        calls, cpu = _calls(redis), server_cpu(redis)
+        calls, cpu = _calls(redis), _cpu(redis)
         with beside or nullcontext():
             process = run(
                 contestant.command(url),
                 directory=directory,
-                environment={"REDIS_URL": url, "PYTHONPATH": os.pathsep.join(modules)},
+                environment={"REDIS_URL": url, "PYTHONPATH": contestant.libraries},
                 stdin=feed if contestant.is_fed else None,
             )
-        cpu = server_cpu(redis) - cpu
+        cpu = _cpu(redis) - cpu
         calls = _difference(calls, _calls(redis))
     slowlog: list[Any] = redis.slowlog_get(100_000)
     taken = [entry["duration"] / 1000 for entry in slowlog]
     check = data.check_migrated if contestant.moves else data.check_untouched
     check(redis, keys, foreign)
     return Run(
-        experiment=experiment,
         server=server.kind.name,
         contestant=contestant.name,
         keys=keys,
         foreign=foreign,
-        rtt_ms=rtt_ms,
         seconds=process.seconds,
         round_trips=contestant.round_trips(calls),
         server_seconds=cpu,
@@ -107,7 +111,6 @@ def measure(
 
 
 def measure_within(
-    experiment: str,
     server: Server,
     name: str,
     keys: int,
@@ -122,14 +125,13 @@ def measure_within(
     redis = server.client()
     data.fill(redis, keys)
     before(redis)
-    cpu = server_cpu(redis)
+    cpu = _cpu(redis)
     work(redis)
-    cpu = server_cpu(redis) - cpu
-    return Run(experiment, server.kind.name, name, keys, 0, 0, 0, None, cpu, 0, 0, 0)
+    cpu = _cpu(redis) - cpu
+    return Run(server.kind.name, name, keys, server_seconds=cpu)
 
 
-def server_cpu(redis: Redis) -> float:
-    """Seconds of CPU that the server's process has used until now."""
+def _cpu(redis: Redis) -> float:
     info: Any = redis.info("cpu")
     return float(info["used_cpu_user"] + info["used_cpu_sys"])
 

@@ -1,4 +1,4 @@
-"""What Tinytown 0.10.0 sends for `tt migrate --force`, command by command, over redis-py.
+"""What Tinytown 0.10.0 sends for `tt migrate --force`, over redis-py: `replay.py TOWN`.
 
 KEYS for the first of eight patterns that finds an old key; for each of six patterns a full SCAN,
 then a RENAME a round trip; EXISTS and RENAME of the backlog. `--scan-only` leaves the RENAMEs out.
@@ -12,13 +12,11 @@ from typing import Any
 
 from redis import Redis
 
-from bench.data import TOWN
-
 _SCANNED = ("tt:agent:*", "tt:inbox:*", "tt:urgent:*", "tt:task:*", "tt:activity:*", "tt:stop:*")
 _ASKED = (*_SCANNED, "tt:backlog", "tt:broadcast")
 
 
-def main(*, scan_only: bool) -> None:
+def main(town: str, *, scan_only: bool) -> None:
     """Migrate what REDIS_URL names."""
     redis = Redis.from_url(os.environ["REDIS_URL"])
     if not any(
@@ -28,9 +26,9 @@ def main(*, scan_only: bool) -> None:
     for pattern in _SCANNED:
         for key in _scan(redis, pattern):
             if not scan_only:
-                redis.rename(key, b"tt:%b:%b" % (TOWN.encode(), key[3:]))
+                redis.rename(key, b"tt:%b:%b" % (town.encode(), key[3:]))
     if redis.exists("tt:backlog"):
-        redis.rename("tt:backlog", f"tt:{TOWN}:backlog")
+        redis.rename("tt:backlog", f"tt:{town}:backlog")
 
 
 def _scan(redis: Redis, pattern: str) -> list[bytes]:
@@ -48,4 +46,4 @@ def _is_old(key: bytes) -> bool:
     return key.count(b":") in (1, 2)
 
 
-main(scan_only="--scan-only" in sys.argv)
+main(sys.argv[1], scan_only="--scan-only" in sys.argv)

@@ -1,4 +1,4 @@
-"""A TCP proxy that makes each round trip take a given time: `python -m bench.proxy PORT MS`.
+"""A TCP proxy that makes each round trip take a given time: `proxy.py PORT MS`.
 
 Listens on a free port of 127.0.0.1, which it prints, and ends with its standard input.
 """
@@ -7,45 +7,13 @@ from __future__ import annotations
 
 import queue
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from statistics import median
-
-from redis import Redis
+from contextlib import suppress
 
 
-@contextmanager
-def delayed(port: int, rtt_ms: float) -> Iterator[int]:
-    """A port that leads to another one with a delay, given by a process of its own."""
-    command = [sys.executable, "-m", "bench.proxy", str(port), str(rtt_ms)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin, "it has a pipe"
-        assert process.stdout, "it has a pipe"
-        try:
-            yield int(process.stdout.readline())
-        finally:
-            process.stdin.close()
-
-
-def round_trip_ms(port: int, times: int = 30) -> float:
-    """The median time of a PING."""
-    redis = Redis(port=port, single_connection_client=True)
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        redis.ping()
-        taken.append(time.perf_counter() - began)
-    redis.close()
-    return median(taken) * 1000
-
-
-def serve(port: int, rtt_ms: float) -> None:
+def main(port: int, rtt_ms: float) -> None:
     """Accept connections until the standard input ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
@@ -90,5 +58,4 @@ def _deliver(target: socket.socket, line: queue.SimpleQueue[tuple[float, bytes]]
                 target.shutdown(socket.SHUT_WR)
 
 
-if __name__ == "__main__":
-    serve(int(sys.argv[1]), float(sys.argv[2]))
+main(int(sys.argv[1]), float(sys.argv[2]))

@@ -1,26 +1,28 @@
-"""The migration as one would write it on the client: SCAN, check in Python, pipelined RENAMENX."""
+"""The migration as one would write it on the client: `client_side.py TOWN`.
+
+SCAN, a check in Python, RENAMENX in a pipeline.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from importlib.util import find_spec
 from typing import Any
 
 from redis import Redis
 
-from bench.data import TOWN
-
 _OLD = re.compile(rb"tt:(?:(?:agent|inbox|urgent|task|activity|stop):([^:]+)|backlog)", re.DOTALL)
 _TOWN_WIDE = (b"backlog", b"events", b"broadcast")
 
 
-def main() -> None:
+def main(town: str) -> None:
     """Migrate what REDIS_URL names."""
     if find_spec("hiredis") is None:
         raise SystemExit("hiredis is not there, and redis-py is slower without it")
     redis = Redis.from_url(os.environ["REDIS_URL"])
-    prefix = f"tt:{TOWN}:".encode()
+    prefix = f"tt:{town}:".encode()
     cursor: Any = 0
     left = 0
     while True:
@@ -37,4 +39,4 @@ def main() -> None:
         raise SystemExit(f"{left} keys were left: their destination exists")
 
 
-main()
+main(sys.argv[1])

@@ -12,16 +12,29 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.data import TOWN
+from bench.machinery.data import TOWN
+from bench.machinery.process import program
 from interop.tinytown import NEW, build
 from tests.servers import Kind
 
-_HIREDIS = Path(__file__).parent.parent / ".cache" / "hiredis"
+LIMIT = "redis-cli --pipe"
+TINYTOWN = f"Tinytown {NEW}"
 _BY_SCRIPT = {"scan", "renamenx", "exists", "dbsize", "time", "type"}
 """Commands that INFO commandstats counts although the scripts call them."""
 
 Calls = Mapping[str, int]
 """Calls of each command as INFO commandstats names them."""
+
+
+def _all(calls: Calls) -> int:
+    return sum(calls.values())
+
+
+def _ours(calls: Calls) -> int:
+    made = {name: n for name, n in calls.items() if name not in _BY_SCRIPT}
+    # SCRIPT LOAD of all scripts goes together; Redis 6.2 counts it as `script`.
+    loads = sum(made.pop(name, 0) for name in ("script", "script|load"))
+    return _all(made) + min(loads, 1)
 
 
 @dataclass(frozen=True)
@@ -35,21 +48,10 @@ class Contestant:
 
     name: str
     command: Callable[[str], list[str]]
-    round_trips: Callable[[Calls], int | None]
+    round_trips: Callable[[Calls], int | None] = _all
     moves: bool = True
     is_fed: bool = False
     libraries: str = ""
-
-
-def _all(calls: Calls) -> int:
-    return sum(calls.values())
-
-
-def _ours(calls: Calls) -> int:
-    made = {name: n for name, n in calls.items() if name not in _BY_SCRIPT}
-    # SCRIPT LOAD of all scripts goes together; Redis 6.2 counts it as `script`.
-    loads = sum(made.pop(name, 0) for name in ("script", "script|load"))
-    return sum(made.values()) + min(loads, 1)
 
 
 def ours(*options: str, moves: bool = True) -> Contestant:
@@ -64,55 +66,49 @@ def ours(*options: str, moves: bool = True) -> Contestant:
 
 
 OURS = ours()
-REPLAY = Contestant(
-    "replay of Tinytown",
-    lambda url: [sys.executable, "-m", "bench.replay"],
-    _all,
-)
+REPLAY = Contestant("replay of Tinytown", lambda url: program("replay", TOWN))
 SCANNING = Contestant(
-    "the replay's scanning",
-    lambda url: [sys.executable, "-m", "bench.replay", "--scan-only"],
-    _all,
-    moves=False,
+    "the replay's scanning", lambda url: program("replay", TOWN, "--scan-only"), moves=False
 )
 CLIENT_SIDE = Contestant(
     "client side",
-    lambda url: [sys.executable, "-m", "bench.client_side"],
+    lambda url: program("client_side", TOWN),
     # Each SCAN is followed by a pipeline, whose commands share one.
     lambda calls: _all(calls) - calls.get("renamenx", 0) + calls["scan"],
-    libraries=str(_HIREDIS),
+    libraries=str(Path(__file__).parents[2] / ".cache" / "hiredis"),
 )
 
 
-TINYTOWN = f"Tinytown {NEW}"
-LIMIT = "redis-cli --pipe"
-
-
 @cache
-def tinytown(kind: Kind) -> Contestant | str:
-    """Tinytown's own program for a kind of server, or why there is none."""
+def tinytown(kind: Kind) -> list[Contestant]:
+    """Tinytown's own program; none, and a line that says why, where a server cannot have it."""
     if kind.version < (7, 0):
-        return f"Tinytown {NEW}: it refuses {kind.name}"
+        return _none(f"it refuses {kind.name}", TINYTOWN)
     if not shutil.which("cargo"):
-        return f"Tinytown {NEW}: cargo, which builds it, is not on the PATH"
+        return _none("cargo, which builds it, is not on the PATH", TINYTOWN)
     try:
-        program = build(NEW)
+        path = str(build(NEW))
     except SystemExit as error:
-        return f"Tinytown {NEW}: {error}"
-    return Contestant(TINYTOWN, lambda url: [str(program), "migrate", "--force"], _all)
+        return _none(error, TINYTOWN)
+    return [Contestant(TINYTOWN, lambda url: [path, "migrate", "--force"])]
 
 
 @cache
-def limit() -> Contestant | str:
-    """`redis-cli --pipe`, or why it is not here."""
-    program = _redis_cli()
-    if program is None:
-        return "redis-cli: not on the PATH and in none of the wheels"
+def limit() -> list[Contestant]:
+    """`redis-cli --pipe`; none, and a line that says why, where it is not here."""
+    path = _redis_cli()
+    if path is None:
+        return _none("not on the PATH and in none of the wheels", LIMIT)
 
     def command(url: str) -> list[str]:
-        return [program, "-p", str(urlsplit(url).port), "--pipe"]
+        return [path, "-p", str(urlsplit(url).port), "--pipe"]
 
-    return Contestant(LIMIT, command, lambda calls: None, is_fed=True)
+    return [Contestant(LIMIT, command, lambda calls: None, is_fed=True)]
+
+
+def _none(why: object, name: str) -> list[Contestant]:
+    print(f"skipped: {name}: {why}", file=sys.stderr)
+    return []
 
 
 def _redis_cli() -> str | None:
@@ -122,11 +118,6 @@ def _redis_cli() -> str | None:
         # Importing these packages has side effects, finding them has none.
         spec = find_spec(package)
         for folder in (spec.submodule_search_locations or []) if spec else []:
-            if os.access(program := Path(folder, file), os.X_OK):
-                return str(program)
+            if os.access(path := Path(folder, file), os.X_OK):
+                return str(path)
     return None
-
-
-def make_town(directory: Path) -> None:
-    """Write the file from which a program learns the town's name."""
-    (directory / "tinytown.toml").write_text(f'name = "{TOWN}"\n')

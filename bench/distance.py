@@ -6,18 +6,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench.machinery import (
-    CLIENT_SIDE,
-    OURS,
-    REPLAY,
-    Run,
-    delayed,
-    measure,
-    ours,
-    round_trip_ms,
-    run,
-    running,
-)
+from bench.machinery import Run, delayed, measure, ours, round_trip_ms, run, running
+from bench.machinery.contestants import CLIENT_SIDE, OURS, REPLAY
 from bench.results import ROUNDS, Bar, Delay, Results, Start
 from tests.servers import Kind
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.machinery import CLIENT_SIDE, OURS, SCANNING, Run, measure, running
+from bench.machinery import Run, measure, running
+from bench.machinery.contestants import CLIENT_SIDE, OURS, SCANNING
 from bench.results import ROUNDS, Bar, Results
 from tests.servers import Kind
 

@@ -7,20 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import nan
 
-from bench.machinery import (
-    CLIENT_SIDE,
-    OURS,
-    REPLAY,
-    SLOW_MS,
-    Contestant,
-    Run,
-    asking,
-    limit,
-    measure,
-    ours,
-    running,
-    tinytown,
-)
+from bench.machinery import SLOW_MS, Contestant, Run, asking, measure, ours, present, running
+from bench.machinery.contestants import CLIENT_SIDE, LIMIT, OURS, REPLAY, TINYTOWN
 from bench.results import ROUNDS, Bar, Latency, Results
 from tests.servers import Kind, Server
 
@@ -48,9 +36,9 @@ def runs(kind: Kind, keys: int, most: int) -> Iterator[Run | Latency]:
             for contestant in (OURS, NICE):
                 yield from _during(server, contestant, keys)
         pauses = [ours("--max-pause", pause) for pause in ("1", "5", "20")]
-        for contestant in (*pauses, CLIENT_SIDE, *limit()):
+        for contestant in present(kind, *pauses, CLIENT_SIDE, LIMIT):
             yield from _during(server, contestant, keys)
-        for contestant in (REPLAY, *tinytown(kind)):
+        for contestant in present(kind, REPLAY, TINYTOWN):
             yield from _during(server, contestant, keys // 10)
 
 

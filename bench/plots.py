@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.distance import PATIENT
-from bench.machinery import CLIENT_SIDE, OURS, REPLAY
+from bench.machinery.contestants import CLIENT_SIDE, OURS, REPLAY
 from bench.results import Results
 
 matplotlib.use("svg")

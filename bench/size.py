@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import nan
 
-from bench.machinery import CLIENT_SIDE, OURS, REPLAY, Run, measure, ours, running
+from bench.machinery import Run, measure, ours, running
+from bench.machinery.contestants import CLIENT_SIDE, OURS, REPLAY
 from bench.results import ROUNDS, Bar, Results
 from tests.servers import Kind
 

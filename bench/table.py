@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from math import isnan
 
 from bench import distance, foreign, gentle, local, size
-from bench.machinery import LIMIT, OURS
+from bench.machinery import PARTS
+from bench.machinery.contestants import LIMIT, OURS
 from bench.results import Bar, Results
 
 _TITLES = {
@@ -85,8 +86,7 @@ def _runs(results: Results, experiment: str) -> Iterator[str]:
 
 def _parts(results: Results) -> Iterator[str]:
     yield "\nServer CPU in microseconds a key, and in multiples of the first two together:\n"
-    parts = (local.BARE_SCAN, local.SCRIPT_SCAN, local.FLOOR, local.AGAIN)
-    names = (LIMIT, *parts, OURS.name)
+    names = (LIMIT.name, *PARTS, OURS.name)
     yield from _head("server", *names)
     for server in results.values("server", experiment="local"):
         yield _row(server, *(_part(results, server, name) for name in names))

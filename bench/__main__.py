@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import distance, foreign, gentle, local, size
 from bench.machinery import Run
 from bench.plots import draw
-from bench.results import Delay, Latency, Results, Start
+from bench.results import Latency, Results
 from bench.table import table
 from tests.servers import Kind, kinds, newest_kind
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 def _measured(
     at_hand: list[Kind], kind: Kind, keys: int, rtts: list[float]
-) -> Iterator[Run | Delay | Latency | Start]:
+) -> Iterator[Run | Latency]:
     most = 5 * keys
     experiments = {
         "local": (
@@ -59,7 +59,10 @@ def _measured(
     }
     for name, found in experiments.items():
         for one in found:
-            yield replace(one, experiment=name) if isinstance(one, Run) else one
+            if isinstance(one, Run) and not one.experiment:
+                yield replace(one, experiment=name)
+            else:
+                yield one
 
 
 main()

@@ -44,44 +44,30 @@ def _local(results: Results, path: Path) -> None:
 
 
 def _distance(results: Results, path: Path) -> None:
-    figure, axes = pyplot.subplots(figsize=(7, 3.2))
     keys = results.keys // 10
+    figure, axes = pyplot.subplots(figsize=(7, 3.2))
     for contestant, style in ((OURS, "-"), (PATIENT, "--"), (CLIENT_SIDE, "-")):
         wanted = {"experiment": "distance", "contestant": contestant.name, "keys": keys}
         rtts = sorted(filter(None, results.values("rtt_ms", **wanted)))
-        axes.plot(
-            rtts,
-            [results.median("seconds", rtt_ms=rtt, **wanted) for rtt in rtts],
-            style,
-            marker="o",
-            label=contestant.name,
-            color=_color(contestant.name),
-        )
+        seconds = [results.median("seconds", rtt_ms=rtt, **wanted) for rtt in rtts]
+        _line(axes, contestant.name, rtts, seconds, style)
     axes.set_title(f"Migrating {keys:,} keys at a distance, {results.server}", loc="left")
     axes.set_xlabel("round-trip time, ms")
-    axes.set_ylabel("seconds, whole process")
     axes.set_ylim(bottom=0)
     _finish(figure, axes, path)
 
 
 def _size(results: Results, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 3.2))
-    for contestant in (OURS, CLIENT_SIDE, REPLAY):
+    for contestant, style in ((OURS, "-"), (CLIENT_SIDE, "-"), (REPLAY, ":")):
         wanted = {"experiment": "size", "contestant": contestant.name}
         sizes = sorted(results.values("keys", **wanted))
-        axes.plot(
-            sizes,
-            [results.median("seconds", keys=keys, **wanted) for keys in sizes],
-            marker="o",
-            label=contestant.name,
-            color=_color(contestant.name),
-            linestyle=":" if contestant is REPLAY else "-",
-        )
+        seconds = [results.median("seconds", keys=keys, **wanted) for keys in sizes]
+        _line(axes, contestant.name, sizes, seconds, style)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_title(f"From few keys to many, {results.server}", loc="left")
     axes.set_xlabel("old keys")
-    axes.set_ylabel("seconds, whole process")
     _finish(figure, axes, path)
 
 
@@ -108,7 +94,12 @@ def _color(name: str) -> str:
     return _OURS if name.startswith(OURS.name) else _OTHER
 
 
+def _line(axes: Axes, name: str, x: list[float], y: list[float], style: str) -> None:
+    axes.plot(x, y, style, marker="o", label=name, color=_color(name))
+
+
 def _finish(figure: Figure, axes: Axes, path: Path) -> None:
+    axes.set_ylabel("seconds, whole process")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, alpha=0.3)
     axes.legend(frameon=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isnan, nan
 from pathlib import Path
@@ -15,22 +15,6 @@ from bench.machinery import Run
 
 ROUNDS = 3
 """How often contestants run that do not send a command a key."""
-
-
-@dataclass(frozen=True)
-class Delay:
-    """A round trip through the proxy as asked for and as measured, milliseconds."""
-
-    rtt_ms: float
-    measured_ms: float
-
-
-@dataclass(frozen=True)
-class Start:
-    """One start and end of a program."""
-
-    program: str
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -90,24 +74,13 @@ class Results:
     keys: int
     server: str
     runs: tuple[Run, ...]
-    delays: tuple[Delay, ...]
     latencies: tuple[Latency, ...]
-    starts: tuple[Start, ...]
 
     @classmethod
-    def made(
-        cls, keys: int, server: str, found: Iterable[Run | Delay | Latency | Start]
-    ) -> Results:
+    def made(cls, keys: int, server: str, found: Sequence[Run | Latency]) -> Results:
         """From what the experiments found."""
-        all_ = list(found)
-        return cls(
-            keys,
-            server,
-            tuple(x for x in all_ if isinstance(x, Run)),
-            tuple(x for x in all_ if isinstance(x, Delay)),
-            tuple(x for x in all_ if isinstance(x, Latency)),
-            tuple(x for x in all_ if isinstance(x, Start)),
-        )
+        runs = tuple(one for one in found if isinstance(one, Run))
+        return cls(keys, server, runs, tuple(one for one in found if isinstance(one, Latency)))
 
     def of(self, **wanted: Any) -> list[Run]:
         """The runs with these values."""
@@ -120,11 +93,6 @@ class Results:
     def median(self, what: str, **wanted: Any) -> float:
         """The median of what the runs with these values say, not a number where none does."""
         said = [getattr(run, what) for run in self.of(**wanted)]
-        return median(said) if said else nan
-
-    def start_of(self, program: str) -> float:
-        """The median of a program's starts, seconds, not a number where it never started."""
-        said = [start.seconds for start in self.starts if start.program == program]
         return median(said) if said else nan
 
     def felt(self) -> list[Latency]:
@@ -154,6 +122,6 @@ class Results:
     def load(cls, path: Path) -> Results:
         """What save() wrote."""
         all_ = json.loads(path.read_text("utf-8"))
-        kinds = {"runs": Run, "delays": Delay, "latencies": Latency, "starts": Start}
-        found = {name: tuple(kind(**x) for x in all_[name]) for name, kind in kinds.items()}
-        return cls(all_["keys"], all_["server"], **found)
+        runs = tuple(Run(**run) for run in all_["runs"])
+        latencies = tuple(Latency(**latency) for latency in all_["latencies"])
+        return cls(all_["keys"], all_["server"], runs, latencies)

@@ -35,9 +35,12 @@ def _lines(results: Results) -> Iterator[str]:
         sign = "≥" if bar.at_least else "≤"
         got = "–" if bar.got is None else f"{_short(bar.got)}{bar.unit}"
         yield _row(bar.what, f"{sign} {bar.wanted:,g}{bar.unit}", got, bar.verdict)
-    programs = dict.fromkeys(start.program for start in results.starts)
-    starts = (f"{program} {results.start_of(program):.2f} s" for program in programs)
-    yield f"\nStart and end of a process: {', '.join(starts)}."
+    starts = {"experiment": distance.STARTS}
+    medians = (
+        f"{program} {results.median('seconds', contestant=program, **starts):.2f} s"
+        for program in results.values("contestant", **starts)
+    )
+    yield f"\nStart and end of a process: {', '.join(medians)}."
     yield "\n## What another client feels\n"
     yield from _head("while", "keys", "seconds", "GETs", "p50 ms", "p99", "p99.9", "max")
     for x in results.felt():
@@ -51,8 +54,8 @@ def _lines(results: Results) -> Iterator[str]:
     for experiment, title in _TITLES.items():
         yield f"\n## {title}\n"
         if experiment == "distance":
-            for delay in results.delays:
-                yield f"- RTT {delay.rtt_ms:g}: a PING took {delay.measured_ms:.2f} ms"
+            for ping in results.of(experiment=distance.PINGS):
+                yield f"- RTT {ping.rtt_ms:g}: a PING took {ping.seconds * 1000:.2f} ms"
             yield ""
         yield from _runs(results, experiment)
         if experiment == "local":

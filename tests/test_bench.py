@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from bench.distance import INTERPRETER
+from bench.distance import INTERPRETER, PINGS, STARTS
 from bench.machinery import (
     Contestant,
     Run,
@@ -24,7 +24,7 @@ from bench.machinery import (
     run,
 )
 from bench.machinery.contestants import CLIENT_SIDE, LIMIT, OURS, REPLAY, SCANNING, TINYTOWN
-from bench.results import Bar, Delay, Latency, Results, Start
+from bench.results import Bar, Latency, Results
 from bench.table import bars, table
 from tests.servers import Server, newest_kind
 from tt_migrate import Migrator
@@ -120,16 +120,16 @@ def results() -> Results:
     def one(experiment: str, name: str, seconds: float) -> Run:
         return Run("redis-9.0", name, 1000, 0, 0, seconds, 5, 1.0, 30, 4, 0, experiment)
 
-    found: list[Run | Delay | Latency | Start] = []
+    found: list[Run | Latency] = []
     found += [one("local", OURS.name, seconds) for seconds in (1, 2, 30)]
     found.append(one("local", REPLAY.name, 41))
     found.append(one("local", CLIENT_SIDE.name, 2469))
-    found.append(Delay(10, 10.1))
+    found.append(Run("redis-9.0", "PING", 0, rtt_ms=10, seconds=0.0101, experiment=PINGS))
     found.append(Latency("nobody", 0, 5, 5000, 0.1, 0.2, 0.3, 0.4))
     for slow, p999, most in ((0, 5.3, 6.4), (3, 9.5, 90.0), (0, 1.5, 2.0)):
         found.append(replace(one("gentle", OURS.name, 5), slow=slow))
         found.append(Latency(OURS.name, 1000, 5, 5000, 2.1, 4.2, p999, most))
-    found += [Start(INTERPRETER, seconds) for seconds in (0.02, 0.03, 0.9)]
+    found += [one(STARTS, INTERPRETER, seconds) for seconds in (0.02, 0.03, 0.9)]
     return Results.made(1000, "redis-9.0", found)
 
 

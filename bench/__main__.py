@@ -59,8 +59,8 @@ def _measured(
     }
     for name, found in experiments.items():
         for one in found:
-            if isinstance(one, Run) and not one.experiment:
-                yield replace(one, experiment=name)
+            if isinstance(one, Run):
+                yield replace(one, experiment=one.experiment or name)
             else:
                 yield one
 

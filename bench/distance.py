@@ -34,8 +34,8 @@ def runs(kind: Kind, keys: int, rtts: list[float]) -> Iterator[Run]:
                 few = [(contestant, keys // 10) for contestant in (OURS, PATIENT, CLIENT_SIDE)]
                 for contestant, n in [*few, (OURS, keys), (CLIENT_SIDE, keys)] * ROUNDS:
                     yield replace(measure(server, contestant, n, port=port), rtt_ms=rtt)
-    for name, code in {INTERPRETER: "pass", LIBRARIES: "import redis, click"}.items():
-        for _ in range(11):
+    for _ in range(11):
+        for name, code in ((INTERPRETER, "pass"), (LIBRARIES, "import redis, click")):
             seconds = run([sys.executable, "-c", code]).seconds
             yield Run("", name, 0, seconds=seconds, experiment=STARTS)
 

@@ -31,17 +31,8 @@ def fill(redis: Redis, keys: int, foreign: int = 0) -> None:
         redis.mset({b"cache:session:%d:page" % n: n for n in chunk})
 
 
-def check_migrated(redis: Redis, keys: int, foreign: int = 0) -> None:
-    """Exit with a message unless every key has its new name and value, and no other is there."""
-    _check(redis, keys, foreign, new_key)
-
-
-def check_untouched(redis: Redis, keys: int, foreign: int = 0) -> None:
-    """Exit with a message unless every key still has its old name."""
-    _check(redis, keys, foreign, old_key)
-
-
-def _check(redis: Redis, keys: int, foreign: int, name: Callable[[int], bytes]) -> None:
+def check(redis: Redis, name: Callable[[int], bytes], keys: int, foreign: int = 0) -> None:
+    """Exit with a message unless every key has this name and its value, and no other is there."""
     total = redis.dbsize()
     if total != keys + foreign:
         raise SystemExit(f"bench: {total} keys are there, not {keys} + {foreign}")

@@ -94,8 +94,7 @@ def measure(
         calls = _difference(calls, _calls(redis))
     slowlog: list[Any] = redis.slowlog_get(100_000)
     taken = [entry["duration"] / 1000 for entry in slowlog]
-    check = data.check_migrated if contestant.moves else data.check_untouched
-    check(redis, keys, foreign)
+    data.check(redis, data.new_key if contestant.moves else data.old_key, keys, foreign)
     return Run(
         server=server.kind.name,
         contestant=contestant.name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 from redis import Redis
@@ -18,6 +19,8 @@ _TOWN_WIDE = (b"backlog", b"events", b"broadcast")
 
 def main(town: str) -> None:
     """Migrate what REDIS_URL names."""
+    if find_spec("hiredis") is None:
+        raise SystemExit("hiredis is not there, and redis-py is slower without it")
     redis = Redis.from_url(os.environ["REDIS_URL"])
     prefix = f"tt:{town}:".encode()
     cursor: Any = 0

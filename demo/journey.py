@@ -31,10 +31,10 @@ class Demo:
         message = redis.lindex(f"tt:{key}", 0)
         wrong = [
             self._show("tt migrate --check", meant=1),
-            self._show("tt migrate --dry-run"),
-            self._show("tt migrate", answer="y\n"),
+            self._show("tt migrate --upgrade --dry-run"),
+            self._show("tt migrate --upgrade", answer="y\n"),
             self._show("tt migrate --check"),
-            self._show("tt migrate"),
+            self._show("tt migrate --upgrade"),
         ]
         arrived = message and redis.lindex(f"tt:my-project:{key}", 0) == message
         print("\nThe supervisor's first message arrived as it was:", bool(arrived), flush=True)
@@ -42,7 +42,7 @@ class Demo:
 
     def shell(self) -> int:
         """Open the person's shell in the town; returns its status."""
-        print("Try `tt migrate --dry-run`; `exit` stops the server.\n", flush=True)
+        print("Try `tt migrate --upgrade --dry-run`; `exit` stops the server.\n", flush=True)
         wanted = os.environ.get("SHELL") or "sh"
         return self._run([shutil.which(wanted) or "sh"])
 

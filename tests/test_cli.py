@@ -14,6 +14,7 @@ import pytest
 
 from tests.command import TT, assert_harmless, environment, script, tt, tt_in_process
 from tests.servers import Kind, Server, StartServer
+from tests.users import refusals, user_without
 
 NOTHING_TO_DO = "✅ No migration needed - all keys already use town isolation format"
 
@@ -217,11 +218,12 @@ def test_quiet_prints_nothing_but_problems(example: Server) -> None:
     assert tt("--dry-run", "-q", url=example.url).stdout == ""
     done = tt("--force", "--quiet", url=example.url)
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+    example.client().delete("tt:my-project:agent:abc123", "tt:my-project:task:def456")
     assert tt("--check", "-q", url=example.url).stdout == ""
     assert tt("-q", url=example.url).stdout == ""
-    example.client().set("tt:agent:abc123", "again")
+    example.client().set("tt:inbox:abc123", "again")
     done = tt("--force", "-q", url=example.url)
-    assert "tt:agent:abc123" in done.stdout
+    assert "tt:inbox:abc123" in done.stdout
     assert done.returncode == 1
     assert "old key" in tt("--check", "-q", url=example.url).stdout
 
@@ -235,7 +237,7 @@ def test_verbose_says_where_settings_come_from_and_what_the_run_cost(example: Se
 
 
 def test_ascii_output_has_ascii_symbols(newest: Server) -> None:
-    newest.client().set("tt:agent:é", 1)
+    newest.client().set("tt:inbox:é", 1)
     for options in (("--dry-run",), ("--force",), ("--check",)):
         done = tt(*options, url=newest.url, town="日本", PYTHONIOENCODING="ascii")
         assert done.returncode == 0
@@ -598,3 +600,46 @@ def test_a_report_that_finds_no_room_is_no_success_however_python_buffers(
         )
     assert done.returncode == 2
     assert done.stderr.startswith("Error: cannot write the report: ")
+
+
+RECORD = '{"id": "1"}'
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ({"tt:inbox:1": 1}, "1 old key needs migration"),
+        ({"mt:inbox:1": 1, "tt:stop:2": 1}, "2 old keys need migration"),
+        ({"tt:town:task:1": RECORD}, "1 record needs conversion to a hash"),
+        (
+            {"tt:agent:1": RECORD, "tt:town:task:1": RECORD},
+            "1 old key needs migration, 2 records need",
+        ),
+    ],
+)
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_check_finds_all_that_a_current_tinytown_cannot_read(
+    server: Server, keys: dict[str, object], found: str, quiet: tuple[str, ...]
+) -> None:
+    server.client().mset(keys)  # type: ignore[arg-type]
+    done = tt("--check", *quiet, url=server.url, town="town")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith(f"⚠️ {found}")
+    assert done.stdout.endswith(": run 'tt migrate --upgrade' (town: town)\n")
+    assert tt("--upgrade", "--force", url=server.url, town="town").returncode == 0
+    clear = tt("--check", *quiet, url=server.url, town="town")
+    assert (clear.returncode, clear.stderr) == (0, "")
+
+
+def test_check_without_permission_to_ask_for_types_looks_at_names(server: Server) -> None:
+    admin = server.client()
+    admin.set("tt:town:task:1", RECORD)
+    user_without(server, "type")
+    url = server.url.replace("//", "//less:secret@")
+    assert tt("--check", url=url, town="town").returncode == 0
+    admin.set("mt:inbox:1", 1)
+    done = tt("--check", url=url, town="town")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "1 old key needs migration" in done.stdout
+    assert max(refusals(server).values(), default=0) <= 1
+    assert tt("--upgrade", "--check", url=url, town="town").returncode == 3

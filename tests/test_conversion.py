@@ -289,7 +289,7 @@ def test_a_plain_migration_ends_by_saying_what_hash_would_do(newest: Server) -> 
     assert last.endswith("run 'tt migrate --hash'.")
     again = tt("--force", url=newest.url, town="town").stdout
     assert again.splitlines()[-1] == last
-    assert "2 agents" in tt("--check", url=newest.url, town="town").stdout
+    assert "2 records" in tt("--check", url=newest.url, town="town").stdout
     convert(redis)
     assert "JSON strings" not in tt("--force", url=newest.url, town="town").stdout
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from redis import Redis
 from redis.exceptions import NoPermissionError
@@ -75,6 +75,12 @@ class Migrator:
         """Count what there is to do. Reads only."""
         with self._driver() as driver:
             return self._count(driver, "counting")
+
+    def with_plan(self, plan: Plan) -> Migrator:
+        """A Migrator with another plan, and with what this one knows of the server."""
+        other = replace(self, plan=plan)
+        object.__setattr__(other, "_refusals", self._refusals)
+        return other
 
     def check(self) -> None:
         """Raise what migrate() would raise before it writes anything. Reads only.

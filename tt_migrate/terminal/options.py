@@ -31,16 +31,22 @@ class Options:
 
     @property
     def plan(self) -> Plan:
-        """What is to be done."""
+        """What is to be done. A check without a plan looks at all that a current Tinytown needs."""
         if self.to_hash:
             return HASH
         if self.reverse:
             return REVERSE
+        upgrade = self.upgrade or self.checks_everything
         return replace(
-            UPGRADE if self.upgrade else RENAME,
-            oldest=self.upgrade or self.legacy_prefix is not None,
+            UPGRADE if upgrade else RENAME,
+            oldest=upgrade or self.legacy_prefix is not None,
             merge=self.on_conflict == "merge",
         )
+
+    @property
+    def checks_everything(self) -> bool:
+        """Whether this is a check that names no plan."""
+        return self.check and not (self.to_hash or self.reverse or self.upgrade)
 
     @property
     def mode(self) -> str:

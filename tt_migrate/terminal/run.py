@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from tt_migrate.engine.server import Server, inspect_server
 from tt_migrate.escape import shown_text
 from tt_migrate.migrator import Migrator
-from tt_migrate.results import Effort, Migration
+from tt_migrate.results import Count, Effort, Migration
 from tt_migrate.settings.config import ConfigError, Settings, load_settings
 from tt_migrate.settings.connection import open_client, redacted, secrets
 from tt_migrate.terminal import exit_status
@@ -125,7 +125,7 @@ class _Run:
                 shield=self._signals.shield,
             )
             if options.check:
-                count = watch.follow(migrator.count)
+                count = watch.follow(partial(self._checked, migrator))
                 status = exit_status.LEFT_BEHIND if count.undone else exit_status.DONE
                 return Ending(status, partial(self._report.checked, count))
             if options.dry_run:
@@ -135,6 +135,15 @@ class _Run:
                 return self._migrated(watch.follow(migrator.migrate))
             migrator.check()
             return self._asked_and_migrated(migrator)
+
+    def _checked(self, migrator: Migrator) -> Count:
+        try:
+            return migrator.count()
+        except NoPermissionError:
+            if not self._options.checks_everything:
+                raise
+            # Without TYPE, a user can at least learn which keys have old names.
+            return migrator.with_plan(replace(migrator.plan, convert=False)).count()
 
     def _asked_and_migrated(self, migrator: Migrator) -> Ending:
         count = self._watch.follow(migrator.count)

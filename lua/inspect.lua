@@ -1,23 +1,24 @@
--- inspect.lua: what a run has to know of the server before it begins: which process it is, whether it
+-- inspect.lua: what a run must know about the server before it begins: which process it is, whether it
 -- evicts keys, and which commands the user may not run. Changes nothing.
 --
 -- Needs  batch
 -- KEYS   none
 -- ARGV   1 town      the town's name, any bytes, not empty
---        2 try       '1': where asking is impossible, try commands that write, '0': they are permitted
---        3 refused   commands known to be denied or missing, separated by spaces: none is tried again
---        then the names of the commands in question, in capitals, each one of TRIALS
--- Reply  1 run_id    the server process's, empty when INFO is not permitted
---        2 evicted   keys that the process has evicted since it began, 0 when INFO is not permitted
---        3 evicting  1 when maxmemory and a policy are set that evict keys, else 0
+--        2 try       for servers without redis.acl_check_cmd: '1' to try write commands, '0' to assume that
+--                    they are permitted
+--        3 refused   commands known to be denied or missing, separated by spaces; they are not tried again
+--        then the commands to test, in capitals, each one of TRIALS
+-- Reply  1 run_id    the server's run_id, empty if the user may not run INFO
+--        2 evicted   keys that the process evicted since it started, 0 if the user may not run INFO
+--        3 evicting  1 if maxmemory and a policy that evicts keys are set, else 0
 --        4 denied    those of the commands that the user may not run
---        5 missing   those that the server does not know or has renamed
+--        5 missing   those of the commands that the server does not know or has renamed
 -- Errors BADARG  an argument is missing or wrong
 --
--- Since Redis 7.0 redis.acl_check_cmd tells, and leaves no entry in ACL LOG. Before, a command is tried
--- in a form that changes nothing: on keys that do not exist, HSET with half a pair. RPUSH and LPUSH have
--- no such form and count as permitted. A command that is refused for its keys counts as permitted too:
--- which keys an ACL protects shows when they are met.
+-- Redis 7.0 and later have redis.acl_check_cmd, which adds no entry to ACL LOG. On older servers a command is
+-- tried in a form that changes nothing: on keys that do not exist, and HSET with an incomplete pair. RPUSH
+-- and LPUSH have no such form and count as permitted. A command that is refused because of its keys counts
+-- as permitted too: a run finds protected keys when it reaches them.
 
 local OLD_KEY = 'tt:agent:tt-migrate'
 local TOWN_KEY = 'tt:' .. (ARGV[1] or '') .. ':agent:tt-migrate'
@@ -51,17 +52,17 @@ local WRITES = {
 }
 
 if #KEYS ~= 0 or not ARGV[3] or ARGV[1] == '' or (ARGV[2] ~= '0' and ARGV[2] ~= '1') then
-  return redis.error_reply("BADARG takes no KEYS, and as ARGV a town, '0' or '1', refused commands, commands")
+  return redis.error_reply("BADARG takes no KEYS; ARGV: a town, '0' or '1', refused commands, commands")
 end
 for n = 4, #ARGV do
   if not TRIALS[ARGV[n]] then
-    return redis.error_reply('BADARG command ' .. n - 3 .. ': is none of those that can be asked for')
+    return redis.error_reply('BADARG command ' .. n - 3 .. ': is not a command that can be tested')
   end
 end
 
 deny(ARGV[3])
--- Nothing that is tried changes anything, but before Redis 7.0 replicas and the append-only file would
--- get an empty transaction.
+-- The tried commands change nothing, but Redis before 7.0 would send an empty transaction to replicas and to
+-- the append-only file.
 if not redis.acl_check_cmd then
   redis.set_repl(redis.REPL_NONE)
 end
@@ -71,13 +72,13 @@ local function is_permitted(command, ...)
   return known and permitted
 end
 
--- Whether the user may do anything at all with a key.
+-- Returns whether the user has any access to a key.
 local function is_open(key)
   return is_permitted('EXISTS', key) or is_permitted('TYPE', key) or is_permitted('PTTL', key)
     or is_permitted('GET', key) or is_permitted('DEL', key)
 end
 
--- 'permitted', 'denied' or 'missing'.
+-- Asks redis.acl_check_cmd about a command. Returns 'permitted', 'denied' or 'missing'.
 local function asked(command)
   local known, permitted = pcall(redis.acl_check_cmd, command, unpack(TRIALS[command]))
   if not known then
@@ -91,7 +92,7 @@ end
 
 local existing = denied.EXISTS and {err = ''} or nil
 
--- How many of the keys exist that commands are tried on, or the error.
+-- Returns how many of the two keys exist on which commands are tried, or the error. Runs EXISTS once.
 local function keys_there()
   existing = existing or redis.pcall('EXISTS', OLD_KEY, TOWN_KEY)
   return existing
@@ -99,13 +100,14 @@ end
 
 local may_ask_for_commands = true
 
--- Whether the server has a command, as far as COMMAND INFO may tell.
+-- Returns whether the server knows a command; true if the user may not run COMMAND INFO.
 local function is_known(command)
   local reply = may_ask_for_commands and redis.pcall('COMMAND', 'INFO', command)
   may_ask_for_commands = reply and not reply.err
   return not may_ask_for_commands or reply[1] ~= false
 end
 
+-- Like asked(), but tries the command.
 local function tried(command)
   if not is_known(command) then
     return 'missing'
@@ -133,7 +135,7 @@ for n = 4, #ARGV do
   may_ask_info = may_ask_info and (ARGV[n] ~= 'INFO' or said == 'permitted')
 end
 
--- A field of a section of INFO, empty for none.
+-- Returns a field of a section of INFO, empty if there is none.
 local function info(section, field)
   local text = may_ask_info and redis.pcall('INFO', section)
   return type(text) == 'string' and string.match(text, '\n' .. field .. ':([^\r\n]*)') or ''

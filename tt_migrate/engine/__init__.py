@@ -1,1 +1,1 @@
-"""A plan carried out on a server."""
+"""Carries out a plan on a server."""

@@ -1,4 +1,4 @@
-"""In what two records differ that stay apart because both have a claim to one name."""
+"""Explains why two records conflict: names the fields that differ."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _KEYS_A_CALL = 1000
 
 
 class Comparison:
-    """A pass over the agents and tasks among conflicts. Reads only.
+    """A pass that compares agents and tasks in conflict with their destinations. Reads only.
 
-    `conflicts`: keys and reasons, as a plan's passes have them. `reasons`: better ones, with the
-    names of the fields that differ; without the records that cannot be compared.
+    `conflicts`: keys and reasons, as a plan's passes found them. `reasons`: new reasons, which name
+    the fields that differ. Records that cannot be compared get none.
     """
 
     def __init__(self, session: Session, plan: Plan, conflicts: Mapping[bytes, str]) -> None:
@@ -31,7 +31,7 @@ class Comparison:
         self._town_start = town_key_start(session.town)
         start = plan.name_start(session.town)
         keys = [key for key in conflicts if family_and_id(key, start)[0] in RECORDS]
-        # The next one stands last. Each key is read just before its destination.
+        # The next name is the last one. Each key is read just before its destination.
         self._todo = [name for key in keys for name in (plan.destination(session.town, key), key)]
         self._key = b""
         self._stored: object = None
@@ -39,11 +39,11 @@ class Comparison:
 
     @property
     def over(self) -> bool:
-        """Whether all were compared."""
+        """Whether all records are compared."""
         return not self._todo
 
     def restart(self) -> None:
-        """Go on: a list of keys needs no cursor."""
+        """Continue: a list of keys needs no cursor."""
 
     def next_call(self, pace: Pace) -> Call:
         """Read the next keys."""
@@ -74,7 +74,7 @@ class Comparison:
                 alike = "but other times to live of fields"
             self.reasons[self._key] = _reason(differing(one, other), alike)
         except RecordError:
-            pass  # The reason that it has is all that can be said.
+            pass  # The conflict keeps the reason that it has.
 
 
 def _record(kind: bytes, value: object) -> object:

@@ -1,4 +1,4 @@
-"""Turning JSON strings into hashes: records are read in one call and swapped in the next."""
+"""Converts JSON strings to hashes: one call reads records, a later call replaces them."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ _TRIES = 100
 class RecordReader:
     """A pass that reads the town's records that are strings.
 
-    `receive` gets each one, as its name in the town and its value, and `fail` those that cannot be
-    read, with the reason. `with_old`: also old keys that a migration would rename before.
+    `receive`: called with a record's name in the town and its value. `fail`: called with the names
+    of records that cannot be read, and the reasons. `with_old`: also include old keys that the
+    migration would rename first.
     """
 
     def __init__(
@@ -57,21 +58,21 @@ class RecordReader:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew."""
+        """Start over."""
         self._cursor: bytes | None = b"0"
         self._unread: deque[tuple[bytes, bytes]] = deque()
 
     @property
     def over(self) -> bool:
-        """Whether all are read."""
+        """Whether all records are read."""
         return self._cursor is None and not self._unread
 
     def read_again(self, key: bytes) -> None:
-        """Read a record of the town once more: it has changed."""
+        """Read a record of the town again, because it has changed."""
         self._unread.append((key, key))
 
     def next_call(self, pace: Pace) -> Call:
-        """Read records that were found and not read, else find more."""
+        """Read records that were found but not read, else find more."""
         if self._unread:
             keys = (key for key, _ in islice(self._unread, _KEYS_A_CALL))
             return Call(self._fetch, (self._denied, pace.weight, *keys))
@@ -80,7 +81,7 @@ class RecordReader:
         return Call(self._find, (*args, pace.weight, self._with_old))
 
     def take(self, reply: list[Any]) -> Taken:
-        """Take the reply of either call."""
+        """Take the reply to either call."""
         return self._take_fetched(reply) if self._unread else self._take_found(reply)
 
     def _take_found(self, reply: list[Any]) -> Taken:
@@ -112,7 +113,7 @@ class RecordReader:
 
 
 class ConversionPreview:
-    """A pass that sees which records can be converted. Reads only."""
+    """A pass that checks which records can be converted. Reads only."""
 
     def __init__(self, session: Session, tally: ConversionPreviewTally, *, with_old: bool) -> None:
         self._start = town_key_start(session.town)
@@ -123,11 +124,11 @@ class ConversionPreview:
 
     @property
     def over(self) -> bool:
-        """Whether all were seen."""
+        """Whether all records are checked."""
         return self._reader.over
 
     def restart(self) -> None:
-        """Begin anew."""
+        """Start over."""
         self._reader.restart()
         self._tally.restart()
 
@@ -145,7 +146,10 @@ class ConversionPreview:
 
 @dataclass(frozen=True)
 class _Swap:
-    """A record to be converted, its hash as fields and values in turn, and what the two weigh."""
+    """A record to convert.
+
+    `texts`: the hash's fields and values in turn. `weight`: of the value and the hash together.
+    """
 
     key: bytes
     value: bytes
@@ -156,8 +160,8 @@ class _Swap:
 class Conversion:
     """A pass that converts the town's records.
 
-    Records are swapped as soon as those that were read fill a call, so the client holds no more
-    than some calls carry.
+    Records are converted as soon as those that were read fill a call, so the client holds no more
+    records than a few calls carry.
     """
 
     def __init__(self, session: Session, tally: ConversionTally) -> None:
@@ -166,25 +170,25 @@ class Conversion:
         self._start = town_key_start(session.town)
         self._tally = tally
         self._ready: deque[_Swap] = deque()
-        self._weight = 0  # of those that are ready
+        self._weight = 0  # of the records in _ready
         self._sent: list[_Swap] = []
         self._tries: Counter[bytes] = Counter()
         self._reader = RecordReader(session, receive=self._prepare, fail=self._fail)
 
     @property
     def over(self) -> bool:
-        """Whether all are converted that can be."""
+        """Whether all records that can be converted are converted."""
         return self._reader.over and not self._ready
 
     def restart(self) -> None:
-        """Begin anew."""
+        """Start over."""
         self._ready.clear()
         self._weight = 0
         self._reader.restart()
         self._tally.restart()
 
     def next_call(self, pace: Pace) -> Call:
-        """Swap what was read when it fills a call, else read more."""
+        """Convert the records read so far if they fill a call or are the last, else read more."""
         self._sent = []
         if self._weight < pace.weight and not self._reader.over:
             return self._reader.next_call(pace)
@@ -195,9 +199,9 @@ class Conversion:
         return Call(self._script, (self._denied, *records))
 
     def take(self, reply: list[Any]) -> Taken:
-        """Take the reply of either."""
+        """Take the reply to either call."""
         if not self._sent:
-            # What reading takes says nothing of what swapping takes.
+            # The time to read records says nothing about the time to convert them.
             return replace(self._reader.take(reply), weight=0)
         said = ConvertReply(*reply)
         for position in map(whole, said.converted):
@@ -247,7 +251,7 @@ class Conversion:
 
 
 def _packed(texts: list[bytes]) -> bytes:
-    """Texts as MessagePack (its specification: array 32 of str 32)."""
+    """Encode texts in MessagePack, as `array 32` of `str 32` (MessagePack specification)."""
     packed = [b"\xdd" + struct.pack(">I", len(texts))]
     packed += (b"\xdb" + struct.pack(">I", len(text)) + text for text in texts)
     return b"".join(packed)

@@ -1,4 +1,4 @@
-"""Drives a pass call by call: its pace, its patience, and what it costs."""
+"""Drives a pass call by call: sets the pace, retries, and records what the pass costs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Shield = Callable[[], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Manner:
-    """How a run goes about it: its pace, its patience, and who is told.
+    """How a run proceeds.
 
-    `progress`, `patience` and `shield` are a Migrator's.
+    `pace`: the pace to start with. `progress`, `patience` and `shield` are those of a Migrator.
     """
 
     pace: Pace
@@ -35,7 +35,7 @@ class Manner:
 
 
 class Driver:
-    """Drives passes over one session, one after the other, and keeps count of what they cost.
+    """Drives passes over one session, one after the other, and counts what they cost.
 
     `started`: when the run began, by time.monotonic().
     """
@@ -52,7 +52,7 @@ class Driver:
         self._process = session.process
 
     def effort(self) -> Effort:
-        """What was spent until now."""
+        """What the run has cost so far."""
         return Effort(
             batches=self._calls,
             seconds=time.monotonic() - self._started,
@@ -62,7 +62,7 @@ class Driver:
         )
 
     def count_evictions(self) -> None:
-        """Ask how many keys the server has evicted meanwhile, where it evicts any."""
+        """Ask how many keys the server evicted during the run, if it evicts keys."""
         if self._process.evicting:
             drop = self._dropped
             now = patiently(self._manner.patience, self._inspect_again, drop, begun=True)
@@ -70,10 +70,10 @@ class Driver:
             self._evicted = now.evicted - before
 
     def drive(self, work: Pass, stage: Stage, so_far: Callable[[], Result]) -> None:
-        """Drive one pass until it is over. `stage` and `so_far` are told as Progress.
+        """Drive one pass until it is over. `stage` and `so_far` go into each Progress.
 
-        Raises redis.exceptions.RedisError: at once when the first call fails, else when patience is
-        at an end.
+        Raises redis.exceptions.RedisError for an error that patiently() does not retry, or when the
+        retries are used up.
         """
         road = _Road(stage, so_far)
         while not work.over:
@@ -87,7 +87,7 @@ class Driver:
                 time.sleep(self._pace.rest(held))
 
     def _attempt(self, work: Pass, road: _Road) -> float:
-        """Make the next call; how many seconds it held the server."""
+        """Make the next call. Returns how many seconds it held the server."""
         self.session.connect()
         if road.is_lost and not self.session.is_same_process():
             self._process = replace(self.session.process, evicted=0)
@@ -98,11 +98,11 @@ class Driver:
             try:
                 taken, held = self._one_call(work)
             except redis_errors.ResponseError:
-                # A reply can tell of what was done and of an error that ended it.
+                # A reply can report both what was done and the error that ended the call.
                 if self._calls:
                     self._tell(road)
                 raise
-            # By COUNT: MATCH hides how many keys a step has really seen.
+            # An estimate from COUNT: MATCH hides how many keys a step visited.
             road.advance(taken.steps * self._pace.count or 1, taken.dbsize)
             self._pace = self._pace.after(taken.steps, taken.elapsed)
             self._pace = self._pace.after_values(taken.weight, taken.elapsed)
@@ -112,7 +112,7 @@ class Driver:
         return held
 
     def _one_call(self, work: Pass) -> tuple[Taken, float]:
-        """A pass's next call: what its reply says, and how many seconds it held the server."""
+        """Make a pass's next call. Returns what its reply says and how long it held the server."""
         call = work.next_call(self._pace)
         began = time.monotonic()
         reply = self.session.call(call)
@@ -120,14 +120,14 @@ class Driver:
         self._calls += 1
         with malformed_as_invalid():
             taken = work.take(reply)
-        # The server's clock may be set in mid-call. It held no longer than the client waited.
+        # The server's clock may be set during the call. The client's wait is the upper limit.
         elapsed = min(taken.elapsed, int(seconds * 1_000_000))
         self._longest = max(self._longest, elapsed)
-        # Where the server has no clock, the round trip is the best that is known.
+        # If there is no clock, the round trip is the best estimate.
         return replace(taken, elapsed=elapsed), elapsed / 1_000_000 or seconds
 
     def _lost(self, error: Exception, road: _Road) -> None:
-        """Take note of a lost connection or a state that passes; raise when it is too much."""
+        """Note a lost connection or a PassingError. Raises it if the pass stood still too long."""
         road.standstill.loss(error)
         if not isinstance(error, PassingError) and not road.is_lost:
             self._reconnects += 1
@@ -159,12 +159,12 @@ class _Road:
         self.standstill = Standstill()
 
     def advance(self, keys: int, dbsize: int | None) -> None:
-        """Go on by some keys; `dbsize`: keys in the database, None when it was not asked."""
+        """Add keys that were scanned. `dbsize`: keys in the database, None if not asked."""
         self.reached += keys
         self.standstill.reached(self.reached)
         self._dbsize = self._dbsize if dbsize is None else dbsize
 
     def progress(self, waiting: str) -> Progress:
-        """Where the run stands, as a caller is told."""
+        """The state of the run, for the caller."""
         scanned = min(self.reached, self._dbsize)
         return Progress(self._stage, scanned, self._dbsize, self._so_far(), waiting)

@@ -1,4 +1,4 @@
-"""How much one call does: what it takes follows from the server's own clock."""
+"""Decides how much one call does, by the server's own clock."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 _STEPS_A_BATCH = 20
 _SMALLEST, _LARGEST = 10, 2000
 _LIGHTEST, _HEAVIEST = 4096, 64 * 1024 * 1024
-# Calls of one weight do not all take as long, and none stops by itself.
+# Calls of equal weight can take different times, and they do not stop by the clock.
 _CAUTION, _GROWTH = 0.7, 1.5
-# A server that finds the next batch and another client's command at once in its event loop answers
+# If the next batch and another client's command reach the event loop together, the server answers
 # both after the batch: Redis writes replies before it waits for events again.
 _BREATH_SECONDS = 0.0002
 
@@ -18,15 +18,16 @@ _BREATH_SECONDS = 0.0002
 class Pace:
     """How much the next call may do.
 
-    A batch takes as many SCAN steps as fit into its time, by the script's own clock, so the
-    network's time plays no part. The hint aims at steps of a twentieth of that: small enough to use
-    the time up, and to stop in time. A call that carries values does not stop by the clock, for
-    what was sent and not done would be sent again: its weight is bounded beforehand.
+    A batch runs as many SCAN steps as fit into its budget. The script's own clock decides, so
+    network time does not count. `count` is chosen so that a step takes a twentieth of the budget:
+    small enough to use most of the budget and to stop in time. A call that carries values does not
+    stop by the clock, because values that were sent but not used would have to be sent again. Its
+    weight is limited in advance.
 
     `budget`: microseconds that a call may take.
-    `nice`: how many times as long as a call has held the server the next one waits.
+    `nice`: the wait before the next call, as a multiple of the time that a call held the server.
     `count`: COUNT hint, keys.
-    `weight`: bytes of values, and some for each record.
+    `weight`: bytes of values, and a fixed number of bytes for each record.
     """
 
     budget: int
@@ -35,17 +36,17 @@ class Pace:
     weight: int = 64 * 1024
 
     def rest(self, held: float) -> float:
-        """How many seconds the server is left alone after a call that held it for `held` seconds.
+        """How many seconds to wait after a call that held the server for `held` seconds.
 
-        At least as long as it needs to answer whoever has waited for that call, lest they wait for
-        the next one, too.
+        At least long enough for the server to answer the clients that waited for the call, so that
+        they do not wait for the next one too.
         """
         return max(_BREATH_SECONDS, self.nice * held)
 
     def after(self, steps: int, elapsed: int) -> Pace:
         """The pace after a batch of `steps` SCAN steps that took `elapsed` microseconds.
 
-        Comes down at once, goes up twofold at most. Without a clock (`elapsed` 0) it stays.
+        `count` falls at once and at most doubles. Without a clock (`elapsed` 0) it stays the same.
         """
         if steps == 0 or elapsed <= 0:
             return self
@@ -56,8 +57,8 @@ class Pace:
     def after_values(self, weight: int, elapsed: int) -> Pace:
         """The pace after a call that carried `weight` and took `elapsed` microseconds.
 
-        Comes down at once, goes up by half at most. A call that carried little tells little: it
-        lifts the weight to no more than half as much again.
+        `weight` falls at once, and rises to at most 1.5 times what the call carried: a small call
+        says little about a large one.
         """
         if weight == 0 or elapsed <= 0:
             return self
@@ -69,7 +70,7 @@ class Pace:
 def pace_for(max_pause_ms: float, nice: float = 0.0) -> Pace:
     """The pace for calls that hold the server for at most about `max_pause_ms` milliseconds.
 
-    `nice`: how long the server is left alone after a call, as a multiple of the call's time.
+    `nice`: the wait before the next call, as a multiple of the time that a call held the server.
     """
-    # The rest is left for what comes after the last step: making and sending the reply.
+    # The remaining 3 % are for building and sending the reply after the last step.
     return Pace(budget=max(1, int(max_pause_ms * 970)), nice=nice)

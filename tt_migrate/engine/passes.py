@@ -1,4 +1,4 @@
-"""A pass over the keyspace or over a list of keys: one script call after the other."""
+"""A pass over the keyspace or over a list of keys: a series of script calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEYS_A_CALL = 1000
 
 @dataclass(frozen=True)
 class Call:
-    """A script with its ARGV. None takes KEYS: what is to be looked at, it mostly finds itself."""
+    """A script and its ARGV. No script takes KEYS."""
 
     script: Script
     args: tuple[Word, ...]
@@ -23,11 +23,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Taken:
-    """What a call's reply says of the call itself.
+    """What a call's reply says about the call itself.
 
-    `elapsed`: microseconds by the server's clock, 0 where none runs. `steps`: SCAN steps. `weight`:
-    bytes of values that it carried, and some for each record. `dbsize`: keys in the database, 0
-    when unknown; None when it was not asked. Raises TypeError for what is no whole number.
+    `elapsed`: microseconds by the server's clock, 0 if there is no clock. `steps`: SCAN steps.
+    `weight`: bytes of values that the call carried, and a fixed number of bytes for each record.
+    `dbsize`: keys in the database, 0 if unknown, None if not asked. Raises TypeError if a number in
+    the reply is not a whole number from 0.
     """
 
     elapsed: int
@@ -41,27 +42,27 @@ class Taken:
 
 
 class Pass(Protocol):
-    """What Session.run drives until it is over."""
+    """What Driver.drive() drives until it is over."""
 
     @property
     def over(self) -> bool:
-        """Whether everything is done."""
+        """Whether the pass is complete."""
 
     def next_call(self, pace: Pace) -> Call:
-        """The next call. Changes nothing: a call whose reply was lost is asked for again."""
+        """The next call. Does not advance the pass: it is asked for again if the reply is lost."""
 
     def take(self, reply: list[Any]) -> Taken:
-        """Add up the reply to the last call that next_call gave.
+        """Take the reply to the last call that next_call() returned.
 
-        What it raises of TypeError, ValueError and LookupError means that the reply is malformed.
+        A TypeError, ValueError or LookupError means that the reply is malformed.
         """
 
     def restart(self) -> None:
-        """Begin anew: another server process answers, where the cursor means nothing."""
+        """Start over: another server process answers, and the cursor is not valid there."""
 
 
 class ScanPass:
-    """Calls one script from cursor 0 until the cursor is 0 again, and with the keys it postponed.
+    """Calls one script from cursor 0 until the cursor is 0 again. Sends postponed keys back to it.
 
     `denied`: names of commands that the user may not run, separated by spaces.
     """
@@ -76,17 +77,17 @@ class ScanPass:
 
     @property
     def over(self) -> bool:
-        """Whether the scan has come round, and nothing is postponed."""
+        """Whether the scan is complete and no key is postponed."""
         return self._cursor is None and not self._postponed
 
     def next_call(self, pace: Pace) -> Call:
-        """The keys that were postponed, else a batch from where the last one ended."""
+        """A batch over the postponed keys, else a batch from where the last one ended."""
         cursor = self._cursor or b"0"
         args = (self._town, cursor, pace.count, pace.budget, self._denied)
         return Call(self._script, (*args, *self._postponed[:_KEYS_A_CALL]))
 
     def take(self, reply: list[Any]) -> Taken:
-        """Take cursor, steps, elapsed and dbsize; the tally adds up the rest."""
+        """Read cursor, steps, elapsed and dbsize. The tally adds up the rest."""
         said = self._tally.Reply(*reply)
         taken = Taken(said.elapsed, steps=said.steps, dbsize=said.dbsize)
         self._tally.add(said)
@@ -97,6 +98,6 @@ class ScanPass:
         return taken
 
     def restart(self) -> None:
-        """Begin anew, with a tally that knows what it may keep."""
+        """Start over. The tally keeps what was done."""
         self._cursor, self._postponed = b"0", []
         self._tally.restart()

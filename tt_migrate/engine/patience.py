@@ -1,4 +1,4 @@
-"""Which errors pass by themselves, and how long they are waited for."""
+"""Which errors are temporary, and how long to retry after them."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ PATIENCE = Retry(
     (
         redis_errors.ConnectionError,
         redis_errors.TimeoutError,
-        redis_errors.ReadOnlyError,  # a master that a failover has made a replica
+        redis_errors.ReadOnlyError,  # a failover turned the master into a replica
     ),
 )
-"""How long a lost connection is waited for: 16 tries, 25 seconds besides the time they take."""
+"""How to retry a lost connection: 16 times, 27 seconds of waiting plus the time of the tries."""
 
 LONGEST_STANDSTILL_SECONDS = 30
-"""For how long connections may be lost again and again before a pass gets any further."""
+"""How many seconds connections may be lost repeatedly while a pass gets no further."""
 
 _MOST_OUTAGES = 10
 
 
 class PassingError(redis_errors.ConnectionError):
-    """The server is in a state that passes by itself: BUSY, MASTERDOWN, CLUSTERDOWN, TRYAGAIN."""
+    """The server is in a temporary state: BUSY, MASTERDOWN, CLUSTERDOWN or TRYAGAIN."""
 
 
 class Standstill:
-    """Notices when connections are lost again and again and a pass gets no further.
+    """Detects that connections are lost repeatedly while a pass gets no further.
 
-    Losses belong together when LONGEST_STANDSTILL_SECONDS have not been enough to work in between.
+    A loss belongs to the same outage as the loss before it, unless a call worked more than
+    LONGEST_STANDSTILL_SECONDS after that loss.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class Standstill:
         self._outages = 0
 
     def loss(self, error: Exception) -> None:
-        """Take note of a loss; raise its error when the pass has stood still for too long."""
+        """Note a loss. Raises its error if the pass has stood still for too long or too often."""
         now = time.monotonic()
         if self._worked - self._lost > LONGEST_STANDSTILL_SECONDS:
             self._began = now
@@ -57,7 +58,7 @@ class Standstill:
             raise error
 
     def reached(self, position: int) -> None:
-        """Take note of a call that worked, and of how far the pass has got."""
+        """Note a call that worked, and how far the pass has got."""
         self._worked = time.monotonic()
         if position > self._furthest:
             self._furthest, self._lost, self._outages = position, -math.inf, 0
@@ -70,10 +71,11 @@ def patiently(
     *,
     begun: bool,
 ) -> _R:
-    """Attempt something until it works or patience is at an end; `failed` gets each error.
+    """Call `attempt` until it works or the retries are used up.
 
-    Before a run has `begun`, when its first answer is yet to come, a server that is not there or
-    refuses is an error at once; only a PassingError is waited for.
+    `failed`: called with each error of a kind that is retried. `begun`: whether the run's first
+    batch was answered. Before that, only a PassingError is retried: a server that cannot be reached
+    or refuses is an error at once.
     """
 
     def one_attempt() -> _R:
@@ -101,6 +103,6 @@ def patiently(
 
 
 def _passes(error: redis_errors.ResponseError) -> bool:
-    # redis-py's class for MASTERDOWN is a ClusterDownError.
+    # In redis-py, the class for MASTERDOWN is a subclass of ClusterDownError.
     kinds = (redis_errors.ClusterDownError, redis_errors.TryAgainError)
     return isinstance(error, kinds) or str(error).startswith(("BUSY ", "MASTERDOWN "))

@@ -1,4 +1,4 @@
-"""Agents and tasks: from JSON, as until Tinytown 0.6, to the fields of a hash, as since 0.7."""
+"""Converts agents and tasks from JSON (until Tinytown 0.6) to fields of a hash (since 0.7)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ Fields = dict[bytes, bytes]
 
 _COUNTERS = ("tasks_completed", "rounds_completed")
 _COUNTER_DIGITS = 20
-# Decimal takes more for a number than JSON does: underscores, and digits of any script.
+# Decimal accepts more than JSON does: underscores, and digits of any script.
 _NUMBER = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?([eE][+-]?[0-9]{1,6})?")
 
 
 class RecordError(ValueError):
-    """A record that cannot become a hash without a loss; the text says why."""
+    """The record cannot become a hash without loss. The text says why."""
 
 
 class _Number(str):
-    """A number as it is written, every digit of it."""
+    """A number as it was written, with all its digits."""
 
 
 def fields_of(family: str, record_id: bytes, stored: bytes) -> Fields:
     """The fields of the hash for a stored JSON record.
 
-    `family`: `agent` or `task`. `record_id`: the id in the record's key. Strings become their text,
-    numbers and booleans what they are in JSON, arrays and objects compact JSON; null is left out,
-    the rest is kept, known or not. Counters become decimal integers, which HINCRBY wants, and an
-    agent's `model` of version 0.2 becomes its `cli` as well. Raises RecordError.
+    `family`: `agent` or `task`. `record_id`: the id in the record's key. Strings become plain text.
+    Numbers and booleans stay as they are in JSON. Arrays and objects become compact JSON. Fields
+    that are null are left out; unknown fields are kept. Counters become decimal integers, which
+    HINCRBY requires. The `model` of an agent of version 0.2 also becomes its `cli`, if it has none.
+    Raises RecordError.
     """
     record = {name: value for name, value in _object(stored).items() if value is not None}
     for name in _COUNTERS:
@@ -59,7 +60,7 @@ def comparable_fields(family: str, record_id: bytes, stored: object) -> Fields:
 
 
 def differing(fields: Mapping[bytes, bytes], other: Mapping[bytes, bytes]) -> list[bytes]:
-    """The names of the fields that only one record has, or that have two values, in order."""
+    """The sorted names of the fields that only one record has or whose values differ."""
     names = fields.keys() | other.keys()
     return sorted(name for name in names if fields.get(name) != other.get(name))
 
@@ -98,7 +99,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _integer(name: str, value: object) -> _Number:
     is_number = isinstance(value, str) and _NUMBER.fullmatch(value)
     number = Decimal(str(value)) if is_number else Decimal("NaN")
-    # Bounded before it is written out: 1e999999999 would take a gigabyte.
+    # Check the size first: a number with a large exponent would take a lot of memory.
     is_whole = number.is_finite() and 0 <= number.adjusted() < _COUNTER_DIGITS and not number % 1
     if number != 0 and not is_whole:
         raise RecordError(f"{name} is no whole number")
@@ -113,7 +114,7 @@ def _text(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    """Compact JSON that leaves numbers as they were written, which json.dumps cannot."""
+    """Compact JSON that keeps numbers as they were written, which json.dumps cannot do."""
     if isinstance(value, _Number):
         return value
     if isinstance(value, list):

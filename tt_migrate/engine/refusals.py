@@ -1,4 +1,4 @@
-"""What a server has refused once is not asked again: each refusal is an entry in ACL LOG."""
+"""Remembers what a server refused: each further refusal would add an entry to ACL LOG."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from tt_migrate.engine.replies import Word, ask
 
 
 class Refusals:
-    """The commands that a server's user may not run, or that the server has renamed.
+    """The commands that the user may not run, or that the server does not know or has renamed.
 
-    A Migrator keeps one for all its operations. `denied` and `missing`: commands that a script may
-    not call, and that it cannot. `asked`: whether inspect.lua has told. `tried`: whether commands
-    that write were tried, too, where a server does not tell. `run_id`: of the process that told.
+    A Migrator keeps one for all its operations. `denied`: commands that the user may not run in a
+    script. `missing`: commands that the server does not know. `asked`: whether inspect.lua has
+    replied. `tried`: whether inspect.lua was told to try write commands too, on a server that
+    cannot be asked. `run_id`: of the server process that replied.
     """
 
     def __init__(self) -> None:
@@ -27,11 +28,11 @@ class Refusals:
         self._errors: dict[str, ResponseError] = {}
 
     def __contains__(self, command: str) -> bool:
-        """Whether a command was refused that the client itself sends: EVAL, SCRIPT, ACL, ..."""
+        """Whether a command that the client itself sends was refused: EVAL, SCRIPT, ACL, ..."""
         return command in self._errors
 
     def ask(self, client: Redis, command: str, *args: Word) -> Any:
-        """Send a command as replies.ask() does, but never again once it was refused."""
+        """Send a command like replies.ask(), but not again after it was refused."""
         self.check(command)
         try:
             return ask(client, command, *args)
@@ -40,18 +41,18 @@ class Refusals:
             raise
 
     def check(self, command: str) -> None:
-        """Raise the error of a command that was refused."""
+        """Raise the error of a command if it was refused."""
         if command in self._errors:
             raise self._errors[command]
 
     def note(self, command: str, error: ResponseError) -> None:
-        """Remember an error that refuses a command as such."""
-        # A script's own command can be refused, too, in the same words.
+        """Remember an error if it refuses this command."""
+        # A command that a script calls can be refused in the same words.
         refused = rf"(permissions to run the|nknown command),? ['`]{command}\b"
         if re.search(refused, str(error), re.IGNORECASE):
             self._errors[command] = error
 
     def forget(self) -> None:
-        """Forget what scripts may call: another server process answers."""
+        """Forget which commands scripts may not call: another server process answers."""
         self.denied = self.missing = ()
         self.asked = self.tried = False

@@ -1,4 +1,4 @@
-"""Reading replies: what scripts give, and what is none of Redis' at all."""
+"""Reads the replies of scripts, and detects replies that are not valid in Redis."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from redis.exceptions import (
 )
 
 Word = bytes | int | str
-"""What a command consists of."""
+"""A part of a command: its name or an argument."""
 
 
 class InspectReply(NamedTuple):
-    """What inspect.lua replies, in its header's order, as are those that follow."""
+    """The reply of inspect.lua. All these classes have the order of the Lua file's header."""
 
     run_id: bytes
     evicted: int
@@ -31,7 +31,7 @@ class InspectReply(NamedTuple):
 
 
 class CountReply(NamedTuple):
-    """What count.lua replies."""
+    """The reply of count.lua."""
 
     cursor: bytes
     steps: int
@@ -50,7 +50,7 @@ class CountReply(NamedTuple):
 
 
 class LeftReply(NamedTuple):
-    """What left.lua replies."""
+    """The reply of left.lua."""
 
     cursor: bytes
     steps: int
@@ -61,7 +61,7 @@ class LeftReply(NamedTuple):
 
 
 class PreviewReply(NamedTuple):
-    """What preview.lua replies. In pairs: a key, and the text that follows it."""
+    """The reply of preview.lua. In `merges`, `conflicts` and `failed`, a text follows each key."""
 
     cursor: bytes
     steps: int
@@ -77,7 +77,7 @@ class PreviewReply(NamedTuple):
 
 
 class MigrateReply(NamedTuple):
-    """What migrate.lua replies."""
+    """The reply of migrate.lua."""
 
     cursor: bytes
     steps: int
@@ -93,7 +93,7 @@ class MigrateReply(NamedTuple):
 
 
 class RecordsReply(NamedTuple):
-    """What records.lua replies."""
+    """The reply of records.lua."""
 
     cursor: bytes
     steps: int
@@ -105,7 +105,7 @@ class RecordsReply(NamedTuple):
 
 
 class ConvertReply(NamedTuple):
-    """What convert.lua replies."""
+    """The reply of convert.lua."""
 
     elapsed: int
     converted: list[int]
@@ -115,17 +115,17 @@ class ConvertReply(NamedTuple):
 
 
 RECORD_WEIGHT = 300
-"""What reading or writing a record costs besides its bytes, as in `batch.lua`."""
+"""The cost of reading or writing a record besides its value, in bytes, as in `batch.lua`."""
 
 
 def weight_of(value: bytes | list[bytes]) -> int:
-    """What a value weighs that `fetch.lua` has read: a string, or a hash as a list."""
+    """The weight of a value from a reply: a string, or a hash as a list."""
     size = len(value) if isinstance(value, bytes) else sum(map(len, value))
     return RECORD_WEIGHT + size
 
 
 def pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
-    """What stands in turn in a reply. Raises TypeError or ValueError for no such list."""
+    """The pairs in a flat list. Raises TypeError or ValueError for anything else."""
     if not isinstance(flat, list):
         raise TypeError("no list")
     return zip(flat[::2], flat[1::2], strict=True)
@@ -137,7 +137,7 @@ def mapping(reply: Any) -> dict[Any, Any]:
 
 
 def texts(flat: list[bytes]) -> dict[bytes, str]:
-    """Keys and the text that follows each. Raises TypeError or ValueError for anything else."""
+    """Keys, and the text that follows each. Raises TypeError or ValueError for anything else."""
     keys = names(flat[::2])
     return {
         key: text.decode("utf-8", "surrogateescape")
@@ -161,9 +161,9 @@ def whole(number: Any) -> int:
 
 @contextmanager
 def malformed_as_invalid() -> Iterator[None]:
-    """Around the reading of a reply: what trips over a malformed one raises InvalidResponse.
+    """Raise InvalidResponse if reading a reply inside this context fails.
 
-    redis-py's parser in Python raises nearly anything then.
+    redis-py's Python parser raises many kinds of exceptions for a malformed reply.
     """
     try:
         yield
@@ -172,16 +172,16 @@ def malformed_as_invalid() -> Iterator[None]:
 
 
 def ask(client: Redis, *command: Word) -> Any:
-    """Send a command; its reply comes as bytes whatever the client decodes.
+    """Send a command. Its reply is bytes, even if the client decodes replies.
 
-    Raises redis.exceptions.RedisError, InvalidResponse for what is no reply of Redis at all.
+    Raises redis.exceptions.RedisError; InvalidResponse for a reply that is not valid in Redis.
     """
     with malformed_as_invalid():
         return client.execute_command(*command, **{NEVER_DECODE: True})
 
 
 def error_of(text: bytes) -> ResponseError:
-    """The exception for an error that a script gives as a part of its reply: `NOPERM ...`."""
+    """The exception for an error that is part of a script's reply, such as `NOPERM ...`."""
     code, _, _ = text.partition(b" ")
     return _ERRORS.get(code, ResponseError)(text.decode("utf-8", "surrogateescape"))
 

@@ -1,4 +1,4 @@
-"""The Lua scripts: reading them, sending them, calling them."""
+"""Reads, sends and calls the Lua scripts."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _NEEDS = re.compile("^-- Needs +(.+)$", re.MULTILINE)
 
 @cache
 def source(operation: str, plan: Plan) -> str:
-    """The text of an operation's script (`count`, `preview`, ...), after all that it needs.
+    """The text of an operation's script (`count`, `preview`, ...), after the files that it needs.
 
-    Each Lua file names in its header the files that it needs. `<moves>` and `<conflicts>` stand for
-    the files that a plan chooses.
+    Each Lua file names the files that it needs in its header. `<moves>` and `<conflicts>` stand for
+    the files that the plan chooses.
     """
     chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts}
     texts: dict[str, str] = {}
@@ -50,30 +50,31 @@ def source(operation: str, plan: Plan) -> str:
 
 
 def needs(text: str) -> list[str]:
-    """The names of the files that a Lua file needs, as its header has them."""
+    """The names of the files that a Lua file needs, from its header."""
     header = _NEEDS.search(text)
     return header[1].split(", ") if header and header[1] != "nothing" else []
 
 
 @dataclass(frozen=True)
 class Script:
-    """A script's text; `reads`: it has only commands that read."""
+    """A script's text. `reads`: whether it calls only commands that read."""
 
     text: str
     reads: bool
 
     @cached_property
     def guarded(self) -> Script:
-        """The script under a flag with which the server itself refuses writes.
+        """The script with a flag that makes the server refuse writes.
 
-        Redis knows it since 7.0, Valkey always (Redis documentation, "Script flags").
+        Redis 7.0 and later and all versions of Valkey support it (Redis documentation, "Script
+        flags").
         """
         return Script(_READ_ONLY + self.text, reads=False) if self.reads else self
 
     @cached_property
     def sha(self) -> str:
-        """What EVALSHA calls it by."""
-        return sha1(self.text.encode()).hexdigest()  # noqa: S324 - Redis' choice, no secret
+        """The SHA1 digest that EVALSHA takes."""
+        return sha1(self.text.encode()).hexdigest()  # noqa: S324 - chosen by Redis, not a secret
 
 
 def script_for(operation: str, plan: Plan) -> Script:
@@ -84,10 +85,10 @@ def script_for(operation: str, plan: Plan) -> Script:
 class ScriptCaller:
     """Calls scripts over a client that holds one connection.
 
-    `guards`: whether the server can be expected to know flags of scripts; one that turns out not
-    to is called without. `loads`: whether SCRIPT LOAD may be used before EVAL. Redis before 7.0
-    passes SCRIPT LOAD on to its replicas and its append-only file, and EVAL of a script that writes
-    nothing to nobody (measured).
+    `guards`: whether the server probably supports script flags. If it turns out not to, scripts are
+    called without. `loads`: whether SCRIPT LOAD may be used before EVAL. Redis before 7.0 passes
+    SCRIPT LOAD on to its replicas and its append-only file. It does not pass on EVAL of a script
+    that writes nothing (measured).
     """
 
     def __init__(self, client: Redis, refusals: Refusals, *, guards: bool, loads: bool) -> None:
@@ -100,7 +101,7 @@ class ScriptCaller:
         self._mark: Script | None = None
 
     def send_ahead(self, scripts: Sequence[Script]) -> None:
-        """Send scripts together with the next call, where they can be sent without calling them."""
+        """Send scripts together with the next call, if SCRIPT LOAD can be used."""
         self._ahead = [*scripts]
 
     def call(self, script: Script, *args: Word) -> Any:
@@ -123,9 +124,9 @@ class ScriptCaller:
         return reply
 
     def mark(self) -> None:
-        """Leave a mark of this run where only this process of the server has it: among its scripts.
+        """Mark this server process by a script in its script cache, which it does not share.
 
-        Redis before 7.0 copies scripts to replicas and files: there is no such place.
+        Redis before 7.0 copies scripts to replicas and files, so it cannot be marked.
         """
         self._mark = None
         if self._guards:
@@ -135,7 +136,7 @@ class ScriptCaller:
                 self._mark = mark
 
     def is_marked(self) -> bool:
-        """Whether the mark is still there: no, too, after SCRIPT FLUSH."""
+        """Whether the mark is still there. SCRIPT FLUSH removes it too."""
         if self._mark is None:
             return False
         try:
@@ -148,7 +149,7 @@ class ScriptCaller:
         return script.guarded if self._guards else script
 
     def _send(self, variant: Script, *args: Word) -> Any:
-        """Call a script that the server may not know; which way, depends on what is refused."""
+        """Call a script that the server may not know yet, by a command that is not refused."""
         if self._loads and "SCRIPT" not in self._refusals:
             with suppress(NoScriptError):  # SCRIPT FLUSH in between, or SCRIPT was refused
                 return self._load_and_call(variant, *args)
@@ -164,7 +165,7 @@ class ScriptCaller:
         return self._load_and_call(variant, *args)
 
     def _load_and_call(self, variant: Script, *args: Word) -> Any:
-        """Send a script and those that go ahead, and call it, in one round trip."""
+        """Load a script and the scripts to send ahead, and call it, in one round trip."""
         connection = self._client.connection
         if connection is None:
             raise RedisConnectionError("the connection is gone")
@@ -186,7 +187,7 @@ class ScriptCaller:
                 with malformed_as_invalid():
                     return connection.read_response(disable_decoding=True)
             except NoScriptError:
-                # A script that does not compile
+                # If a script was not loaded because it does not compile, raise that error.
                 if error and "SCRIPT" not in self._refusals:
                     raise error from None
                 raise

@@ -1,4 +1,4 @@
-"""What server it is: asked once, before anything else."""
+"""Finds out which server it is, and whether it can be used."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from tt_migrate.engine.replies import ask, malformed_as_invalid, mapping
 
 
 class UnsupportedServerError(RedisError):
-    """The server is one where a script cannot rename keys: a cluster's node, a Sentinel."""
+    """The server does not allow a script to rename keys: a cluster node or a Sentinel."""
 
 
 class UnsyncedReplicaError(RedisConnectionError):
-    """The server is a replica that has no data to show: it waits for its first synchronisation."""
+    """The server is a replica without data: it waits for its first synchronisation."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """What HELLO tells of a server.
+    """What HELLO says about a server.
 
-    `name` is `redis` or `valkey`, `version` such as `7.0.15`, `role` `master` or `replica`. Fields
-    of a server that does not answer HELLO (some proxies) are empty.
+    `name`: `redis` or `valkey`. `version`: such as `7.0.15`. `role`: `master` or `replica`. The
+    fields are empty if the server does not know HELLO, like some proxies.
     """
 
     name: str
@@ -40,19 +40,20 @@ class Server:
 
     @property
     def may_know_script_flags(self) -> bool:
-        """Whether a script that begins with `#!lua flags=...` is worth a try.
+        """Whether to try a script that begins with `#!lua flags=...`.
 
-        Redis knows them since 7.0, every Valkey does (Redis documentation, "Script flags").
+        Redis 7.0 and later and all versions of Valkey support flags (Redis documentation, "Script
+        flags").
         """
         major = self.version.partition(".")[0]
         return not (major.isascii() and major.isdigit() and int(major) < 7)
 
 
 def inspect_server(client: Redis) -> Server:
-    """Ask a server what it is, with HELLO, which every user may call whatever the ACL says.
+    """Ask a server what it is, with HELLO, which no ACL can forbid.
 
-    Raises UnsupportedServerError for a cluster's node or a Sentinel, and
-    redis.exceptions.RedisError when the server does not answer.
+    Raises UnsupportedServerError for a cluster node or a Sentinel, and redis.exceptions.RedisError
+    if the server does not answer.
     """
     try:
         reply = ask(client, "HELLO")
@@ -75,13 +76,13 @@ def inspect_server(client: Redis) -> Server:
 
 
 def check_writable(server: Server) -> None:
-    """Raise ReadOnlyError for a replica, also one that takes writes: its master would undo them."""
+    """Raise ReadOnlyError for a replica, even a writable one: its master would undo the writes."""
     if server.role == "replica":
         raise ReadOnlyError("READONLY the server is a replica")
 
 
 def is_restricted(client: Redis, refusals: Refusals) -> bool:
-    """Whether some command is perhaps not permitted to the user."""
+    """Whether there may be commands that the user may not run."""
     try:
         user = refusals.ask(client, "ACL", "GETUSER", refusals.ask(client, "ACL", "WHOAMI"))
     except ResponseError:
@@ -91,13 +92,13 @@ def is_restricted(client: Redis, refusals: Refusals) -> bool:
 
 
 def check_data(server: Server, client: Redis, refusals: Refusals) -> None:
-    """Raise UnsyncedReplicaError where "nothing found" would only mean "nothing there yet"."""
+    """Raise UnsyncedReplicaError for a replica whose data may not have arrived yet."""
     if server.role != "replica" or _is_linked(client, refusals):
         return
     try:
         keys = refusals.ask(client, "DBSIZE")
     except NoPermissionError:
-        keys = 0  # as good as none: what a scan finds would prove nothing
+        keys = 0  # treated as empty: a scan that finds nothing would prove nothing
     if not keys:
         raise UnsyncedReplicaError(
             "the server is a replica without a link to its master, and has no keys: perhaps it"
@@ -106,7 +107,7 @@ def check_data(server: Server, client: Redis, refusals: Refusals) -> None:
 
 
 def _is_linked(replica: Redis, refusals: Refusals) -> bool:
-    """Whether a replica's link to its master is up; True when neither ROLE nor INFO may tell."""
+    """Whether a replica's link to its master is up. True if ROLE and INFO are both refused."""
     with malformed_as_invalid():
         try:
             return bool(refusals.ask(replica, "ROLE")[3] == b"connected")

@@ -1,4 +1,4 @@
-"""A connection to a server: what server it is, what the user may do there, and calls of scripts."""
+"""A connection to a server: which server it is, what the user may do, and script calls."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from tt_migrate.plan import OPTIONAL_COMMANDS, Plan
 
 @dataclass(frozen=True)
 class Process:
-    """What inspect.lua tells of the server's process.
+    """What inspect.lua says about the server process.
 
-    `run_id`: empty when the user may not know it. `evicted`: keys evicted since the process began.
-    `evicting`: whether it evicts keys when memory is short.
+    `run_id`: empty if the user may not run INFO. `evicted`: keys evicted since the process started.
+    `evicting`: whether it evicts keys when `maxmemory` is reached.
     """
 
     run_id: bytes
@@ -44,12 +44,12 @@ class Process:
 class Session:
     """A connection to a server on which a plan is carried out.
 
-    `client` holds one connection and must not retry by itself: a batch repeated behind the
-    session's back, perhaps on a restarted server, would carry a cursor that means nothing there.
-    `refusals`: what is known of the user, which the session adds to. `operations`: scripts to send
-    before the first write. `writes`: whether the run is to change anything, now or later.
+    `client`: holds one connection and must not retry by itself. If it repeated a batch without the
+    session, perhaps on a restarted server, the cursor would not be valid there. `refusals`: the
+    commands known to be refused; the session adds to them. `operations`: scripts to send before the
+    first write. `writes`: whether the run changes anything, now or later.
 
-    Raises redis.exceptions.RedisError when the server cannot be reached or is of no use.
+    Raises redis.exceptions.RedisError if the server cannot be reached or used.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Session:
         self._writes = writes
         self.server = self._usable_server()
         guards = self.server.may_know_script_flags
-        # A try that fails is counted in INFO errorstats.
+        # Only if needed: each failed try is counted in INFO errorstats.
         self._tries = writes and not guards and is_restricted(client, refusals)
         loads = guards or bool(operations)
         self._caller = ScriptCaller(client, refusals, guards=guards, loads=loads)
@@ -91,15 +91,15 @@ class Session:
         return script_for(operation, self._plan)
 
     def scan(self, operation: str, tally: Tally) -> ScanPass:
-        """A pass that is one script."""
+        """A pass that calls one operation's script."""
         return ScanPass(self.script(operation), town_bytes(self.town), self.denied, tally)
 
     def call(self, call: Call) -> Any:
-        """Run a script; its reply. Raises redis.exceptions.RedisError."""
+        """Run a script and return its reply. Raises redis.exceptions.RedisError."""
         return self._caller.call(call.script, *call.args)
 
     def connect(self) -> None:
-        """Connect, when the connection was dropped. A Sentinel's asks for the master here."""
+        """Connect if the connection was dropped. A Sentinel connection asks for the master here."""
         if self._client.connection:
             self._client.connection.connect()
 
@@ -109,9 +109,9 @@ class Session:
             self._client.connection.disconnect()
 
     def is_same_process(self) -> bool:
-        """Whether the process that answers now is the one that did, to which a cursor belongs.
+        """Whether the same server process answers as before, so that the cursor is valid.
 
-        Raises as the constructor does: the server may be another one, or a replica by now.
+        Raises what the constructor raises: the server may now be another one, or a replica.
         """
         self.server = self._usable_server()
         now = self.inspect()
@@ -134,7 +134,7 @@ class Session:
             self._caller.mark()
 
     def inspect(self) -> Process:
-        """Look at the server's process, and at what the user may do there where that is unknown."""
+        """Inspect the server process, and test the plan's commands if that was not done yet."""
         known = self._refusals
         asked = known.asked and (known.tried or not self._tries)
         process = self._inspect_commands(() if asked else self._commands)
@@ -170,7 +170,7 @@ class Session:
         return process
 
     def _check_commands(self) -> None:
-        """Raise for a command that the plan can need: before anything is written."""
+        """Raise an error before the first write if a command that the plan can need is refused."""
         denied = [command for command in self.refused if command in self._refusals.denied]
         if denied:
             raise redis_errors.NoPermissionError(
@@ -182,10 +182,11 @@ class Session:
 
 @contextmanager
 def held_connection(client: Redis) -> Iterator[Redis]:
-    """A client on one connection of another client's pool, without retries of its own.
+    """A client that holds one connection of another client's pool and does not retry.
 
-    A client that holds a connection itself (`single_connection_client`) lends that one. The
-    connection goes back as it was. Raises redis.exceptions.RedisError when it cannot be opened.
+    If that client holds a connection itself (`single_connection_client`), this connection is used.
+    The connection's retry setting is restored. Raises redis.exceptions.RedisError if the connection
+    cannot be opened.
     """
     pool = client.connection_pool
     held = (

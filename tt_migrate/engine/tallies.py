@@ -1,4 +1,4 @@
-"""Adding up the replies of a pass: one tally for each operation's reply."""
+"""Adds up the replies of a pass: one tally for each kind of pass."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tt_migrate.results import Count, Effort, Left
 
 
 class Tally(Protocol):
-    """Adds up the replies of one pass. `Reply` names their fields."""
+    """Adds up the replies of one pass. `Reply`: the class that names their fields."""
 
     Reply: Any
 
     def restart(self) -> None:
-        """Forget what a scan from the start will find again."""
+        """Forget what a new scan will find again."""
 
     def add(self, reply: Any) -> None:
-        """Add a Reply up. Raises TypeError or ValueError for one that is malformed."""
+        """Add a reply. Raises TypeError or ValueError if it is malformed."""
 
 
 class CountTally:
@@ -51,7 +51,7 @@ class CountTally:
         self._towns: set[bytes] = set()
 
     def add(self, reply: CountReply) -> None:
-        """Add a reply up."""
+        """Add a reply."""
         self._families = _added(self._families, reply.families)
         self._strings = _added(self._strings, reply.strings)
         self._old_strings = _added(self._old_strings, reply.old_strings)
@@ -93,7 +93,7 @@ class LeftTally:
         self._strings = [0] * len(RECORDS)
 
     def add(self, reply: LeftReply) -> None:
-        """Add a reply up."""
+        """Add a reply."""
         self._families = _added(self._families, reply.families)
         self._strings = _added(self._strings, reply.strings)
 
@@ -103,9 +103,9 @@ class LeftTally:
 
 
 class PreviewTally:
-    """Adds up preview.lua's replies; its attributes are Preview's.
+    """Adds up preview.lua's replies. Its attributes are those of Preview.
 
-    `start`: where in a key that moves the family's name begins.
+    `start`: the position of the family's name in a key to move.
     """
 
     Reply = PreviewReply
@@ -123,7 +123,7 @@ class PreviewTally:
         self.ambiguous: set[bytes] = set()
 
     def add(self, reply: PreviewReply) -> None:
-        """Add a reply up."""
+        """Add a reply."""
         moves = {*names(reply.odd_moves), *(names(reply.moves.split(b"\n")) if reply.moves else ())}
         merges, conflicts, failed = map(texts, (reply.merges, reply.conflicts, reply.failed))
         ambiguous = names(reply.ambiguous)
@@ -131,7 +131,7 @@ class PreviewTally:
             check_families(keys, self._start)
         self.merges.update(merges)
         self.conflicts.update(conflicts)
-        # SCAN may name a key twice, before and after somebody made its destination.
+        # SCAN may return a key twice: before and after another client created its destination.
         self.moves.difference_update(merges, conflicts)
         self.moves |= moves.difference(self.merges).difference(self.conflicts)
         self.failed.update(failed)
@@ -139,7 +139,10 @@ class PreviewTally:
 
 
 class MigrationTally:
-    """Adds up migrate.lua's replies; its attributes are Migration's. `start` as in PreviewTally."""
+    """Adds up migrate.lua's replies. Its attributes are those of Migration.
+
+    `start`: as in PreviewTally.
+    """
 
     Reply = MigrateReply
 
@@ -150,13 +153,13 @@ class MigrationTally:
         self.restart()
 
     def restart(self) -> None:
-        """Forget the keys that were left alone. What was moved stays moved."""
+        """Forget the keys that were left alone. Keys that were moved stay counted."""
         self.conflicts: dict[bytes, str] = {}
         self.failed: dict[bytes, str] = {}
         self.ambiguous: set[bytes] = set()
 
     def add(self, reply: MigrateReply) -> None:
-        """Add a reply up.
+        """Add a reply.
 
         Raises redis.exceptions.ResponseError for the error that ended the batch.
         """
@@ -174,29 +177,29 @@ class MigrationTally:
 
     @property
     def keys(self) -> dict[str, int]:
-        """Keys renamed of each family."""
+        """Keys renamed, by family."""
         return _by_name(FAMILIES, self._families)
 
     @property
     def merged(self) -> dict[str, int]:
-        """Keys merged of each family."""
+        """Keys merged, by family."""
         return _by_name(FAMILIES, self._merged)
 
 
 class ConversionTally:
-    """What a Conversion did; its attributes are Migration's."""
+    """What a Conversion did. Its attributes are those of Migration."""
 
     def __init__(self) -> None:
         self.converted = dict.fromkeys(RECORDS, 0)
         self.restart()
 
     def restart(self) -> None:
-        """Forget the records that were left alone. What was converted stays converted."""
+        """Forget the records that were left alone. Converted records stay counted."""
         self.unconverted: dict[bytes, str] = {}
 
 
 class ConversionPreviewTally:
-    """What a ConversionPreview found; its attributes are Preview's."""
+    """What a ConversionPreview found. Its attributes are those of Preview."""
 
     def __init__(self) -> None:
         self.restart()

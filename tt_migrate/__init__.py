@@ -38,7 +38,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for, so that `tt --help` does not wait for redis-py.
+    # Imported on first use, so that `tt --help` does not wait for redis-py.
     if name not in __all__:
         raise AttributeError(f"module 'tt_migrate' has no attribute '{name}'")
     return getattr(import_module(f"tt_migrate.{_MODULES.get(name, 'results')}"), name)

@@ -1,4 +1,4 @@
-"""The entry points. They take signals over before the rest is imported, which takes a while."""
+"""The entry points. They install signal handlers before the slow imports."""
 
 import sys
 
@@ -11,7 +11,7 @@ def tt_main() -> None:
 
 
 def tt_migrate_main() -> None:
-    """Run `tt-migrate`, which is `tt migrate` under a name that nothing else has."""
+    """Run `tt-migrate`, which is `tt migrate` under a name that no other program has."""
     _main("tt-migrate")
 
 

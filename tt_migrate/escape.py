@@ -1,4 +1,4 @@
-"""Making text harmless to show: what does not print is escaped. Nothing else in here escapes."""
+"""Escapes text for display: replaces characters that do not print. No other module does this."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def shown(name: bytes) -> str:
-    r"""A key or a town for the eyes of a person: always one line, never a control sequence.
+    r"""Escape a key or a town for display: one line, no control characters.
 
-    It can be turned back into the name, so two names are never shown alike. A backslash is `\\`, a
-    byte that is not UTF-8 `\xff`; a character that does not print is `\n`, `\r`, `\t` or `\x1b`
-    when it is ASCII, else `\u202e` or `\U000e0001`.
+    The result can be turned back into the name, so two names never look the same. A backslash
+    becomes `\\`. A byte that is not UTF-8 becomes `\xff`. An ASCII character that does not print
+    becomes `\n`, `\r`, `\t` or `\x1b`, any other one `\u202e` or `\U000e0001`.
     """
     return shown_text(name.decode("utf-8", "surrogateescape"))
 
 
 def shown_text(text: str) -> str:
-    """A text for the eyes of a person, as shown() has it; surrogates stand for bytes."""
+    """Escape a text for display like shown(). Surrogates stand for bytes that are not UTF-8."""
     return printable(text.replace("\\", "\\\\"))
 
 
 def printable(text: str) -> str:
-    """A text with all that does not print escaped as in shown(), and backslashes as they are."""
+    """Escape characters that do not print like shown(), but leave backslashes as they are."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else escaped(c) for c in text)

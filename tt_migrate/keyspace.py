@@ -1,11 +1,11 @@
-"""Tinytown's key names, as far as Python needs them; Lua decides which keys move."""
+"""Tinytown's key names, as far as Python needs them. The Lua files decide which keys move."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 FAMILIES = ("agent", "inbox", "urgent", "task", "activity", "stop", "backlog")
-"""The key families, in the order in which the scripts count them and reports show them."""
+"""The key families, in the order that replies and reports use."""
 
 RECORDS = ("agent", "task")
 """The families of records: JSON strings until Tinytown 0.6, hashes since 0.7."""
@@ -16,21 +16,21 @@ _PREFIX_LENGTH = len(b"tt:")  # or mt:, of version 0.1
 
 
 def town_bytes(town: str) -> bytes:
-    """The bytes that stand for a town in its keys.
+    """The town's name as it appears in keys.
 
-    A name from the command line may hold undecodable bytes, as surrogates: they come back as
-    they were given.
+    A name from the command line may hold surrogates in place of undecodable bytes. They become the
+    original bytes.
     """
     return town.encode("utf-8", "surrogateescape")
 
 
 def old_key_start() -> int:
-    """Where in an old key the family's name begins."""
+    """The position of the family's name in an old key."""
     return _PREFIX_LENGTH
 
 
 def town_key_start(town: str) -> int:
-    """Where in a key of the town the family's name begins."""
+    """The position of the family's name in a key of the town."""
     return _PREFIX_LENGTH + len(town_bytes(town)) + 1
 
 
@@ -45,24 +45,24 @@ def old_key(town: str, new: bytes) -> bytes:
 
 
 def family_and_id(key: bytes, start: int) -> tuple[str, bytes]:
-    """The family and the id, empty for the backlog, of a key whose family begins at `start`."""
+    """The family and the id of a key (empty for the backlog). `start`: where the family begins."""
     family, _, key_id = key[start:].partition(b":")
     return family.decode("utf-8", "replace"), key_id
 
 
 def check_families(keys: Iterable[bytes], start: int) -> None:
-    """Raise ValueError for a key that begins like none of a family; `start` as in family_and_id."""
+    """Raise ValueError if a key begins like no family's key. `start`: as in family_and_id()."""
     if not {key[start : start + _TELLING] for key in keys} <= _BEGINNINGS:
         raise ValueError("a key of no family")
 
 
 def in_order(keys: Iterable[bytes], start: int) -> Iterator[bytes]:
-    """Keys by family, in FAMILIES' order, then by id, bytewise; `start` as in family_and_id."""
+    """Sort keys by family, in the order of FAMILIES, then by id. `start`: as in family_and_id()."""
     by_family: dict[bytes, list[bytes]] = {family[:_TELLING].encode(): [] for family in FAMILIES}
     for key in keys:
         by_family[key[start : start + _TELLING]].append(key)
     for group in by_family.values():
-        # A family at a time: what is sorted by takes memory. Of one id, mt: and tt: in this order.
+        # One family at a time, because sort keys take memory. For equal ids, mt: comes before tt:.
         group.sort()
         if group and group[0][:start] != group[-1][:start]:
             group.sort(key=lambda key: key[start:])

@@ -1,4 +1,4 @@
-"""Count, preview, migrate: carrying a plan out on a town's Redis. Knows no terminal."""
+"""Counts, previews and migrates: carries out a plan on a town's Redis."""
 
 from __future__ import annotations
 
@@ -34,19 +34,21 @@ from tt_migrate.results import Count, Left, Migration, Preview, Result, Stage
 class Migrator:
     """Upgrades the keys of one town in one database.
 
-    `client`: any redis.Redis of redis-py (a Sentinel's too), whatever it decodes. `town`: the
-    town's name, not empty. `plan`: what is to be done, RENAME, HASH, UPGRADE or REVERSE.
-    `max_pause_ms`: how long one batch may hold the server, about, in milliseconds. `nice`: how many
-    times as long it then leaves the server alone. `progress`: called after each batch; an exception
-    it raises ends the run between two batches. `patience`: how a connection that is lost after the
-    first batch is retried, and a state that passes by itself (BUSY); on another server process the
-    pass then begins anew. `shield`: makes a context that is entered around each call to the server
-    together with the adding up of its reply and `progress`, for a caller that must not be
-    disturbed there, by a signal for one.
+    `client`: any redis.Redis of redis-py, also from a Sentinel, with or without decoding.
+    `town`: the town's name, not empty.
+    `plan`: what to do: RENAME, HASH, UPGRADE or REVERSE.
+    `max_pause_ms`: about how long one batch may hold the server, in milliseconds.
+    `nice`: the wait after each batch, as a multiple of the time that the batch held the server.
+    `progress`: called after each batch. An exception from it ends the run between two batches.
+    `patience`: how to retry when a connection is lost after the first batch, or when the server is
+    in a temporary state (BUSY). If another server process answers then, the pass starts over.
+    `shield`: returns a context manager. It is entered around each call to the server, the reading
+    of the reply, and `progress`, for a caller that must not be interrupted there, for example by a
+    signal.
 
-    Every operation raises redis.exceptions.RedisError when the server cannot be reached or refuses.
-    The constructor raises TypeError for another kind of client, ValueError for an empty town, a
-    pause outside 0 to 60000 ms or a `nice` outside 0 to 1000.
+    Every operation raises redis.exceptions.RedisError if the server cannot be reached or refuses.
+    The constructor raises TypeError for another kind of client. It raises ValueError for an empty
+    town, a `max_pause_ms` of 0 or less or above 60000, or a `nice` outside 0 to 1000.
     """
 
     client: Redis
@@ -83,16 +85,16 @@ class Migrator:
         return other
 
     def check(self) -> None:
-        """Raise what migrate() would raise before it writes anything. Reads only.
+        """Raise what migrate() would raise before its first write. Reads only.
 
-        Raises redis.exceptions.ReadOnlyError for a replica, NoPermissionError for a user who may
-        not run a command that the plan can need, ResponseError for one that the server lacks.
+        Raises redis.exceptions.ReadOnlyError for a replica, NoPermissionError if the user may not
+        run a command that the plan can need, ResponseError if the server lacks such a command.
         """
         with self._driver(writes=True):
             pass
 
     def preview(self) -> Preview:
-        """List what carrying the plan out would do. Reads only."""
+        """List what the plan would change. Reads only."""
         with self._driver() as driver:
             session = driver.session
             start = self.plan.name_start(self.town)
@@ -127,13 +129,13 @@ class Migrator:
             return result()
 
     def migrate(self) -> Migration:
-        """Carry the plan out, then count what is left to do.
+        """Carry out the plan, then count what is left to do.
 
-        Overwrites nothing: a key whose destination exists stays and is listed in `conflicts`, where
-        the plan does not merge the two. When an exception ends the run, what was done stays done,
-        the last Progress tells of it, and another run does the rest.
+        Overwrites nothing: a key whose destination exists stays and is listed in `conflicts`,
+        unless the plan merges the two. If an exception ends the run, what was done stays done, the
+        last Progress reports it, and another run does the rest.
         """
-        # Whatever a run will call is sent before it writes: what is refused is refused then.
+        # All scripts are sent before the first write, so that a refusal comes before it.
         with self._driver(self.plan.operations, writes=True) as driver:
             session = driver.session
             moved = MigrationTally(self.plan.name_start(self.town))

@@ -1,4 +1,4 @@
-"""What a run is to do: chosen once, on the command line, and carried by every result."""
+"""What a run does. Every result contains its plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from tt_migrate.keyspace import new_key, old_key, old_key_start, town_key_start
 
 OPTIONAL_COMMANDS = ("DBSIZE", "EXISTS", "INFO", "TIME", "TYPE")
-"""Commands that a migration does without where the user may not run them."""
+"""Commands that a migration can do without if the user may not run them."""
 
 _CONVERTING = ("TYPE", "GET", "EXISTS", "PTTL", "HSET", "PEXPIRE", "RENAME", "DEL")
 _MERGING = (
@@ -19,12 +19,12 @@ _MERGING = (
 
 @dataclass(frozen=True)
 class Plan:
-    """One of RENAME, HASH, UPGRADE and REVERSE, or a variant of them.
+    """One of RENAME, HASH, UPGRADE and REVERSE, or a variant of one of them.
 
-    `rename`: `forward` gives old keys the town's name, `reverse` takes it from the town's keys,
-    None leaves names alone. `convert`: agents and tasks that are JSON strings become hashes.
-    `oldest`: version 0.1's `mt:` keys are old keys too. `merge`: a key whose destination exists is
-    joined with it where Tinytown's use of the two allows.
+    `rename`: `forward` adds the town's name to old keys, `reverse` removes it from the town's keys,
+    None leaves names as they are. `convert`: agents and tasks that are JSON strings become hashes.
+    `oldest`: the `mt:` keys of version 0.1 are old keys too. `merge`: a key whose destination
+    exists is merged with it if Tinytown's use of the family shows how.
     """
 
     name: Literal["rename", "hash", "upgrade", "reverse"]
@@ -35,19 +35,19 @@ class Plan:
 
     @property
     def moves(self) -> str:
-        """The Lua file that says which keys move, and where to."""
+        """The Lua file that defines which keys move, and to which destination."""
         if self.rename == "reverse":
             return "town_keys"
         return "oldest_keys" if self.oldest else "old_keys"
 
     @property
     def conflicts(self) -> str:
-        """The Lua file that says what becomes of a key whose destination exists."""
+        """The Lua file that handles keys whose destination exists."""
         return "merge" if self.merge else "skip"
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """The commands that carrying it out can need."""
+        """The commands that the plan can need."""
         renaming = ("SCAN", "RENAMENX") if self.rename else ("SCAN",)
         converting = _CONVERTING if self.convert else ()
         merging = _MERGING if self.merge else ()
@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """The scripts that carrying it out calls."""
+        """The scripts that a migration with this plan calls."""
         renaming = ("migrate",) if self.rename else ()
         comparing = ("fetch",) if self.merge or self.convert else ()
         converting = ("records", "convert") if self.convert else ()
@@ -63,15 +63,15 @@ class Plan:
 
     @property
     def needs_count(self) -> bool:
-        """Whether a report tells of more than the keys that move."""
+        """Whether a report needs more numbers than those of the keys to move."""
         return self.convert or self.rename == "reverse"
 
     def destination(self, town: str, key: bytes) -> bytes:
-        """The name that a key gets."""
+        """The destination of a key: its new name."""
         return old_key(town, key) if self.rename == "reverse" else new_key(town, key)
 
     def name_start(self, town: str) -> int:
-        """Where in a key that moves the family's name begins."""
+        """The position of the family's name in a key to move."""
         return town_key_start(town) if self.rename == "reverse" else old_key_start()
 
 
@@ -82,7 +82,7 @@ HASH = Plan("hash", rename=None, convert=True)
 """JSON strings become hashes."""
 
 UPGRADE = Plan("upgrade", rename="forward", convert=True, oldest=True)
-"""All that is to be done for a current Tinytown."""
+"""Everything that a current Tinytown needs."""
 
 REVERSE = Plan("reverse", rename="reverse")
-"""Back to the old format."""
+"""Keys of the town get their old names back."""

@@ -1,4 +1,4 @@
-"""What the passes found and did, as they hand it on: plain, frozen, with raw keys."""
+"""What a run found and did: frozen dataclasses with keys as bytes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Stage = Literal["counting", "previewing", "migrating", "converting", "verifying"
 class Effort:
     """What a run cost.
 
-    `batches`: script calls. `seconds`: wall time. `max_pause_ms`: the longest that one batch held
-    the server, by the server's clock, in milliseconds; None where no clock runs. `reconnects`: how
-    often the connection was lost. `evicted`: keys that the server evicted while a migration ran, 0
-    where it evicts none or INFO is not permitted.
+    `batches`: script calls. `seconds`: wall time. `max_pause_ms`: the longest time that one call
+    held the server, by the server's clock, in milliseconds; None if there is no clock.
+    `reconnects`: how often the connection was lost. `evicted`: keys that the server evicted during
+    a migration; 0 if it evicts none or the user may not run INFO.
     """
 
     batches: int
@@ -34,14 +34,16 @@ class Effort:
 class Count:
     """How much there is to do.
 
-    `keys`: keys that move of each family, those with a conflict included: old keys, or the town's
-    when the plan is to go back. `conflicts`: how many of them have a destination that exists.
-    `ambiguous`: keys that may be a town's own. `towns`: the other towns on the server. `strings`:
-    agents and tasks of the town that are JSON strings. `old_strings`: the same among old keys whose
-    destination is free. `hashes`, `others`: agents and tasks of the town that are hashes, and that
-    are neither or may not be looked at. `new_only`: keys of the town that the old format does not
-    have. The numbers can be too high by keys that SCAN named twice, as it may while the server
-    resizes its table; zero is always exact.
+    `keys`: keys to move, by family, including those with conflicts: old keys, or with REVERSE the
+    town's keys. `conflicts`: how many of them have a destination that exists. `ambiguous`: keys
+    that may belong to another town. `towns`: the other towns in the database. `strings`: agents and
+    tasks of the town that are JSON strings. `old_strings`: agents and tasks that are JSON strings
+    in old keys whose destination is free. `hashes`: agents and tasks of the town that are hashes.
+    `others`: agents and tasks that have another type or whose type the user may not read.
+    `new_only`: keys of the town that do not exist in the old format.
+
+    The numbers can be too high, because SCAN may return a key twice while the server resizes its
+    hash table. Zero is always exact.
     """
 
     plan: Plan
@@ -59,7 +61,7 @@ class Count:
 
     @property
     def total(self) -> int:
-        """Keys that move, of all families."""
+        """Keys to move, of all families."""
         return sum(self.keys.values())
 
     @property
@@ -77,24 +79,24 @@ class Count:
 
     @property
     def undone(self) -> int:
-        """Keys that are not yet as the plan would have them."""
+        """Keys that are not yet as the plan requires."""
         if not self.plan.convert:
             return self.total
         return self.total + self.strings_total + self.others
 
     @property
     def promising(self) -> bool:
-        """Whether carrying the plan out would change something, as far as a count can tell."""
+        """Whether a migration would change something, as far as a count can tell."""
         movable = self.total if self.plan.merge else self.total - self.conflicts
         return bool((self.plan.rename and movable) or sum(self.to_convert.values()))
 
 
 @dataclass(frozen=True)
 class Left:
-    """What a pass at the end found still to do.
+    """What the final pass found left to do.
 
-    `keys`: keys that move, of each family. `strings`: agents and tasks of the town that are JSON
-    strings. `count`: all that a counting pass tells, where the plan needed one.
+    `keys`: keys to move, by family. `strings`: agents and tasks of the town that are JSON strings.
+    `count`: the full count, if the plan needs one.
     """
 
     keys: Mapping[str, int]
@@ -103,26 +105,27 @@ class Left:
 
     @property
     def total(self) -> int:
-        """Keys that move, of all families."""
+        """Keys to move, of all families."""
         return sum(self.keys.values())
 
     @property
     def not_hashes(self) -> int:
-        """Agents and tasks of the town that are no hashes, as far as was counted."""
+        """Agents and tasks of the town that are not hashes, as far as they were counted."""
         return sum(self.strings.values()) + (self.count.others if self.count else 0)
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What carrying the plan out would do, key by key, without duplicates and in no order.
+    """What the plan would change, key by key, without duplicates and in no order.
 
-    `moves`: keys that would be renamed. `merges`: keys that would be joined with their destination,
+    `moves`: keys that would be renamed. `merges`: keys that would be merged with their destination,
     and how. `conflicts`: keys whose destination exists, and why they would stay. `failed`: keys
-    that the user may not rename, with the server's error. `ambiguous`: keys that may be a town's
-    own. `conversions`: records that would become hashes, by the name they have then. `unconverted`:
-    those that would stay as they are, and why. `count`: what a counting pass found; None where the
-    plan needs none. `refused`: commands that a migration can need and that the user may not run or
-    the server does not have: it would be refused. Redis before 7.0 does not tell of all.
+    that could not be looked at, and the server's error. `ambiguous`: keys that may belong to
+    another town. `conversions`: records that would become hashes, by the name that they will have.
+    `unconverted`: records that would stay as they are, and why. `count`: what a counting pass
+    found; None if the plan needs none. `refused`: commands that the plan can need and that the user
+    may not run or the server lacks, so that a migration would be refused. Redis before 7.0 does not
+    report all of them.
     """
 
     plan: Plan
@@ -140,7 +143,7 @@ class Preview:
 
     @property
     def keys(self) -> Mapping[str, int]:
-        """Keys that would be renamed, of each family."""
+        """Keys that would be renamed, by family."""
         return _by_family(self.moves, self.plan.name_start(self.town), FAMILIES)
 
     @property
@@ -155,13 +158,13 @@ class Preview:
 
     @property
     def remaining(self) -> int:
-        """Keys that have yet to move: all that were found."""
+        """Keys to move: all that were found."""
         if not self.plan.rename:
             return self.count.total if self.count else 0
         return self.total + len(self.merges) + len(self.conflicts) + len(self.failed)
 
     def as_migration(self, count: Count) -> Migration:
-        """The result of a migration that leaves everything alone, as `count` says that it would."""
+        """The result of a migration that changes nothing. `count`: what there is to do."""
         return Migration(
             plan=self.plan,
             town=self.town,
@@ -182,11 +185,11 @@ class Preview:
 class Migration:
     """What was done.
 
-    `keys`: keys renamed, of each family, by the server's own replies. `merged`: keys joined with
-    their destination. `converted`: records that became hashes, of each family of records.
-    `conflicts`, `failed`, `ambiguous`, `unconverted`: keys left alone, as in Preview. `before`:
-    what was found before the way back; `left`: what the counting pass at the end found; None when
-    the run had no such pass.
+    `keys`: keys renamed, by family, as the server replied. `merged`: keys merged with their
+    destination, by family. `converted`: records that became hashes, by family. `conflicts`,
+    `failed`, `ambiguous`, `unconverted`: keys that were left as they are, as in Preview. `before`:
+    what a REVERSE counted before it began. `left`: what the final pass found left to do. Both are
+    None if the run had no such pass.
     """
 
     plan: Plan
@@ -214,7 +217,7 @@ class Migration:
 
     @property
     def remaining(self) -> int | None:
-        """Keys that have yet to move, as the counting pass found; None when it was not reached."""
+        """Keys to move that the final pass found; None if the run did not reach it."""
         return self.left.total if self.left else None
 
     @property
@@ -224,27 +227,27 @@ class Migration:
 
     @property
     def appeared(self) -> int:
-        """Keys that came while the run went on: something still writes the format that is left."""
+        """Keys that appeared during the run: something still writes the replaced format."""
         known = len(self.conflicts) + len(self.failed) if self.plan.rename else self.left_behind
         return self.left_behind - known
 
     @property
     def records_left(self) -> int:
-        """Records that were to be hashes and are not, as far as the run knows."""
+        """Records that should be hashes but are not, as far as the run knows."""
         if not self.plan.convert:
             return 0
         return max(len(self.unconverted), self.left.not_hashes if self.left else 0)
 
     @property
     def already_hashes(self) -> int | None:
-        """Records that were hashes already; None when they were not counted."""
+        """Records that were hashes before the run; None if they were not counted."""
         if not self.left or not self.left.count:
             return None
         return max(0, self.left.count.hashes - sum(self.converted.values()))
 
     @property
     def complete(self) -> bool:
-        """Whether everything is as the plan would have it."""
+        """Whether all keys are as the plan requires."""
         return not self.left_behind and not self.records_left
 
 
@@ -253,11 +256,11 @@ Result = Count | Preview | Migration
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, after each batch.
+    """The state of a run after a batch.
 
-    `scanned`: keys looked at in this stage, about. `dbsize`: keys in the database, 0 when unknown.
-    `so_far`: the result as it stands; its collections are live views. `waiting`: why the run waits,
-    empty when it does not.
+    `scanned`: about how many keys this pass has scanned. `dbsize`: keys in the database, 0 if
+    unknown. `so_far`: the result so far; its collections are live views. `waiting`: why the run
+    waits, empty if it does not.
     """
 
     stage: Stage

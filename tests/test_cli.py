@@ -613,7 +613,7 @@ RECORD = '{"id": "1"}'
         ({"tt:town:task:1": RECORD}, "1 record needs conversion to a hash"),
         (
             {"tt:agent:1": RECORD, "tt:town:task:1": RECORD},
-            "1 old key needs migration, 2 records need",
+            "1 old key needs migration, 2 records",
         ),
     ],
 )
@@ -638,6 +638,7 @@ def test_check_without_permission_to_ask_for_types_looks_at_names(server: Server
     url = server.url.replace("//", "//less:secret@")
     assert tt("--check", url=url, town="town").returncode == 0
     admin.set("mt:inbox:1", 1)
+    admin.execute_command("ACL", "LOG", "RESET")
     done = tt("--check", url=url, town="town")
     assert (done.returncode, done.stderr) == (1, "")
     assert "1 old key needs migration" in done.stdout

@@ -163,19 +163,19 @@ def test_the_socket_of_a_json_files_town_is_in_its_directory(tmp_path: Path) -> 
         ("", "cannot be read: it is empty"),
         ("# no name", "'name' is missing"),
         ("name = ' '", "'name' is blank"),
-        ("name = 5", "'name' must be a text"),
+        ("name = 5", "'name' must be a string"),
         ("name = 't'\nredis = 5", "'redis' must be a table"),
-        ("name = 't'\n[redis]\nurl = 5", "'redis.url' must be a text"),
+        ("name = 't'\n[redis]\nurl = 5", "'redis.url' must be a string"),
         ("name = 't'\n[redis]\nuse_socket = 'no'", "'redis.use_socket' must be true or false"),
-        ("name = 't'\n[redis]\nsocket_path = 1", "'redis.socket_path' must be a text"),
-        ("name = 't'\n[redis]\nhost = []", "'redis.host' must be a text"),
+        ("name = 't'\n[redis]\nsocket_path = 1", "'redis.socket_path' must be a string"),
+        ("name = 't'\n[redis]\nhost = []", "'redis.host' must be a string"),
         ("name = 't'\n[redis]\nport = '1'", "'redis.port' must be a whole number"),
         ("name = 't'\n[redis]\nport = true", "'redis.port' must be a whole number"),
         ("name = 't'\n[redis]\nport = 0", "'redis.port' must be a port"),
         ("name = 't'\n[redis]\nport = 65536", "'redis.port' must be a port"),
-        ("name = 't'\n[redis]\npassword = 1", "'redis.password' must be a text"),
+        ("name = 't'\n[redis]\npassword = 1", "'redis.password' must be a string"),
         ("name = 't'\n[redis]\ntls_enabled = 1", "'redis.tls_enabled' must be true or false"),
-        ("name = 't'\n[redis]\ntls_cert = 1", "'redis.tls_cert' must be a text"),
+        ("name = 't'\n[redis]\ntls_cert = 1", "'redis.tls_cert' must be a string"),
         ("name = 't'\n[redis]\nsocket_path = 'a\\u0000'".replace("'", '"'), "'redis.socket_path'"),
         ("name = 't'\nname = 'u'", "is not valid TOML: "),
         ("name = 't'\n[redis]\npassword = hidden word", "is not valid TOML: line 3"),
@@ -240,7 +240,7 @@ def test_a_deleted_working_directory_is_no_traceback(tmp_path: Path, arguments: 
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "no tinytown.toml in " in done.stderr
-    assert ", as the current directory has been deleted: " in done.stderr
+    assert ", because the current directory has been deleted: " in done.stderr
 
 
 def test_a_deleted_working_directory_is_no_obstacle_when_it_is_not_needed(
@@ -274,7 +274,7 @@ def test_half_a_character_is_refused(tmp_path: Path, field: str) -> None:
     if field == "name":
         values["name"] = "\ud800"
     (tmp_path / "tinytown.json").write_text(json.dumps(values))
-    assert f"'{field}' has half of a surrogate pair" in problem(tmp_path)
+    assert f"'{field}' contains half of a surrogate pair" in problem(tmp_path)
 
 
 def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:

@@ -472,7 +472,7 @@ def test_the_preview_shows_for_each_key_what_a_merge_would_do(newest: Server) ->
         "how": "merge: 2 older, then 1 newer",
     }
     asked = tt(*options, url=newest.url, town="town", answer="y\n")
-    assert "Conflicts: 2 (destination exists: they will be merged where that" in asked.stdout
+    assert "Conflicts: 2 (destination exists: they will be merged where possible)" in asked.stdout
     assert "Total: 0 keys migrated, 2 merged" in asked.stdout
     assert asked.returncode == 0
 

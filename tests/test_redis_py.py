@@ -103,7 +103,7 @@ def test_what_is_no_server_is_explained(libraries: dict[str, Any], tmp_path: Pat
     with listener(serve) as port:
         foreign = tt("--check", url=f"redis://127.0.0.1:{port}", program=_TT, **libraries)
     assert (foreign.returncode, foreign.stderr.count("\n")) == (3, 1)
-    assert "what answers there is not Redis" in foreign.stderr
+    assert "the reply does not come from Redis" in foreign.stderr
     absent = tt("--check", url=f"unix://{tmp_path}/none", program=_TT, **libraries)
     assert (absent.returncode, absent.stderr.count("\n")) == (3, 1)
-    assert "no such socket" in absent.stderr
+    assert "the socket does not exist" in absent.stderr

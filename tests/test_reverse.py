@@ -66,7 +66,7 @@ def test_a_name_that_would_be_a_towns_own_is_never_made(newest: Server) -> None:
     redis.set("tt:town:task:backlog", "of a task called backlog")
     done = tt("--reverse", "--force", url=newest.url, town="town")
     assert done.returncode == 0
-    reason = "(may be the backlog of a town named 'task': never made)"
+    reason = "(may be the backlog of a town named 'task': never created)"
     assert f"tt:town:task:backlog {reason}" in done.stdout
     assert redis.keys() == [b"tt:town:task:backlog"]
 

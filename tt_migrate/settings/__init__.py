@@ -1,1 +1,1 @@
-"""From options, environment and town file to an open client."""
+"""Turns options, environment variables and the town's file into a Redis client."""

@@ -1,4 +1,4 @@
-"""Settings: from the options, the environment and the town's file."""
+"""Loads settings from the options, the environment and the town's file."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ from tt_migrate.escape import shown_text
 _T = TypeVar("_T")
 
 URL_SOURCES = ("--redis-url", "REDIS_URL")
-"""What can say where Redis is, besides a town's file."""
+"""Where a Redis URL can come from, besides the town's file."""
 
 _TOWN_FILES = ("tinytown.toml", "tinytown.json")
 _TOWN_FILE_BYTES = 256 << 10
 
 
 class ConfigError(Exception):
-    """An option, a variable or a file is wrong. The text is one line for a person, no password."""
+    """An option, a variable or a file is wrong. The message is one line without passwords."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where Redis is: a URL, or else a socket, or else a host and port.
+    """The address of a Redis server: a URL, else a socket, else a host and port.
 
-    `source`: what said so, for messages: one of URL_SOURCES or the path of a town's file, escaped
-    where it does not print. Paths are absolute. The certificates go with a rediss:// URL too.
-    `old_socket`: where Tinytown until 0.5 had the town's socket, if nothing says where it is.
+    `source`: where the address comes from, for messages: one of URL_SOURCES, or the escaped path
+    of the town's file. Paths are absolute. The TLS files also apply to a `rediss://` URL.
+    `old_socket`: the town's socket in Tinytown 0.5 and older; set only if the default socket is
+    used and differs from it.
     """
 
     source: str
@@ -58,7 +59,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is about. `town_source`: what named the town, as in Endpoint."""
+    """The settings of a run. `town_source`: where the town's name comes from, as in Endpoint."""
 
     town: str
     town_source: str
@@ -68,13 +69,13 @@ class Settings:
 def load_settings(
     town_dir: Path, town_name: str | None, redis_url: str | None, environ: Mapping[str, str]
 ) -> Settings:
-    """Settings by the precedence of Tinytown: option, environment, the town's file.
+    """Load the settings in Tinytown's order: option, environment variable, the town's file.
 
-    The town's file, `tinytown.toml` or else `tinytown.json`, is read only for what nothing else
-    says. `REDIS_URL`, when not blank, replaces the file's whole `[redis]` table;
-    `TINYTOWN_REDIS_PASSWORD`, when set, replaces the table's `password`: empty, it means none.
-    `REDIS_PASSWORD` is the password of a URL that has none. The town's file may be in a parent
-    directory of `town_dir`.
+    The town's file is `tinytown.toml`, or else `tinytown.json`, in `town_dir` or the nearest
+    directory above it. It is read only for settings that are not given otherwise. `REDIS_URL`, if
+    not blank, replaces the file's whole `[redis]` table. `TINYTOWN_REDIS_PASSWORD`, if set,
+    replaces the table's `password`; empty means no password. `REDIS_PASSWORD` is the password of a
+    URL that has none.
 
     Raises ConfigError.
     """
@@ -99,7 +100,7 @@ def load_settings(
 
 @dataclass(frozen=True)
 class _Table:
-    """A table of a town's file, with checks that name the file and the field."""
+    """A table in the town's file. Its errors name the file and the field."""
 
     path: Path
     values: Mapping[str, Any] = field(repr=False)
@@ -109,32 +110,32 @@ class _Table:
         value = self.values.get(name)
         if value is None:
             return None
-        # bool is an int to Python, but not to a person.
+        # In Python, a bool is an int too.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise self.error(name, f"must be {_KINDS[kind]}")
-        # JSON can spell what no text can hold: "\ud800".
+        # JSON can contain a lone surrogate, such as "\ud800".
         if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-            raise self.error(name, "has half of a surrogate pair, which is no text")
+            raise self.error(name, "contains half of a surrogate pair, which is not valid text")
         return value
 
     def path_of(self, name: str, default: str | None = None) -> Path | None:
         text = self.get(name, str) or default
         if text and "\0" in text:
-            raise self.error(name, "has a NUL character, which no path can have")
+            raise self.error(name, "contains a NUL character, which a path cannot contain")
         return _absolute(self.path.parent / text) if text else None
 
     def error(self, name: str, problem: str) -> ConfigError:
         return ConfigError(f"{shown_text(str(self.path))}: '{self.prefix}{name}' {problem}")
 
 
-_KINDS = {str: "a text", bool: "true or false", int: "a whole number", dict: "a table"}
+_KINDS = {str: "a string", bool: "true or false", int: "a whole number", dict: "a table"}
 
 
 def _name(file: _Table) -> tuple[str, str]:
     name = file.get("name", str)
     if name is None or not name.strip():
         problem = "is missing" if name is None else "is blank"
-        raise file.error("name", f"{problem}: it must be the town's name")
+        raise file.error("name", f"{problem}: set it to the town's name")
     return name, shown_text(str(file.path))
 
 
@@ -147,7 +148,7 @@ def _endpoint(file: _Table, env_password: str | None) -> Endpoint:
     use_socket = table.get("use_socket", bool)
     old_socket = _absolute(file.path.with_name("redis.sock"))
     default = ".tt/redis.sock"
-    if file.path.suffix == ".json":  # which is of Tinytown 0.1 and 0.2
+    if file.path.suffix == ".json":  # written by Tinytown 0.1 and 0.2
         default = old_socket.name
     socket_path = table.path_of("socket_path", default)
     is_default = use_socket is not False and not table.get("socket_path", str) and not url
@@ -172,7 +173,7 @@ def _town_file(town_dir: Path) -> _Table:
         name = path.name
         try:
             check_file(path, _TOWN_FILE_BYTES)
-            text = path.read_text("utf-8-sig")  # Tinytown takes a byte order mark, too.
+            text = path.read_text("utf-8-sig")  # Tinytown accepts a byte order mark too.
             values = tomllib.loads(text) if name.endswith("toml") else json.loads(text)
         except FileNotFoundError:
             continue
@@ -189,10 +190,13 @@ def _town_file(town_dir: Path) -> _Table:
                 f"{shown_text(str(path))}: is not valid {name[-4:].upper()}: {_where(error)}"
             ) from None
         if not isinstance(values, dict):
-            raise ConfigError(f"{shown_text(str(path))}: must be a table of settings, with 'name'")
+            raise ConfigError(
+                f"{shown_text(str(path))}: must be a table of settings that contains 'name'"
+            )
         return _Table(path, values)
     town = _absolute(town_dir)
-    where = " or above it" if town.is_absolute() else ", as the current directory has been deleted"
+    deleted = ", because the current directory has been deleted"
+    where = " or above it" if town.is_absolute() else deleted
     raise ConfigError(
         f"no tinytown.toml in {shown_text(str(town))}{where}: name the town's directory with"
         " -t, or give --town-name and --redis-url"
@@ -208,7 +212,9 @@ def _with_parents(folder: Path) -> Iterator[Path]:
 
 
 def check_file(path: Path, most: int) -> None:
-    """See that reading a file ends, and soon: it is a regular file of at most `most` bytes.
+    """Check that a path is a readable regular file of 1 to `most` bytes.
+
+    Anything else, such as a FIFO or a device, could block the read or never end.
 
     Raises OSError with the reason as its `strerror`.
     """
@@ -216,9 +222,9 @@ def check_file(path: Path, most: int) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file")
+        raise OSError(errno.EINVAL, "it is not a regular file")
     if not status.st_size:
-        # Or it does not say its size, as /proc/kmsg, and reading it may never end.
+        # Or it reports no size, like /proc/kmsg, and reading it may never end.
         raise OSError(errno.EINVAL, "it is empty")
     if status.st_size > most:
         raise OSError(errno.EFBIG, f"it is larger than {most >> 10} KiB")
@@ -234,7 +240,7 @@ def _absolute(path: Path) -> Path:
 
 
 def _where(error: Exception) -> str:
-    # What a parser quotes may be the line with the password: its position is enough.
+    # The parser's message may quote the line with the password, so give only the position.
     if isinstance(error, json.JSONDecodeError):
         return f"line {error.lineno}, column {error.colno}"
     _, at, place = str(error).rpartition("(at ")

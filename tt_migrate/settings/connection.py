@@ -1,4 +1,4 @@
-"""From an endpoint to an open redis-py client."""
+"""Opens a redis-py client for an endpoint."""
 
 from __future__ import annotations
 
@@ -50,23 +50,25 @@ _CLASSES = {"redis": _PlainConnection, "rediss": _TlsConnection, "unix": _Socket
 
 
 def open_client(endpoint: Endpoint) -> Redis:
-    """A client for an endpoint, with replies as bytes and without retries; connects on first use.
+    """Return a client for an endpoint. It connects on first use.
 
-    Raises ConfigError for a URL or a certificate file that is no good.
+    Replies are bytes, and redis-py does not retry.
+
+    Raises ConfigError for an invalid URL, host or TLS file.
     """
     kind, parts = _parts(endpoint)
     parts = {
         "socket_connect_timeout": _CONNECT_SECONDS,
         "socket_timeout": _REPLY_SECONDS,
-        # Its handshake takes a password that the server does not want; RESP2's refuses it.
+        # With RESP3, a server without a password accepts one; with RESP2 it refuses it.
         "protocol": 3,
         **parts,
     }
     for name in parts.keys() & {"username", "password"}:
-        # From an option or a variable they may hold bytes that are not UTF-8, as surrogates.
+        # Options and variables can contain bytes that are not UTF-8, as surrogates.
         parts[name] = parts[name].encode("utf-8", "surrogateescape")
     if parts.get("ssl_cert_reqs") == "none":
-        parts["ssl_check_hostname"] = False  # the one demands the other
+        parts["ssl_check_hostname"] = False  # Python requires this
     pool = ConnectionPool(
         connection_class=_CLASSES[kind],
         redis_connect_func=_shake_hands,
@@ -77,9 +79,9 @@ def open_client(endpoint: Endpoint) -> Redis:
 
 
 def redacted(endpoint: Endpoint) -> str:
-    """An endpoint's URL for people: every part but the password, whose place shows `***`.
+    """Return an endpoint's URL for display, with `***` in place of the password.
 
-    With the password in that place it works as it is.
+    The URL works when `***` is replaced by the password.
 
     Raises ConfigError as open_client does.
     """
@@ -87,7 +89,7 @@ def redacted(endpoint: Endpoint) -> str:
 
 
 def secrets(endpoint: Endpoint) -> list[bytes]:
-    """The password that a connection uses, and how the URL spells it.
+    """Return the password that a connection uses, decoded and as the URL spells it.
 
     Raises ConfigError as open_client does.
     """
@@ -100,22 +102,22 @@ def secrets(endpoint: Endpoint) -> list[bytes]:
 
 
 def _shake_hands(connection: Connection) -> None:
-    # Telling the server the library's name and asking it for notices of its maintenance cost round
-    # trips. Servers refuse the latter, at which redis-py 7.0 to 8.0 fails on a Unix socket.
+    # CLIENT SETINFO and the request for maintenance notifications cost round trips. Servers refuse
+    # the latter, and then redis-py 7.0 to 8.0 fails on a Unix socket.
     for attribute in ("driver_info", "lib_name", "lib_version", "maint_notifications_config"):
         setattr(connection, attribute, None)
     try:
         connection.on_connect()
     except AttributeError:
-        # redis-py takes any reply to HELLO for a map, a mail server's greeting too.
+        # redis-py treats any reply to HELLO as a map, even a mail server's greeting.
         if connection.protocol != 3 or isinstance(connection.handshake_metadata, dict):
             raise
     if connection.protocol == 3 and not isinstance(connection.handshake_metadata, dict):
-        raise InvalidResponse("no reply of Redis")
+        raise InvalidResponse("the reply to HELLO is not a map")
 
 
 def _parts(endpoint: Endpoint) -> tuple[str, dict[str, Any]]:
-    """The kind and the parts of a URL, checked as far as can be without connecting."""
+    """Return the kind and the parts of the URL. Checks all that can be checked offline."""
     if endpoint.url:
         kind, parts = read_url(endpoint.url, _place(endpoint, "url"))
     elif endpoint.socket_path:
@@ -124,7 +126,7 @@ def _parts(endpoint: Endpoint) -> tuple[str, dict[str, Any]]:
         kind = "rediss" if endpoint.tls else "redis"
         parts = {"host": endpoint.host, "port": endpoint.port}
     else:
-        raise ConfigError(f"{_place(endpoint, 'host')} must be a host's name or address")
+        raise ConfigError(f"{_place(endpoint, 'host')} must be a host name or address")
     if endpoint.password:
         parts.setdefault("password", endpoint.password)
     if kind == "rediss":
@@ -157,10 +159,10 @@ def _check_files(parameters: dict[str, Any], endpoint: Endpoint) -> None:
         if authority:
             context.load_verify_locations(authority)
         if certificate or key:
-            # Given no passphrase at all, OpenSSL asks the terminal for one, at every connection.
+            # Without a passphrase, OpenSSL prompts for one on the terminal at every connection.
             context.load_cert_chain(certificate or "", key, password="")
     except (OSError, ValueError):
         raise ConfigError(
-            f"{endpoint.source}: no TLS with {', '.join(fields)}: each must be a PEM file, the key"
-            " that of the certificate and without a passphrase"
+            f"{endpoint.source}: cannot use {', '.join(fields)} for TLS: each must be a PEM file,"
+            " and the key must match the certificate and have no passphrase"
         ) from None

@@ -1,4 +1,4 @@
-"""A socket that does not wait for ever for a reply that comes in drops."""
+"""A socket with a deadline for each reply, however slowly the reply arrives."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ _SLOWEST_BYTES_A_SECOND = 10_000
 
 
 class DeadlineSocket:
-    """A connected socket whose replies must come with 10 kB/s on average, and a minute of grace.
+    """A connected socket that limits the time a whole reply may take.
 
-    A socket's own timeout begins anew with each byte. Receiving raises TimeoutError. `timeout`:
-    seconds that a reply may take to begin.
+    A reply may take `timeout` seconds, plus one minute, plus one second for each 10 kB received.
+    After that, receiving raises TimeoutError. A socket's own timeout is not enough: it restarts
+    with each byte. `timeout`: seconds until a reply begins.
     """
 
     def __init__(self, sock: Any, timeout: float) -> None:
@@ -23,11 +24,11 @@ class DeadlineSocket:
         self._received = 0
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else a socket has."""
+        """Return any other attribute of the socket."""
         return getattr(self._sock, name)
 
     def sendall(self, data: bytes) -> None:
-        """Send a command, with whose reply the time begins anew."""
+        """Send a command and restart the clock for its reply."""
         self._began, self._received = time.monotonic(), 0
         self._sock.sendall(data)
 
@@ -48,4 +49,4 @@ class DeadlineSocket:
     def _check(self) -> None:
         allowed = self._allowed + self._received / _SLOWEST_BYTES_A_SECOND
         if time.monotonic() - self._began > allowed:
-            raise TimeoutError("the reply comes too slowly")
+            raise TimeoutError("the reply arrives too slowly")

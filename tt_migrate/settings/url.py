@@ -1,4 +1,4 @@
-"""A Redis URL: from its text to what a connection takes, and back without the password."""
+"""Parses a Redis URL into connection parameters, and writes it back without the password."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _KINDS = {
     "redis+unix": "unix",
     "valkey+unix": "unix",
 }
-"""The schemes that Tinytown takes, each with the one that is shown for it."""
+"""The URL schemes that Tinytown accepts, each with its canonical scheme."""
 
 _ALIASES = {"user": "username", "pass": "password"}
-"""Names of parameters in the unix:// URLs that Tinytown takes."""
+"""Other names for parameters that Tinytown accepts in unix:// URLs."""
 
 
 def _database(text: str) -> int:
@@ -49,8 +49,8 @@ _SECONDS: _Rule = (_seconds, "more than 0 and at most 3600 seconds")
 _PATH: _Rule = (_path, "a path")
 _RULES: dict[str, _Rule] = {
     "db": (_database, "a database number"),
-    "username": (str, "a text"),
-    "password": (str, "a text"),
+    "username": (str, "text"),
+    "password": (str, "text"),
     "protocol": ({"2": 2, "resp2": 2, "3": 3, "resp3": 3}.__getitem__, "resp2 or resp3"),
     "socket_timeout": _SECONDS,
     "socket_connect_timeout": _SECONDS,
@@ -70,15 +70,15 @@ _TLS_RULES: dict[str, _Rule] = {
 
 
 def read_url(url: str, place: str) -> tuple[str, dict[str, Any]]:
-    """A URL's kind (`redis`, `rediss` or `unix`), and its parts by the names that redis-py has.
+    """Return a URL's kind (`redis`, `rediss` or `unix`) and its parts, by redis-py's names.
 
-    Bytes that are not UTF-8 are surrogates. `place`: what a message begins with.
+    Bytes that are not UTF-8 become surrogates. `place`: how messages begin.
 
-    Raises ConfigError, whose text repeats no part of the URL that might be of a password.
+    Raises ConfigError. The message contains no part of the URL that could belong to a password.
     """
     if scheme := _foreign_scheme(url):
         known = ", ".join(f"{scheme}://" for scheme in _KINDS)
-        raise ConfigError(f"{place} begins with {scheme}://, and not with one of {known}")
+        raise ConfigError(f"{place} begins with {scheme}://, which is not supported: use {known}")
     try:
         split = urlsplit(url)
         if _is_misread(url, split):
@@ -87,30 +87,30 @@ def read_url(url: str, place: str) -> tuple[str, dict[str, Any]]:
         parts = _address(kind, split)
     except ValueError:
         raise ConfigError(
-            f"{place} is no valid Redis URL. Write redis://USER:PASSWORD@HOST:PORT/DB, rediss://"
-            " or unix:///PATH, with special characters of the password percent-encoded"
+            f"{place} is not a valid Redis URL: write redis://USER:PASSWORD@HOST:PORT/DB, rediss://"
+            " or unix:///PATH, and percent-encode special characters in the password"
         ) from None
     rules = _RULES | (_TLS_RULES if kind == "rediss" else {})
     secret_before = False
     for name, text in _parameters(kind, split):
-        # A raw `&` in a password makes a parameter of what follows it.
+        # After an unescaped `&` in a password, the rest of the password looks like a parameter.
         named = "" if secret_before else f" '{shown_text(name)}'"
         secret_before = secret_before or name in ("password", "pass")
         if name not in rules:
             named = "" if split.password else named
-            raise ConfigError(f"{place} has a parameter{named} that is not known")
+            raise ConfigError(f"{place} has an unknown parameter{named}")
         convert, rule = rules[name]
         if name in parts:
-            raise ConfigError(f"{place} has a parameter{named} that is given twice")
+            raise ConfigError(f"{place} has a duplicate parameter{named}")
         try:
             parts[name] = convert(text)
         except (LookupError, ValueError):
-            raise ConfigError(f"{place} has a parameter{named} that is not {rule}") from None
+            raise ConfigError(f"{place} has a parameter{named} that must be {rule}") from None
     return kind, parts
 
 
 def write_url(kind: str, parts: Mapping[str, Any]) -> str:
-    """A URL that read_url() reads as these parts, but with `***` in the password's place."""
+    """Return the URL that read_url() parses into these parts, with `***` as the password."""
     user, password = parts.get("username"), parts.get("password")
     login = _quoted(user or "").replace("/", "%2F") + (":***" if password else "")
     query = {name: value for name, value in parts.items() if name not in _NOT_IN_QUERY}
@@ -129,9 +129,9 @@ _NOT_IN_QUERY = ("username", "password", "host", "port", "path", "db")
 
 
 def is_host(text: str) -> bool:
-    """Whether a text can be the name or the address of a host."""
+    """Whether a text can be a host name or an IP address."""
     try:
-        text.encode("idna")  # as looking it up does
+        text.encode("idna")  # as name resolution does
         if ":" in text:
             ip_address(text)
     except ValueError:
@@ -140,15 +140,15 @@ def is_host(text: str) -> bool:
 
 
 def _foreign_scheme(url: str) -> str | None:
-    # Letters only: anything else might be of a password.
+    # Letters, `+` and `-` only: other text could belong to a password.
     match = re.match("([A-Za-z+-]{1,30})://", url)
     return match[1] if match and match[1].lower() not in _KINDS else None
 
 
 def _is_misread(url: str, split: SplitResult) -> bool:
-    # A raw `/`, `?` or `#` in a password ends the host's part early: the rest of it would be taken
-    # for a path, a query or a fragment, and the beginning for a host or a port. Line breaks and
-    # tabs would be dropped.
+    # An unescaped `/`, `?` or `#` in a password ends the host part early. The start of the password
+    # would be read as a host or a port, the rest as a path, a query or a fragment. urlsplit()
+    # removes line breaks and tabs.
     if split.fragment and (split.fragment, _KINDS.get(split.scheme)) != ("insecure", "rediss"):
         return True
     return (
@@ -160,7 +160,7 @@ def _is_misread(url: str, split: SplitResult) -> bool:
 
 
 def _address(kind: str, split: SplitResult) -> dict[str, Any]:
-    """Where the server is, and who connects. Raises ValueError."""
+    """Return the address of the server and the login. Raises ValueError."""
     parts: dict[str, Any] = {
         name: unquote(text, errors="surrogateescape")
         for name, text in (("username", split.username), ("password", split.password))
@@ -189,12 +189,12 @@ def _address(kind: str, split: SplitResult) -> dict[str, Any]:
 def _parameters(kind: str, split: SplitResult) -> Iterator[tuple[str, str]]:
     for name, text in parse_qsl(split.query, keep_blank_values=True, errors="surrogateescape"):
         yield _ALIASES.get(name, name) if kind == "unix" else name, text
-    if split.fragment:  # `#insecure`, as Tinytown writes it
+    if split.fragment:  # `#insecure`, Tinytown's way to skip certificate checks
         yield "ssl_cert_reqs", "none"
 
 
 def _quoted(text: str) -> str:
-    # Letters and digits of any script can stay: they are printable.
+    # Letters and digits of any script are printable, so they stay as they are.
     return re.sub(
         r"[^\w./~-]", lambda match: quote(match[0], safe="", errors="surrogateescape"), text
     )

@@ -1,1 +1,1 @@
-"""The command line: what is asked, and what a person or a program reads."""
+"""The command line: its options, and its reports for people and programs."""

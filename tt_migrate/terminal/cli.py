@@ -1,4 +1,4 @@
-"""The command line: `tt migrate` and `tt-migrate`. Knows click and nothing of Redis."""
+"""The command line of `tt migrate` and `tt-migrate`. It uses click, and nothing of Redis."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _TOWN = click.option(
     metavar="DIR",
     type=click.Path(path_type=Path),
     default=Path(),
-    help="The town's directory, with its tinytown.toml.  [default: .]",
+    help="The town's directory, which contains tinytown.toml.  [default: .]",
 )
 _VERBOSE = click.option(
-    "-v", "--verbose", is_flag=True, help="Say where the settings come from and what a run cost."
+    "-v", "--verbose", is_flag=True, help="Show where settings come from, the server and the cost."
 )
 _VERSION = click.version_option(None, "--version", package_name="tt-migrate")
 
@@ -41,11 +41,11 @@ _EXCLUSIVE = (
     ("--reverse", "--legacy-prefix"),
     ("--reverse", "--on-conflict merge"),
 )
-"""Options of which only one can be given."""
+"""Options that cannot be used together."""
 
 
 class _Ratio(click.FloatRange):
-    """A float range without what only a computer calls a number: nan, and a zero below zero."""
+    """A float range that excludes NaN and negative zero."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -65,7 +65,7 @@ class _Ratio(click.FloatRange):
 @click.option(
     "--upgrade",
     is_flag=True,
-    help="Do all that a current Tinytown needs: keys of version 0.1, old keys, then --hash.",
+    help="Do all that a current Tinytown needs: rename mt: keys and old keys, then --hash.",
 )
 @click.option("--reverse", is_flag=True, help="Give the town's keys their old names back.")
 @click.option(
@@ -73,7 +73,7 @@ class _Ratio(click.FloatRange):
     type=click.Choice(["skip", "merge"]),
     default="skip",
     show_default=True,
-    help="What becomes of a key whose new name is taken.",
+    help="What to do with a key whose new name is taken.",
 )
 @click.option(
     "--legacy-prefix",
@@ -84,15 +84,15 @@ class _Ratio(click.FloatRange):
 @click.option(
     "--check",
     is_flag=True,
-    help="Change and list nothing; exit status 1 when there is something to do.",
+    help="Print one line, change nothing; exit with status 1 if there is something to do.",
 )
 @click.option(
-    "--town-name", metavar="NAME", help="The town's name; else the one in the town's file."
+    "--town-name", metavar="NAME", help="The town's name; by default, the one in its file."
 )
 @click.option(
     "--redis-url",
     metavar="URL",
-    help="redis://, rediss:// or unix://; else REDIS_URL, else the town's file.",
+    help="redis://, rediss:// or unix://; by default REDIS_URL, else the town's file.",
 )
 @click.option(
     "--max-pause",
@@ -109,18 +109,18 @@ class _Ratio(click.FloatRange):
     type=_Ratio(0, 1000),
     default=0,
     show_default=True,
-    help="Wait RATIO times as long as each batch has taken before the next one.",
+    help="After each batch, wait RATIO times as long as it took.",
 )
-@click.option("--json", is_flag=True, help="Print one JSON document in place of text.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but problems.")
+@click.option("--json", is_flag=True, help="Print one JSON document instead of text.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only problems.")
 @_VERBOSE
 @_VERSION
 @click.argument("command", type=click.Choice(["migrate"]), required=False, metavar="")
 def migrate(command: str | None, **options: Any) -> dict[str, Any]:
     """Rename a town's old keys (tt:agent:ID) to the town-isolated format (tt:TOWN:agent:ID).
 
-    Nothing is ever overwritten, and running it again is safe. With --hash, --upgrade or --reverse
-    it does that instead; --dry-run, --check, --force and --json serve each of the four.
+    Nothing is ever overwritten, and running it again is safe. --hash, --upgrade and --reverse
+    select another operation; --dry-run, --check, --force and --json work with each of the four.
     """
     given = {
         "--dry-run": options["dry_run"],
@@ -134,7 +134,7 @@ def migrate(command: str | None, **options: Any) -> dict[str, Any]:
     for exclusive in _EXCLUSIVE:
         names = [name for name in exclusive if given[name]]
         if len(names) > 1:
-            raise click.UsageError(f"{' and '.join(names)} exclude each other")
+            raise click.UsageError(f"{' and '.join(names)} cannot be used together")
     return options
 
 
@@ -171,7 +171,7 @@ tt.add_command(migrate)
 
 
 def main(name: str, args: list[str], signals: StopSignals) -> int:
-    """Run `tt` or `tt-migrate`, whichever is the name. Returns the exit status; raises nothing."""
+    """Run `tt` or `tt-migrate`, as `name` says. Returns the exit status; raises nothing."""
     out, err = Output(sys.stdout), Output(sys.stderr, optional=True)
     try:
         return _main(name, args, signals, out, err)
@@ -208,7 +208,7 @@ def _main(name: str, args: list[str], signals: StopSignals, out: Output, err: Ou
         signals.finish()
         out.lines(text.getvalue().splitlines())
         return 0
-    # What has been asked for is known: from here on a signal ends in a report.
+    # The options are known, so from here on a signal leads to a report.
     signals.hold()
     from tt_migrate.terminal.options import Options
     from tt_migrate.terminal.run import run
@@ -226,7 +226,7 @@ def _failed(message: str, args: list[str], out: Output, err: Output) -> None:
 
 
 def _wants_json(args: list[str]) -> bool:
-    """Whether --json is among options that are wrong otherwise, and no other option's value."""
+    """Whether --json is given as an option, even if other options are wrong."""
     parser = migrate.make_parser(click.Context(migrate))
     parser.ignore_unknown_options = True
     try:

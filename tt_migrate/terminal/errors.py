@@ -1,4 +1,4 @@
-"""From an error of redis-py to words for a person."""
+"""Turns redis-py's errors into messages for people."""
 
 from __future__ import annotations
 
@@ -13,55 +13,58 @@ from tt_migrate.settings.url import write_url
 from tt_migrate.terminal.foreign import NO_SECRETS, Foreign
 
 _NEEDED = (
-    "SCRIPT LOAD, EVALSHA, SCAN, EXISTS, to migrate RENAMENX, for a database but 0 SELECT, and more"
-    " for hashes and merges"
+    "SCRIPT LOAD, EVALSHA, SCAN and EXISTS, RENAMENX to migrate, SELECT for a database other than"
+    " 0, and more for hashes and merges"
 )
 _Sign = type[Exception] | str
 _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ((UnsupportedServerError, UnsyncedReplicaError), "{text}"),
-    # First, since its text may be anything.
+    # Comes first, because its text can be anything.
     (
         (redis_errors.InvalidResponse,),
-        "what answers there is not Redis. Is the address right, and is TLS on at both ends or at"
-        " neither?",
+        "the reply does not come from Redis. Is the address right, and is TLS on at both ends or"
+        " at neither?",
     ),
-    (("Connection refused",), "nothing listens there. Is it running?"),
-    (("No such file",), "no such socket. Is the town's Redis running?"),
-    (("Permission denied",), "this user of the machine may not open the socket"),
+    (("Connection refused",), "nothing is listening there. Is the server running?"),
+    (("No such file",), "the socket does not exist. Is the town's Redis running?"),
+    (("Permission denied",), "the current system user may not open the socket"),
     (
         ("Name or service", "name resolution", "nodename nor servname", "No address associated"),
-        "no such host is known. Is its name right, and the network there?",
+        "the host name is unknown. Is it right, and is the network up?",
     ),
-    ((redis_errors.BusyLoadingError,), "it is loading its data: try again when it is done"),
+    ((redis_errors.BusyLoadingError,), "it is still loading its data: try again later"),
     (
         ("NOAUTH", "Authentication required", "HELLO must be called"),
-        "it wants a password: put it into the URL, or for a town's file into"
+        "it requires a password: put it in the URL, or if a town's file is used, in"
         " TINYTOWN_REDIS_PASSWORD",
     ),
-    (("without any password configured",), "it has no password, but one was given"),
+    (
+        ("without any password configured",),
+        "a password was given, but the server has none: remove it",
+    ),
     (
         (redis_errors.NoPermissionError, "NOPERM", "no permission", "can't run this command"),
-        f"the user lacks a permission; {_NEEDED} are needed ({{text}})",
+        f"the user lacks a permission ({{text}}). Needed are {_NEEDED}",
     ),
     ((redis_errors.AuthenticationError,), "wrong user name or password"),
     ((redis_errors.ReadOnlyError,), "it is a read-only replica: use the URL of its master"),
     (
         ("MASTERDOWN", "Link with MASTER is down"),
-        "it is a replica without its master, and serves no stale data",
+        "it is a replica that lost its master and serves no stale data: try again later",
     ),
-    (("MISCONF",), "it takes no writes because it cannot save to disk: see its log"),
-    (("NOREPLICAS",), "it takes no writes because too few of its replicas are there"),
-    (("BUSY ",), "a script of somebody else holds it: try again later"),
-    ((redis_errors.OutOfMemoryError,), "it is full ({text})"),
-    (("DB index is out of range",), "it has no database of that number"),
+    (("MISCONF",), "it refuses writes because it cannot save to disk: see its log"),
+    (("NOREPLICAS",), "it refuses writes because too few of its replicas are connected"),
+    (("BUSY ",), "it is busy with another client's script: try again later"),
+    ((redis_errors.OutOfMemoryError,), "it is out of memory ({text})"),
+    (("DB index is out of range",), "it has no database with that number"),
     (
         ("CERTIFICATE_VERIFY_FAILED",),
-        "its certificate cannot be verified: is tls_ca_cert, or ssl_ca_certs in the URL, the right"
-        " one? ({text})",
+        "its certificate cannot be verified: check tls_ca_cert, or ssl_ca_certs in the URL"
+        " ({text})",
     ),
     (
         ("SSL", "_ssl.c"),
-        "TLS failed: is it a TLS port, and does it want a client certificate? ({text})",
+        "TLS failed: is it a TLS port, and does it require a client certificate? ({text})",
     ),
     (
         (redis_errors.TimeoutError,),
@@ -69,20 +72,20 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ),
     (
         ("closed by server", "reset by peer", "Broken pipe"),
-        "it hung up. Is TLS on at both ends or at neither, and is it still running?",
+        "it closed the connection. Is it still running, and is TLS on at both ends or at neither?",
     ),
     (
         ("unknown command `HELLO`", "unknown command 'HELLO'"),
-        "it does not know HELLO. Is it older than Redis 6, or a proxy? That may need ?protocol=2",
+        "it does not know HELLO: it may be older than Redis 6, or a proxy. Try ?protocol=2 in the"
+        " URL",
     ),
     (
         ("NOCOMMAND", "nknown command", "Unknown Redis command", "Unknown Redis Command"),
-        "it does not know {command}: renamed or disabled there (rename-command), or not passed on"
-        " by a proxy",
+        "it does not know {command}: renamed or disabled (rename-command), or blocked by a proxy",
     ),
     ((redis_errors.ConnectionError,), "the connection failed ({text})"),
 )
-"""What an error is recognised by, in this order: its class, or a piece of its text."""
+"""Signs of an error (its class or a part of its text), and its message. The first match wins."""
 
 _COMMAND = re.compile(r"(?:NOCOMMAND|nknown command)[:,]? ['`\"]?([\w.-]+(?:, [\w.-]+)*)")
 
@@ -93,17 +96,17 @@ def explain(
     foreign: Foreign = NO_SECRETS,
     old_socket: Path | None = None,
 ) -> str:
-    """One line for a person about an error of redis-py: what happened, to which server, what to do.
+    """Explain an error of redis-py in one line: which server, what happened, what to do.
 
-    `shown_url`: the server, redacted. `foreign`: shows the server's own words. `old_socket`: as an
-    Endpoint has it.
+    `shown_url`: the server's redacted URL. `foreign`: escapes the server's own text. `old_socket`:
+    as in Endpoint.
     """
-    # A server repeats the arguments of a command that it does not know: AUTH's are the password.
+    # A server repeats the arguments of an unknown command; for AUTH they include the password.
     text, _, _ = " ".join(str(error).split()).partition(", with args beginning with")
     if old_socket and "No such file" in text and old_socket.is_socket():
         return (
-            f"Redis at {shown_url}: no such socket, but Tinytown until 0.5 had it where"
-            f" {shown_text(str(old_socket))} is: give"
+            f"Redis at {shown_url}: the socket does not exist, but that of Tinytown until 0.5 does"
+            f" ({shown_text(str(old_socket))}): give"
             f" --redis-url {write_url('unix', {'path': str(old_socket)})}, or set socket_path"
         )
     said = {"text": foreign.shown(text.rstrip(".")), "command": _command(text, foreign)}

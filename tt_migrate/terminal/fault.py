@@ -1,4 +1,4 @@
-"""What is said of a fault of this program's own, in place of a traceback."""
+"""The message for an error in this program, shown instead of a traceback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tt_migrate.terminal.foreign import Foreign
 
 
 def internal_error(error: Exception, foreign: Foreign) -> str:
-    """One line about an exception that nobody thought of, with its place. A server may be in it."""
+    """Describe an unexpected exception and its place in one line. It may quote a server's text."""
     traceback = error.__traceback__
     while traceback and traceback.tb_next:
         traceback = traceback.tb_next

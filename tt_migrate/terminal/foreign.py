@@ -1,4 +1,4 @@
-"""Text that others wrote: shown escaped, and without the passwords that were used."""
+"""Shows text from servers and libraries: escaped, and without the passwords that were used."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _SERVERS_ESCAPES = str.maketrans(
 
 @dataclass(frozen=True)
 class Foreign:
-    """Shows text of a server: whoever repeats a secret there, `***` stands in its place.
+    """Shows text from a server with `***` in place of secrets.
 
-    `secrets`: what is to be hidden, as it may be spelt. Foreign.without() makes them.
+    `secrets`: every spelling of what to hide. Use Foreign.without() to create them.
     """
 
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def without(cls, *secrets: bytes) -> Foreign:
-        """One that hides secrets, in every spelling that a server or a library is known to use."""
+        """Hide secrets, in every spelling that a server or a library is known to use."""
         spelt = {form for secret in secrets for form in _spellings(secret)}
-        # Blanks may have been put together since.
+        # Repeated blanks may have been collapsed.
         spelt |= {" ".join(form.split()) for form in spelt}
         return cls(tuple(spelt - {""}))
 
     def redacted(self, text: str) -> str:
-        """A text without the secrets, nor the first part of a long one that was cut off."""
+        """Return a text without the secrets, or the start of a secret that was cut off."""
         if not self.secrets:
             return text
         beginning = re.compile("|".join(re.escape(secret[:_TELLING]) for secret in self.secrets))
@@ -46,20 +46,20 @@ class Foreign:
         return "".join([*pieces, text[end:]])
 
     def shown(self, text: str) -> str:
-        """A server's own text, without the secrets and escaped as a name is."""
+        """Return a server's own text without the secrets, escaped like a name."""
         return shown_text(self.redacted(text))
 
     def words(self, text: str) -> str:
-        """Words that may quote names that are escaped already: without the secrets, on one line."""
+        """Return one line without the secrets. Keeps backslashes: names are escaped already."""
         return printable(self.redacted(text))
 
 
 NO_SECRETS = Foreign()
-"""Where no password was used, or none is known."""
+"""Hides nothing: no password was used, or none is known."""
 
 
 def without_url_passwords(text: str) -> str:
-    """A text that repeats what a person typed, without the passwords of the URLs in it."""
+    """Return a text that quotes the command line, without the passwords of URLs in it."""
     text = re.sub(r"(://[^:@/]*:).*@", r"\1***@", text, flags=re.DOTALL)
     return re.sub(r"(\bpass(?:word)?=)[^&\s']+", r"\1***", text)
 
@@ -74,7 +74,7 @@ def _spellings(secret: bytes) -> Iterator[str]:
         secret.decode("utf-8", "surrogateescape"),
         secret.decode("utf-8", "replace"),
         secret.decode("latin-1"),
-        # Redis' way to quote an argument.
+        # How Redis quotes an argument.
         "".join(
             chr(byte) if 0x20 <= byte < 0x7F or byte in b"\n\r\t\a\b" else f"\0{byte:02x}"
             for byte in secret
@@ -86,6 +86,6 @@ def _spellings(secret: bytes) -> Iterator[str]:
         quote_plus(secret),
         repr(secret)[2:-1],
     ):
-        # A line of an error has no line breaks: Redis puts blanks there.
+        # An error is one line: Redis replaces line breaks with blanks.
         yield from (text, shown_text(text), text.replace("\r", " ").replace("\n", " "))
         yield from (json.dumps(text)[1:-1], repr(text)[1:-1])

@@ -1,4 +1,4 @@
-"""What a program reads: one JSON document on stdout."""
+"""The report for programs: one JSON document on stdout."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tt_migrate.terminal.text_report import FORCE_HINT, TextReport, ambiguous_re
 
 @dataclass(frozen=True)
 class JsonReport:
-    """Says what was found and done. The fields are documented in the README and stay as they are.
+    """Writes what was found and done. The README documents the fields; they must not change.
 
-    `plan`, and `mode`, which is `preview`, `check` or `migrate`, are None when the options could
-    not be read; `server` is the redacted URL. `foreign` shows what the server says.
+    `mode` is `preview`, `check` or `migrate`. `plan` and `mode` are None if the options could not
+    be read. `server` is the redacted URL. `foreign` escapes the server's own text.
     """
 
     out: Output
@@ -34,29 +34,29 @@ class JsonReport:
     foreign: Foreign = NO_SECRETS
 
     def question(self, count: Count) -> Output:
-        """Show a person what a migration would meet, on stderr; the output for the prompt."""
+        """Show on stderr what a migration would find. Returns the output for the prompt."""
         town, server = self.town or "", self.server or ""
         text = TextReport(self.err, self.err, count.plan, False, town, server, self.foreign)
         return text.question(count)
 
     def checked(self, count: Count) -> None:
-        """The document of --check."""
+        """Write the document of --check."""
         self._write(count)
 
     def previewed(self, preview: Preview) -> None:
-        """The document of --dry-run."""
+        """Write the document of --dry-run."""
         self._write(preview)
 
     def migrated(self, migration: Migration) -> None:
-        """The document of a migration."""
+        """Write the document of a migration."""
         self._write(migration)
 
     def cancelled(self, count: Count) -> None:
-        """The prompt was not answered with yes."""
+        """Write the document of a run that was cancelled at the prompt."""
         self._write(count, f"cancelled: {FORCE_HINT}")
 
     def stopped(self, so_far: Result | None, error: str, seconds: float) -> None:
-        """The run ended before its end, by a signal or an error, after so many seconds."""
+        """Write the document of a run that a signal or an error ended, after so many seconds."""
         self._write(so_far, error, seconds)
 
     def _write(self, result: Result | None, error: str | None = None, seconds: float = 0) -> None:
@@ -75,7 +75,7 @@ class JsonReport:
 
 
 def _lines(document: dict[str, Any]) -> Iterator[str]:
-    """A document's text, with the lists item by item: a preview can have a million."""
+    """Yield a document's lines. Lists are written item by item: they can have a million."""
     yield "{"
     for position, (name, value) in enumerate(document.items(), start=1):
         comma = "," if position < len(document) else ""
@@ -89,7 +89,7 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    """JSON in which no string, when it is read, has what does not print."""
+    """Return JSON whose strings, once parsed, contain only printable characters."""
     if isinstance(value, str):
         return json.dumps(printable(value))
     if isinstance(value, dict):

@@ -10,7 +10,7 @@ from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
 
 @dataclass(frozen=True)
 class Options:
-    """The command line. `max_pause_ms`: milliseconds; the rest as `tt migrate --help` has it."""
+    """The options of the command line, as `tt migrate --help` describes them."""
 
     town_dir: Path
     town_name: str | None
@@ -31,7 +31,7 @@ class Options:
 
     @property
     def plan(self) -> Plan:
-        """What is to be done. A check without a plan looks at all that a current Tinytown needs."""
+        """The plan that the options select. A check without one looks at all of an upgrade."""
         if self.to_hash:
             return HASH
         if self.reverse:
@@ -50,5 +50,5 @@ class Options:
 
     @property
     def mode(self) -> str:
-        """Whether it is to be done, or to be previewed or checked only."""
+        """Whether to carry out the plan (`migrate`), or only to `preview` or `check` it."""
         return "check" if self.check else "preview" if self.dry_run else "migrate"

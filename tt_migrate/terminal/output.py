@@ -1,4 +1,4 @@
-"""The one way out for all text, whatever a stream can encode and whether or not somebody reads."""
+"""Writes all output. It handles limited encodings and readers that go away."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tt_migrate.escape import escaped, printable
 
 @dataclass(frozen=True)
 class Symbols:
-    """The signs in the output."""
+    """The symbols in the output."""
 
     preview: str
     done: str
@@ -33,14 +33,14 @@ _COLUMNS = 80
 
 
 class OutputError(Exception):
-    """A stream cannot be written, for a reason such as a full disk."""
+    """A stream cannot be written, for example because the disk is full."""
 
 
 class Output:
-    """One text stream. A reader who went away (`| head`) is not an error: the rest is dropped.
+    """One text stream. If its reader goes away (`| head`), the rest is dropped without an error.
 
-    Every method that writes escapes what does not print, and raises OutputError when writing fails
-    for another reason; where the text is no more than a remark (`optional`) it is dropped then.
+    Every method that writes escapes unprintable characters. It raises OutputError if writing fails
+    for another reason, unless the stream is `optional`: then the text is dropped.
     """
 
     def __init__(self, stream: TextIO | None, *, optional: bool = False) -> None:
@@ -53,12 +53,12 @@ class Output:
 
     @property
     def begun(self) -> bool:
-        """Whether something was written."""
+        """Whether anything was written."""
         return self._begun
 
     @property
     def lost(self) -> bool:
-        """Whether nobody can see what is written."""
+        """Whether the stream is closed, so that nobody can see what is written."""
         return self._stream is None
 
     def lines(self, lines: Iterable[str]) -> None:
@@ -78,13 +78,13 @@ class Output:
         self.flush()
 
     def over(self, text: str) -> None:
-        """Write a line on a terminal over the one before, as far as there is room."""
+        """Overwrite the current line of a terminal, cut to its width."""
         width = (self._columns() or _COLUMNS) - 1
         self._write("\r" + printable(text)[:width].ljust(width))
         self.flush()
 
     def flush(self) -> None:
-        """Hand on what is buffered."""
+        """Flush the buffer."""
         if self._stream is not None:
             try:
                 self._stream.flush()
@@ -108,19 +108,19 @@ class Output:
                 self._drop(error)
 
     def _drop(self, error: OSError) -> None:
-        # Python flushes the stream once more at exit; that must find an open file.
+        # Python flushes the stream again at exit and needs an open file for that.
         stream, self._stream = self._stream, None
         if stream is not None:
             with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
                 os.dup2(nowhere.fileno(), stream.fileno())
-        # What a terminal says whose window was closed.
+        # The error of a terminal whose window was closed.
         hung_up = self.is_terminal and error.errno == errno.EIO
         if not (self._optional or hung_up or isinstance(error, BrokenPipeError)):
             raise OutputError(f"cannot write the report: {error.strerror}") from error
 
 
 def _buffered(stream: TextIO | None) -> TextIO | None:
-    """A stream that writes all or fails: with PYTHONUNBUFFERED it may write a part of a text."""
+    """Buffer an unbuffered stream (PYTHONUNBUFFERED), which may write only a part of a text."""
     raw = getattr(stream, "buffer", None)
     if stream is None or not isinstance(raw, io.RawIOBase):
         return stream

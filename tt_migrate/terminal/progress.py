@@ -17,8 +17,8 @@ _WIDTH = 12
 class ProgressBar:
     """Shows keys scanned of DBSIZE, keys migrated and the rate, once a stage takes long.
 
-    A Migrator's `progress`. Nothing appears where `out` is no terminal. `foreign`: shows what a
-    server says.
+    Pass it as a Migrator's `progress`. It shows nothing if `out` is not a terminal. `foreign`:
+    escapes the server's own text.
     """
 
     def __init__(self, out: Output, foreign: Foreign) -> None:
@@ -42,7 +42,7 @@ class ProgressBar:
         self._close()
 
     def __call__(self, progress: Progress) -> None:
-        """Show where the run stands."""
+        """Show the progress of the run."""
         if not self._out.is_terminal:
             return
         now = time.monotonic()

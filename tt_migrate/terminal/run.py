@@ -1,4 +1,4 @@
-"""One run of the command, from its options to its exit status."""
+"""Runs the command once, from its options to its exit status."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ from tt_migrate.terminal.words import counted
 
 _LONGEST_ANSWER = 100
 _UNWRITTEN = logging.NullHandler()
-"""Without a handler, Python writes what libraries log to stderr as it is."""
+"""Without a handler, Python writes libraries' log messages to stderr, unescaped."""
 
 Report = TextReport | JsonReport
 
 
 class Ending(NamedTuple):
-    """How a run ends: its exit status, and what then writes the report."""
+    """How a run ends: its exit status, and the function that writes the report."""
 
     status: int
     tell: Callable[[], None]
 
 
 def run(options: Options, signals: StopSignals, out: Output, err: Output) -> int:
-    """Carry the options out. Returns the exit status.
+    """Carry out the options. Returns the exit status.
 
-    `out` gets one report, whatever happens, and `err` remarks. Raises OutputError when the report
-    cannot be written; nothing else that a user can cause.
+    Always writes one report to `out`; errors and `--verbose` go to `err`. Raises OutputError if the
+    report cannot be written. Nothing else that a user can cause raises.
     """
     logging.getLogger().addHandler(_UNWRITTEN)
     return _Run(options, signals, out, err).end()
 
 
 class _Run:
-    """What is known while a run goes on. `_report` learns of the settings when they are read."""
+    """The state of a run. `_report` gets the settings once they are loaded."""
 
     def __init__(self, options: Options, signals: StopSignals, out: Output, err: Output) -> None:
         self._options = options
@@ -72,7 +72,7 @@ class _Run:
             self._report = JsonReport(out, err, plan, options.mode)
 
     def end(self) -> int:
-        """Carry the run out, and write the report. Returns the exit status."""
+        """Carry out the run and write the report. Returns the exit status."""
         try:
             self._signals.release()
             ending = self._ending()
@@ -162,7 +162,7 @@ class _Run:
 def _confirmed(out: Output) -> bool:
     out.prompt("Continue? [y/N] ")
     try:
-        # Who answers with more than this means nothing by it, and may never come to an end.
+        # A longer answer is not a yes, and may never end.
         answer = sys.stdin.readline(_LONGEST_ANSWER) if sys.stdin else ""
     except (OSError, ValueError):  # closed, or not text
         answer = ""

@@ -1,6 +1,6 @@
-"""SIGINT, SIGTERM and SIGHUP, from the first moment of the program to its last.
+"""Handles SIGINT, SIGTERM and SIGHUP from the program's start to its end.
 
-Installed before all else is imported, so this module imports next to nothing.
+The handlers are installed before the other imports, so this module imports very little.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _GRACE_SECONDS = 3.0
 
 
 class StoppedBySignal(BaseException):
-    """A signal asked for the end. Not an Exception, so that nothing on the way swallows it."""
+    """A signal stopped the run. Not an Exception, so that no `except Exception` catches it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -25,7 +25,7 @@ class StoppedBySignal(BaseException):
 
     @property
     def status(self) -> int:
-        """The exit status a shell gives to a process that the signal ended: 128 + its number."""
+        """128 + the signal's number: the status a shell reports for a process that it ended."""
         return 128 + self.signum
 
     def __str__(self) -> str:
@@ -33,12 +33,13 @@ class StoppedBySignal(BaseException):
 
 
 class StopSignals:
-    """What a signal does, which depends on how far the program is.
+    """Decides what a signal does, by the phase that the program is in.
 
-    At first it ends the program. From hold() on the run has a report to give: a signal waits for
-    release(), and raises StoppedBySignal from then on, at once or at the end of a shield(). After
-    that, and from finish() on, the report is being written: one more signal changes nothing, and
-    the next ends the program.
+    - Before hold(): a signal ends the program.
+    - After hold(): signals wait for release(), because the run owes a report.
+    - After release(): a signal raises StoppedBySignal, at once or at the end of a shield().
+    - After StoppedBySignal or finish(), while the report is written: the first signal is ignored,
+      the next one ends the program.
     """
 
     def __init__(self) -> None:
@@ -46,39 +47,39 @@ class StopSignals:
         self._noted: int | None = None
 
     def take(self) -> None:
-        """Take the signals over, but those that are ignored, as nohup and shells have it."""
+        """Install the handlers. Signals that are ignored (nohup, a shell's `&`) stay ignored."""
         for signum in _SIGNALS:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self.handle)
         sys.unraisablehook = _tell_of_all_but_signals
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        """Take a signal, as signal.signal calls it."""
+        """Handle a signal; the signature is that of signal.signal()."""
         self._react(signum)
 
     def hold(self) -> None:
-        """Hold signals back from now on, until release()."""
+        """Hold signals back until release()."""
         self._react = self._note
 
     def release(self) -> None:
-        """Raise StoppedBySignal for a signal that was held back, and for each from now on."""
+        """Raise StoppedBySignal for a signal that was held back, and for later signals."""
         self._react = self._stop
         if self._noted is not None:
             self._stop(self._noted)
 
     def finish(self) -> None:
-        """Say that the end has come, and only the report is to be written."""
+        """Mark the run as finished: only the report remains to be written."""
         self._react = self._spare
 
     def ignore(self) -> None:
-        """Ignore signals: all is said, and Python resets their handlers while it exits."""
+        """Ignore signals while Python exits, because Python resets their handlers then."""
         for signum in _SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
 
     @contextmanager
     def shield(self) -> Iterator[None]:
-        """Hold the first signal back until the end of a block, or for three seconds at most."""
-        if self._noted is not None:  # and what it raised got lost, as in a destructor
+        """Hold back the first signal until the block ends, for at most three seconds."""
+        if self._noted is not None:  # its exception was lost, for example in a destructor
             self._stop(self._noted)
         alarm = signal.getsignal(signal.SIGALRM)
         self._react = self._note_for_a_while

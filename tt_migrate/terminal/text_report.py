@@ -1,4 +1,4 @@
-"""What a person reads: text on stdout, errors on stderr."""
+"""The report for people: text on stdout, errors on stderr."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TOWNS_NAMED = 10
 
 
 def ambiguous_reason(plan: Plan, town: str, key: bytes) -> str:
-    """Why a key like `tt:task:backlog` is never touched, or never made."""
+    """Return why a key like `tt:task:backlog` is never renamed, or never created."""
     old_name = key if plan.rename != "reverse" else plan.destination(town, key)
     _, family, name = shown(old_name).split(":")
     return f"may be the {name} of a town named '{family}': never {words_for(plan).touched}"
@@ -26,10 +26,10 @@ def ambiguous_reason(plan: Plan, town: str, key: bytes) -> str:
 
 @dataclass(frozen=True)
 class TextReport:
-    """Says what was found and done. `quiet` leaves out everything but problems.
+    """Writes what was found and done. `quiet`: only problems.
 
-    `server` is the redacted URL; it and `town` are as the settings have them, so far as known.
-    `foreign` shows what the server says.
+    `server` is the redacted URL. `town` and `server` are empty until the settings are loaded.
+    `foreign` escapes the server's own text.
     """
 
     out: Output
@@ -41,13 +41,13 @@ class TextReport:
     foreign: Foreign = NO_SECRETS
 
     def question(self, count: Count) -> Output:
-        """Show what a migration would meet; the output on which the prompt belongs."""
+        """Show what a migration would find. Returns the output for the prompt."""
         out = self.err if self.quiet else self.out
         out.lines(self._question(count, out))
         return out
 
     def checked(self, count: Count) -> None:
-        """The one line of --check."""
+        """Write the one line of --check."""
         town = f"(town: {self._town()})"
         if count.undone:
             found = ", ".join(self._found(count))
@@ -57,7 +57,7 @@ class TextReport:
             self.out.line(f"{self.out.symbols.done} {self._words.nothing_to_do} {town}{hint}")
 
     def previewed(self, preview: Preview) -> None:
-        """The preview."""
+        """Write the report of --dry-run."""
         if self.quiet:
             self.out.lines([*self._left(preview), *self._refusal(preview)])
         elif preview.remaining or preview.conversions or preview.unconverted:
@@ -67,7 +67,7 @@ class TextReport:
             self.out.lines(self._nothing_to_do(preview.ambiguous, notes))
 
     def migrated(self, migration: Migration) -> None:
-        """The end of a migration."""
+        """Write the report of a migration."""
         if not migration.complete:
             self.out.lines(self._incomplete(migration))
         elif self.quiet and not migration.effort.evicted:
@@ -78,17 +78,17 @@ class TextReport:
             self.out.lines(self._nothing_to_do(migration.ambiguous, self._notes_after(migration)))
 
     def cancelled(self, count: Count) -> None:
-        """The prompt was not answered with yes."""
+        """Write that the run was cancelled at the prompt."""
         self.err.line(f"Cancelled. {FORCE_HINT}")
 
     def stopped(self, so_far: Result | None, error: str, seconds: float) -> None:
-        """The run ended before its end, by a signal or an error; nothing was begun when None.
+        """Write the report of a run that a signal or an error ended.
 
-        `seconds`: how long it took.
+        `so_far`: the result so far; None if no batch has ended. `seconds`: how long the run took.
         """
         if isinstance(so_far, Migration):
             self.out.lines(self._stopped(so_far))
-            again = f"Run '{command_for(self.plan)}' again: it does what is left."
+            again = f"Run '{command_for(self.plan)}' again to do the rest."
             self.err.line(f"Error: {_sentence(error)} {again}")
         elif so_far is not None:
             self.err.line(f"Error: {_sentence(error)} Nothing was changed; run it again.")
@@ -107,8 +107,8 @@ class TextReport:
         return f"   {shown(key)} {self.out.symbols.arrow} {shown(destination)}"
 
     def _moves(self, keys: Iterable[bytes]) -> Iterator[str]:
-        # There may be a million, so a plain key is looked at once: its destination has another
-        # beginning and is as plain as that.
+        # There may be a million keys, so a plain key is checked only once: its destination differs
+        # only at the start, which is checked once for all.
         start, arrow = self.plan.name_start(self.town), self.out.symbols.arrow
         beginning = shown(self.plan.destination(self.town, b"-" * start))
         is_plain = "\\" not in beginning
@@ -191,7 +191,7 @@ class TextReport:
         yield ""
         if self.plan.rename:
             yield from _families(self._words.found, count.keys)
-            fate = "merged where that is possible" if self.plan.merge else "left alone"
+            fate = "merged where possible" if self.plan.merge else "left alone"
             yield f"   Conflicts: {count.conflicts}" + (
                 f" (destination exists: they will be {fate})" if count.conflicts else ""
             )
@@ -211,7 +211,7 @@ class TextReport:
         yield f"   Other towns on this server: {', '.join(towns[:_TOWNS_NAMED])}" + (
             f" and {more} more" if more > 0 else ""
         )
-        yield f"   An old key does not say whose it is: all of them go to {self._town()}."
+        yield f"   Old keys do not name their town: all of them go to {self._town()}."
 
     def _complete(self, migration: Migration) -> Iterator[str]:
         if migration.effort.evicted:
@@ -244,7 +244,7 @@ class TextReport:
         yield from self._last_lines(migration.ambiguous, self._notes_after(migration))
 
     def _stopped(self, migration: Migration) -> Iterator[str]:
-        yield f"{self.out.symbols.warning} {self._words.noun} stopped before its end"
+        yield f"{self.out.symbols.warning} {self._words.noun} stopped before it finished"
         yield from self._done(migration)
         yield from self._untouched(migration)
 
@@ -272,14 +272,14 @@ class TextReport:
         yield f"   Total: {', '.join(totals)} in {migration.effort.seconds:.2f} s"
         if migration.effort.reconnects:
             yield (
-                f"   The connection was lost {_times(migration.effort.reconnects)}. What a batch"
-                " did whose reply was lost is not in these numbers."
+                f"   The connection was lost {_times(migration.effort.reconnects)}. These numbers"
+                " do not include batches whose reply was lost."
             )
         if migration.effort.evicted:
             evicted = counted(migration.effort.evicted, "key", "keys")
             yield (
-                f"   The server evicted {evicted} meanwhile, for lack of memory (maxmemory-policy)."
-                " What it evicted is lost; it does not tell whose it was."
+                f"   The server evicted {evicted} during the run, for lack of memory"
+                " (maxmemory-policy). Their data is lost; the server does not say which keys."
             )
         if self.plan.convert and migration.already_hashes:
             one, many = "record was a hash already.", "records were hashes already."
@@ -314,7 +314,7 @@ class TextReport:
             yield from (f"{text}." for text in self._strings_hint(left.strings))
 
     def _notes(self, count: Count | None) -> Iterator[str]:
-        """What a person should know besides."""
+        """Yield further facts that a person should know."""
         if count is None:
             return
         if self.plan.name == "hash" and count.total:

@@ -15,7 +15,7 @@ _R = TypeVar("_R")
 
 
 class Watch:
-    """Follows a run: keeps the last Progress and the time, shows the bar."""
+    """Follows a run: keeps the last progress and the time, and updates the bar."""
 
     def __init__(self) -> None:
         self.bar: ProgressBar | None = None
@@ -23,30 +23,30 @@ class Watch:
         self._began = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
-        """Take a Migrator's progress."""
+        """Receive a Migrator's progress."""
         self._so_far = progress.so_far
         if self.bar:
             self.bar(progress)
 
     @property
     def seconds(self) -> float:
-        """How long the run takes, or its last operation."""
+        """Seconds since the run began, or since its last operation began."""
         return time.monotonic() - self._began
 
     @property
     def so_far(self) -> Result | None:
-        """What is known to be done; None before the first batch's end."""
+        """The result so far; None before the first batch has ended."""
         if self._so_far is None:
             return None
         return replace(self._so_far, effort=replace(self._so_far.effort, seconds=self.seconds))
 
     @property
     def effort(self) -> Effort:
-        """What the run, or its last operation, has cost."""
+        """The cost of the run, or of its last operation."""
         return self.so_far.effort if self.so_far else Effort(0, self.seconds, None, 0)
 
     def follow(self, operation: Callable[[], _R]) -> _R:
-        """Carry out an operation of the Migrator; the bar is gone when it has ended."""
+        """Carry out an operation of the Migrator. The bar is closed when it ends."""
         self._so_far, self._began = None, time.monotonic()
         with self.bar or nullcontext():
             return operation()

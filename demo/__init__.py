@@ -1,1 +1,1 @@
-"""The whole journey on a real server: an old town, the preview, the migration, the second run."""
+"""The demo on a real server: an old town, its preview, its migration and a second run."""

@@ -6,7 +6,7 @@ import signal
 import sys
 
 if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-    # Until the demo listens, Ctrl-C is to end it without a traceback.
+    # Until the demo installs its handlers, Ctrl-C ends it without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from demo.journey import run

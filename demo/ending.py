@@ -1,4 +1,4 @@
-"""How the demo ends early: a signal ends it between two steps, or with the command that runs."""
+"""Ends the demo on a signal: between two steps, or together with a running command."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _GRACE_S = 5.0
 
 @dataclass
 class Ending:
-    """The first signal that asked the demo to end; 0: none did.
+    """Ends the demo on a signal. `asked`: the number of the first signal, 0 if there was none.
 
-    A server that is just being started must not be lost, so a signal raises SystemExit only in
-    `check` and while a command runs.
+    A signal raises SystemExit only in `check` and while a command runs. Otherwise a server that is
+    just starting could be left running.
     """
 
     asked: int = 0
     _waits: bool = False
 
     def listen(self) -> None:
-        """Hear SIGINT, SIGTERM and SIGHUP, but those that nohup or a shell's `&` made ignored."""
+        """Handle SIGINT, SIGTERM and SIGHUP. Ignored ones (nohup, a shell's `&`) stay ignored."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._hear)
@@ -33,7 +33,7 @@ class Ending:
         """End the demo if a signal asked for it.
 
         Raises:
-            SystemExit: with the status that a shell gives to a program that the signal ended.
+            SystemExit: with the status that a shell reports for a program ended by the signal.
 
         """
         if self.asked:
@@ -42,10 +42,10 @@ class Ending:
     def run(
         self, command: Sequence[str], town: Path, env: Mapping[str, str], answer: str | None = None
     ) -> int:
-        """Run a command in a folder, with `answer` on its standard input; returns its status.
+        """Run a command in the folder `town`, with `answer` on its stdin. Returns its status.
 
         Raises:
-            SystemExit: a signal ended the demo, and with it the command.
+            SystemExit: a signal ended the demo and the command.
 
         """
         stdin = None if answer is None else subprocess.PIPE
@@ -66,7 +66,7 @@ class Ending:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a command that still runs as a terminal that goes away does, or else by force."""
+    """End a command that is still running: with SIGHUP, then with SIGKILL."""
     if process.poll() is None:
         process.send_signal(signal.SIGHUP)
         try:

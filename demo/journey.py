@@ -1,4 +1,4 @@
-"""The demo on a real server, step by step, or a shell in its old town's directory."""
+"""Runs the demo on a real server step by step, or opens a shell in its old town's directory."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.servers import Kind, Server, StartError, kinds, newest_kind
 
 @dataclass(frozen=True)
 class Demo:
-    """An old town on a server of its own, and how commands run there."""
+    """An old town on its own server, and the commands run in it."""
 
     server: Server
     town: Path
     ending: Ending
 
     def journey(self) -> int:
-        """Show the whole journey; returns how many of its steps went wrong."""
+        """Show all steps. Returns how many of them went wrong."""
         redis = self.server.client()
         key = f"inbox:{old_town.SUPERVISOR}"
         message = redis.lindex(f"tt:{key}", 0)
@@ -41,13 +41,13 @@ class Demo:
         return sum(wrong) + (not arrived)
 
     def shell(self) -> int:
-        """Open the person's shell in the town; returns its status."""
+        """Open the user's shell in the town. Returns its status."""
         print("Try `tt migrate --upgrade --dry-run`; `exit` stops the server.\n", flush=True)
         wanted = os.environ.get("SHELL") or "sh"
         return self._run([shutil.which(wanted) or "sh"])
 
     def _show(self, command: str, answer: str | None = None, meant: int = 0) -> bool:
-        """Show a command and what it prints; returns whether its status is not the one meant."""
+        """Show a command and its output. Returns whether its status differs from `meant`."""
         print(
             f"\n$ {command}{f'   (answered with {answer.strip()})' if answer else ''}", flush=True
         )
@@ -56,8 +56,8 @@ class Demo:
         return status != meant
 
     def _run(self, command: list[str], answer: str | None = None) -> int:
-        """Run a command in the town, where `tt` is this checkout's; returns its status."""
-        # Set for the person's own town, they would lead there.
+        """Run a command in the town, with this checkout's `tt` on the PATH. Returns its status."""
+        # The user may have set these for another town.
         theirs = ("REDIS_URL", "TINYTOWN_REDIS_PASSWORD")
         env = {name: value for name, value in os.environ.items() if name not in theirs}
         ours = (self.town.parent / "bin", Path(sys.executable).parent)
@@ -66,10 +66,10 @@ class Demo:
 
 
 def main(arguments: list[str]) -> int:
-    """Start a server with an old town on it, show the journey or open a shell, and stop it.
+    """Start a server with an old town, show the steps or open a shell, and stop the server.
 
     Returns:
-        The exit status: the shell's, or 1 if a step of the journey went wrong.
+        The exit status: the shell's, or 1 if a step went wrong, else 0.
 
     """
     ending = Ending()
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
     try:
         ending.check()
         keys = old_town.build(server.client())
-        # In the server's folder, which goes even when this process is killed.
+        # The server's folder is removed even if this process is killed.
         town = server.directory / "my-project"
         old_town.settle(town, server.socket)
         _put_command(server.directory / "bin")
@@ -96,13 +96,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _kind() -> Kind:
-    """The server that comes along, or else the newest that this machine has."""
+    """Return the server from the wheel, or else the newest one on this machine."""
     ours = next((kind for kind in kinds() if kind.name == "valkey-9.1"), None)
     return ours if ours and ours.program else newest_kind()
 
 
 def _put_command(folder: Path) -> None:
-    """Put a `tt` there. The one that pip made does not start from every path."""
+    """Write a `tt` script. The one that pip installs does not work from every path."""
     folder.mkdir()
     script = Path(sys.executable).with_name("tt")
     (folder / "tt").write_text(
@@ -112,11 +112,11 @@ def _put_command(folder: Path) -> None:
 
 
 def run(arguments: list[str]) -> int | str:
-    """Run `main`; returns what `sys.exit` takes, one line for what a person can mend."""
+    """Run `main`. Returns the argument for `sys.exit`: a status, or an error in one line."""
     try:
         return main(arguments)
     except (OSError, RedisError, StartError) as error:
-        # Nobody takes what is still in the buffer.
+        # Discard the buffered output, so that flushing it at exit does not fail.
         if sys.stdout:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141 if isinstance(error, BrokenPipeError) else f"The demo ended: {error}"

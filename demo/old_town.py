@@ -1,4 +1,4 @@
-"""A small town as Tinytown 0.6 and earlier left it in Redis, the same at every run."""
+"""A small town in the format of Tinytown 0.6 and older. It is the same at every run."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _TASKS = (
 
 
 def settle(town: Path, socket: str) -> None:
-    """Make a folder a town's directory whose Redis listens on that socket."""
+    """Create a town's directory whose Redis listens on `socket`."""
     (town / ".tt").mkdir(parents=True)
     (town / "tinytown.toml").write_text('name = "my-project"\n')
     (town / ".tt" / "redis.sock").symlink_to(socket)
 
 
 def build(redis: Redis) -> int:
-    """Write the town's keys; returns how many."""
+    """Write the town's keys. Returns how many."""
     agents = {SUPERVISOR: "supervisor"}
     agents.update({_uuid("a", n): name for n, name in enumerate(_AGENTS)})
     tasks = {_uuid("7", n): text for n, text in enumerate(_TASKS)}

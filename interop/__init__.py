@@ -1,1 +1,1 @@
-"""The real Tinytown: a town that 0.6.0 made, migrated, and read by 0.10.0."""
+"""Tests with the real Tinytown: 0.6.0 creates a town, and 0.10.0 reads it after a migration."""

@@ -1,4 +1,4 @@
-"""`make interop`: the journey of a real town, by this project and by Tinytown's own migration."""
+"""`make interop`: migrates a real town with this project and with Tinytown's own migration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _READING = (
 
 
 def main(arguments: list[str]) -> None:
-    """Build both versions, make the journeys, print what came of them; `--record` the fixture."""
+    """Build both versions, migrate, print the outcomes; `--record` also saves the fixture."""
     old, new = build(OLD), build(NEW)
     kind = next((k for k in reversed(kinds()) if k.name == "redis-8.2" and k.program), None)
     if kind is None:
@@ -79,7 +79,7 @@ def _everything_is_there(seen: dict[tuple[str, ...], Ran], redis: Redis, town: T
     for command, texts in expected.items():
         for text in texts:
             _require(text in seen[command].text, f"tt {' '.join(command)} does not show {text}")
-    # No command shows urgent messages without taking them.
+    # No command shows urgent messages without consuming them.
     urgent = [key for key in keys.read(redis) if ":urgent:" in key["name"]]
     shown = "".join(urgent[0]["value"])
     _require(all(text in shown for text in town06.MESSAGES[2:]), "urgent messages are missing")

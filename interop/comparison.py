@@ -1,4 +1,4 @@
-"""What this project and Tinytown's own migration make of the same keys, as a table."""
+"""Compares this project with Tinytown's own migration on the same keys, in a table."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Keyspace = dict[str, keys.Key]
 
 @dataclass(frozen=True)
 class Outcome:
-    """The keys after a migration, and how its last command ended."""
+    """The keys after a migration, and the result of its last command."""
 
     after: Keyspace
     ran: Ran
 
 
 def table(town: Town, redis: Redis, tt: Path, made: list[keys.Key]) -> str:
-    """The Markdown table of both outcomes. The database is emptied before each."""
+    """Return the Markdown table of both outcomes. Flushes the server before each migration."""
 
     def ours() -> Ran:
         return town.run(
@@ -41,7 +41,7 @@ def table(town: Town, redis: Redis, tt: Path, made: list[keys.Key]) -> str:
         return _outcome(redis, made, prepare, ours), _outcome(redis, made, prepare, original)
 
     def nothing() -> None:
-        """As 0.6.0 left it."""
+        """Leave the keys as 0.6.0 wrote them."""
 
     def others() -> None:
         town06.add_what_others_leave(redis, town.name)

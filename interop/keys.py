@@ -1,4 +1,4 @@
-"""A keyspace as plain data: to record what Tinytown wrote, put it back, compare outcomes."""
+"""Reads and writes a keyspace as plain data, to record, restore and compare it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Key = dict[str, Any]
 
 
 def read(redis: Redis) -> list[Key]:
-    """All keys of a database in order, their values as text."""
+    """Return all keys of a database, sorted by name, with values as text."""
     names: list[Any] = redis.keys()
     return [_key(redis, name) for name in sorted(names)]
 
 
 def put(redis: Redis, keys: list[Key]) -> None:
-    """Write keys as read() gave them."""
+    """Write keys that read() returned."""
     for key in keys:
         name, value = key["name"], key["value"]
         if key["type"] == "string":
@@ -33,20 +33,20 @@ def put(redis: Redis, keys: list[Key]) -> None:
 
 
 def save(path: Path, keys: list[Key]) -> None:
-    """Write keys to a file, one a line."""
+    """Write keys to a file, one per line."""
     lines = ",\n".join(json.dumps(key, ensure_ascii=False) for key in keys)
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"[\n{lines}\n]\n", "utf-8")
 
 
 def load(path: Path) -> list[Key]:
-    """The keys in a file that save() wrote."""
+    """Return the keys in a file that save() wrote."""
     keys: list[Key] = json.loads(path.read_text("utf-8"))
     return keys
 
 
 def _key(redis: Any, name: bytes) -> Key:
-    """`redis` is a client that does not decode, which its type does not say."""
+    """Read one key. `redis` must be a client that does not decode; its type cannot say so."""
     kind: str = redis.type(name).decode()
     value: Any
     if kind == "string":

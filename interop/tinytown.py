@@ -1,4 +1,4 @@
-"""Building Tinytown's own program, and running it in a town and a home of its own."""
+"""Builds Tinytown's own program, and runs it with a separate town and home directory."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from urllib.parse import urlsplit
 from tests.servers import Server
 
 OLD, NEW = "0.6.0", "0.10.0"
-"""The last version that writes old keys, and a current reader."""
+"""The last version that writes old keys, and a current version that reads the new ones."""
 
 _CACHE = Path(__file__).parent.parent / ".cache" / "interop"
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def build(version: str) -> Path:
-    """The program `tt` of a version of the crate `tinytown`, built once into a cache folder.
+    """Return the program `tt` of a version of the crate `tinytown`; builds it if not cached.
 
-    Exits with a message where cargo is missing or cannot build it.
+    Exits with a message if cargo is missing or the build fails.
     """
     program = _CACHE / version / "bin" / "tt"
     if program.exists():
@@ -43,7 +43,7 @@ def build(version: str) -> Path:
 
 @dataclass(frozen=True)
 class Ran:
-    """A command that has ended: its exit status and what it printed on both streams."""
+    """A finished command: its exit status, and its stdout and stderr together."""
 
     status: int
     text: str
@@ -51,7 +51,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Town:
-    """A town's directory, and a home in which Tinytown finds a server that runs already."""
+    """A town's directory, and a home directory that points Tinytown to a running server."""
 
     name: str
     home: Path
@@ -61,7 +61,7 @@ class Town:
 
     @classmethod
     def found(cls, name: str, folder: Path, server: Server) -> Town:
-        """Prepare the folders; the server gets a password, as Tinytown's own has."""
+        """Create the folders. Sets a password on the server, as Tinytown does on its own."""
         home, directory = folder / "home", folder / name
         (home / ".tt" / "bin").mkdir(parents=True)
         directory.mkdir()
@@ -77,7 +77,7 @@ class Town:
     def run(self, *command: str | Path) -> Ran:
         """Run a command in the town's directory."""
         ours = {n: v for n, v in os.environ.items() if n not in ("REDIS_URL", "TOWNHALL_TOKEN")}
-        # Not a pipe: Tinytown leaves agents behind that would hold it open.
+        # Not a pipe: agents that Tinytown leaves running would keep it open.
         with tempfile.TemporaryFile("w+") as output:
             status = subprocess.run(
                 command,
@@ -93,7 +93,7 @@ class Town:
             return Ran(status, _STYLE.sub("", output.read()))
 
     def must(self, *command: str | Path) -> str:
-        """Run a command that has to succeed; what it printed."""
+        """Run a command and return its output. Exits with a message if the command fails."""
         ran = self.run(*command)
         if ran.status:
             sys.exit(f"{' '.join(map(str, command))} failed with {ran.status}:\n{ran.text}")

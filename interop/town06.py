@@ -1,4 +1,4 @@
-"""A town made by Tinytown 0.6.0 through its own commands, and what other versions may add to it."""
+"""Creates a town with the commands of Tinytown 0.6.0, and adds keys of other origins."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ WIDE_TASK = "0b0b0b0b-0000-4000-8000-000000000002"
 
 
 def build(town: Town, tt: Path) -> None:
-    """Let 0.6.0 make agents, tasks, messages, a stop flag and a backlog."""
+    """Create agents, tasks, messages, a stop flag and a backlog with 0.6.0."""
     town.must(tt, "init", "-n", town.name)
     for agent in AGENTS:
-        # One round of a command that does nothing: the agent has run, and has logged it.
+        # Run one round of a command that does nothing, so that the agent logs its activity.
         town.must(tt, "spawn", agent, "--max-rounds", "1", "--cli", "true")
         town.must(tt, "assign", agent, "The first task")
     deadline = time.monotonic() + 30
@@ -48,7 +48,7 @@ def build(town: Town, tt: Path) -> None:
 
 
 def add_what_others_leave(redis: Redis, town: str) -> None:
-    """Keys as a town may have them besides: of older versions, of others, damaged, too early."""
+    """Add keys that a town can also have: of older versions or other towns, damaged, early."""
     agent = {"name": "old", "agent_type": "worker", "state": "idle", "tasks_completed": 3}
     redis.set(f"tt:agent:{OLD_AGENT}", json.dumps({"id": OLD_AGENT, **agent, "model": "claude"}))
     redis.set(f"mt:agent:{OLDEST_AGENT}", json.dumps({"id": OLDEST_AGENT, **agent, "cli": "x"}))

@@ -1,4 +1,4 @@
-"""A server that somebody's script holds."""
+"""A server that is busy with another client's script."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 
 @contextmanager
 def busy(server: Server) -> Iterator[Callable[[], None]]:
-    """Somebody's script holds the server, until the function is called that this gives."""
+    """Keep the server busy with a script. Yields a function that ends the script."""
     looping, other = server.client(), server.client()
     other.config_set("lua-time-limit", 1)
 

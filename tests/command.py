@@ -1,4 +1,4 @@
-"""Running the command as a process, as a person or a job does."""
+"""Runs the command as a process, like a person or a job."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tt_migrate.terminal.signals import StopSignals
 
 
 def script(name: str) -> list[str]:
-    """How to start a script of this environment, whatever characters are in its path."""
-    # A script's first line names its Python, and cannot quote every name.
+    """Return the command line for a script of this environment; any path works."""
+    # A script's first line names its Python, and cannot quote special characters.
     return [sys.executable, str(Path(sys.executable).with_name(name))]
 
 
@@ -27,7 +27,7 @@ TT = [*script("tt"), "migrate"]
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without what would change the outcome."""
+    """Return this process's environment without variables that would change the outcome."""
     ours = ("REDIS_URL", "REDIS_PASSWORD", "TINYTOWN_REDIS_PASSWORD", "PYTHONIOENCODING")
     clean = {name: value for name, value in os.environ.items() if name not in ours}
     return {**clean, "PYTHONIOENCODING": "utf-8", **variables}
@@ -42,7 +42,7 @@ def tt(
     program: list[str] = TT,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `tt migrate` with `answer` on its standard input; variables go into its environment."""
+    """Run `tt migrate` with `answer` on its stdin and `variables` in its environment."""
     command = [*program, *args]
     if url:
         command += ["--redis-url", url]
@@ -65,7 +65,7 @@ def tt(
 def tt_in_process(
     *args: str, answer: bytes = b"", encoding: str = "utf-8", **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """As `tt`, many times as fast: for what does not depend on a process of its own."""
+    """Like `tt`, but in this process and much faster."""
     streams = [TextIOWrapper(BytesIO(data), encoding, newline="") for data in (b"", b"", answer)]
     out, err, stdin = streams
     with (
@@ -80,7 +80,7 @@ def tt_in_process(
 
 
 def assert_harmless(done: subprocess.CompletedProcess[str]) -> None:
-    """There is no traceback in what was written, and no control character; nor in JSON's texts."""
+    """Assert that the output has no traceback and no control character, even in JSON strings."""
     written = done.stdout + done.stderr
     assert "Traceback" not in written
     assert all(line.isprintable() for line in written.split("\n"))

@@ -27,25 +27,25 @@ from tests.servers import (
 
 
 def pytest_configure() -> None:
-    # A shell's background job ignores SIGINT, and the processes that tests start would, too.
+    # In a shell's background job, SIGINT is ignored, also in the processes that tests start.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         newest_kind()
-        # Below it are towns with sockets in them.
+        # The towns below it contain sockets, whose paths must be short.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", short_place(20))
     except StartError as error:
         raise pytest.UsageError(str(error)) from None
 
 
-# A busy machine takes its time: that is no failure of what is tested.
+# On a busy machine tests are slow; that is not a failure.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
 
 @pytest.fixture(params=kinds(), ids=lambda kind: kind.name)
 def kind(request: pytest.FixtureRequest) -> Kind:
-    """Every kind of server in turn; one that is not at hand is skipped, and fails where wanted."""
+    """Each kind of server. A missing kind is skipped, or fails if is_wanted()."""
     kind: Kind = request.param
     if not kind.program:
         (pytest.fail if is_wanted(kind) else pytest.skip)(kind.why_missing)
@@ -53,7 +53,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 def is_wanted(kind: Kind) -> bool:
-    """Whether a run must have it: in CI, unless no wheel has it for this Python and machine."""
+    """Whether a missing kind is a failure: in CI, if a wheel exists for this Python and machine."""
     if not os.environ.get("CI"):
         return False
     if not kind.package:
@@ -73,25 +73,25 @@ def pool() -> Iterator[Pool]:
 
 @pytest.fixture
 def server(pool: Pool, kind: Kind) -> Iterator[Server]:
-    """A server of every kind in turn, empty and with its default settings."""
+    """A server of each kind, empty and with its default settings."""
     yield from pool.lend(kind)
 
 
 @pytest.fixture
 def redis(server: Server) -> Redis:
-    """A client of `server`, which answers in bytes."""
+    """A client of `server`. Replies are bytes."""
     return server.client()
 
 
 @pytest.fixture
 def newest(pool: Pool) -> Iterator[Server]:
-    """One server, the newest at hand, for tests where the kind does not matter."""
+    """The newest available server, for tests where the kind does not matter."""
     yield from pool.lend(newest_kind())
 
 
 @pytest.fixture
 def own_server() -> Iterator[StartServer]:
-    """Starts servers of the test's own, to configure, restart or kill; all end with the test."""
+    """Starts servers for one test to configure, restart or kill. All are stopped after the test."""
     started: list[Server] = []
 
     def start(*args: str, kind: Kind | None = None, loading_is_ready: bool = False) -> Server:
@@ -106,7 +106,7 @@ def own_server() -> Iterator[StartServer]:
 
 @pytest.fixture(params=["fifo", "device", "socket", "gigabytes", "loop"])
 def hanging_file(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], None]]:
-    """Makes a file of which reading would not end, or not soon, or that cannot be opened."""
+    """Makes a file that cannot be opened, or whose reading takes very long or never ends."""
     listening = socket.socket(socket.AF_UNIX)
 
     def make(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A server that says what it likes."""
+"""A server that sends arbitrary replies."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 from typing import IO
 
 Answer = Callable[[list[bytes]], bytes | Iterator[bytes]]
-"""From a command, with its arguments, to a reply as it goes over the wire, whole or in pieces."""
+"""Takes a command with its arguments. Returns the raw reply, whole or in pieces."""
 
 
 @contextmanager
 def hostile_server(answer: Answer) -> Iterator[str]:
-    """The URL of a server, without a scheme, that reads commands and gives these answers."""
+    """Run a server that answers commands with `answer`. Yields its `host:port`."""
 
     def serve(peer: socket.socket) -> None:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -38,24 +38,24 @@ def hostile_server(answer: Answer) -> Iterator[str]:
 
 
 def error(text: bytes) -> bytes:
-    """An error as the wire has it."""
+    """Return an error reply in RESP."""
     return b"-" + text.replace(b"\r", b" ").replace(b"\n", b" ") + b"\r\n"
 
 
 def bulk(text: bytes) -> bytes:
-    """A text as the wire has it."""
+    """Return a bulk string in RESP."""
     return b"$%d\r\n%s\r\n" % (len(text), text)
 
 
 def hello(server: bytes = b"redis", version: bytes = b"7.4.0", role: bytes = b"master") -> bytes:
-    """A reply to HELLO."""
+    """Return a reply to HELLO."""
     fields = {b"server": server, b"version": version, b"mode": b"standalone", b"role": role}
     texts = b"".join(bulk(name) + bulk(value) for name, value in fields.items())
     return b"%%%d\r\n" % (len(fields) + 1) + bulk(b"proto") + b":3\r\n" + texts
 
 
 def inspection() -> bytes:
-    """A reply of inspect.lua, which a run calls first: a user who may do everything."""
+    """Return a reply of inspect.lua, which a run calls first, for a user with all permissions."""
     return b"*5\r\n" + bulk(b"0" * 40) + b":0\r\n:0\r\n*0\r\n*0\r\n"
 
 

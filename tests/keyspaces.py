@@ -1,4 +1,4 @@
-"""Reading a whole keyspace, to compare it."""
+"""Reads a whole keyspace for comparisons."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Any
 
 from redis import Redis
 
-# Expiry times are whole steps, so that what is read back, some milliseconds off, rounds to them.
+# Expiry times are multiples of this step. Times read back are some milliseconds off: they are
+# rounded to a step.
 EXPIRY_STEP_MS = 100_000
 
 
 def contents(redis: Redis) -> dict[bytes, tuple[bytes, int]]:
-    """Each key's value as DUMP has it, and its expiry time in steps, -1 for none."""
+    """Return each key's DUMP, and its expiry time in steps (-1 if it has none)."""
     keys: list[Any] = redis.keys()
     batch = redis.pipeline(transaction=True)
     for key in keys:

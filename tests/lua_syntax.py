@@ -1,6 +1,6 @@
-"""Compile Lua files as Redis would: `lua_syntax.py FILE...` exits with 1 when one does not.
+"""Compile Lua files like Redis: `lua_syntax.py FILE...` exits with 1 if one does not compile.
 
-Redis embeds Lua 5.1. Globals need no check here: Redis refuses them when the tests run the scripts.
+Redis embeds Lua 5.1. Globals are not checked: Redis refuses them when the tests run the scripts.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import lupa.lua51  # type: ignore[import-untyped]
 
 
 def problem(path: Path) -> str | None:
-    """The first mistake in a file, as `file:line: what it is`."""
+    """Return the first syntax error in a file, as `file:line: message`."""
     load = lupa.lua51.LuaRuntime(encoding=None).eval("loadstring")
-    # Lua's message begins with the name that follows the @, and would shorten a long one.
+    # Lua's message begins with the name after the @. Lua would shorten a long name.
     result = load(path.read_bytes(), b"@")
     return f"{path}{result[1].decode('utf-8', 'replace')}" if isinstance(result, tuple) else None
 

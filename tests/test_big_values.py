@@ -1,4 +1,4 @@
-"""Records that are large or many: what a call carries is bounded, and sent once."""
+"""Large records and many records: the size of a call is bounded, and values are sent once."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ def test_what_a_crash_left_of_a_hash_is_cleared_away(server: Server) -> None:
 def test_a_key_of_another_town_that_looks_like_what_a_crash_left_stays(
     newest: Server, key_id: str
 ) -> None:
-    """`tt:town:agent:task:tt-migrate` is the task `tt-migrate` of a town `town:agent`."""
+    """`tt:town:agent:task:tt-migrate` is task `tt-migrate` of town `town:agent`."""
     redis = newest.client()
     put(redis, f"tt:town:agent:{key_id}", 10)
     theirs = f"tt:town:agent:{key_id}:tt-migrate"
     redis.hset(theirs, "id", "tt-migrate")
     result = Migrator(redis, "town", HASH).migrate()
-    if key_id != "events":  # which is no record of this town either
+    if key_id != "events":  # not a record of this town either
         assert list(result.unconverted) == [b"tt:town:agent:%b" % key_id.encode()]
         assert theirs in result.unconverted[b"tt:town:agent:%b" % key_id.encode()]
     assert redis.hgetall(theirs) == {b"id": b"tt-migrate"}

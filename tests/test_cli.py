@@ -1,4 +1,4 @@
-"""What the command prints and its exit status, run as a process."""
+"""The command's output and exit status, run as a process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PREVIEW = """\
 
 @pytest.fixture
 def example(newest: Server) -> Server:
-    """A server with the three keys of Tinytown's documentation."""
+    """A server with the three keys from Tinytown's documentation."""
     newest.client().mset({"tt:task:def456": "t", "tt:inbox:abc123": "i", "tt:agent:abc123": "a"})
     return newest
 
@@ -570,7 +570,7 @@ def test_a_cluster_node_is_status_3(own_server: StartServer) -> None:
 def test_a_command_that_the_server_does_not_know_is_named_as_the_cause(
     kind: Kind, own_server: StartServer, command: str
 ) -> None:
-    """HELLO is asked for before anything else, and has a hint of its own."""
+    """HELLO is the first command of a connection, and its error has its own hint."""
     server = own_server("--rename-command", command, "", kind=kind)
     done = tt_in_process("--force", "--town-name", "t", "--redis-url", server.url)
     assert done.returncode == 3

@@ -1,4 +1,4 @@
-"""The compose file, read by a compose parser; that needs no engine."""
+"""The compose file is valid. Only a compose parser is needed, no Docker engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def compose() -> list[str]:
-    """The command of whichever compose is installed."""
+    """Return the command of the installed compose."""
     for command in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(command[0]) and _run([*command, "version"]).returncode == 0:
             return command

@@ -1,4 +1,4 @@
-"""Settings from options, environment and the town's file."""
+"""Settings from options, environment variables and the town's file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def problem(town: Path, **environ: str) -> str:
 
 @contextmanager
 def closed(directory: Path) -> Iterator[None]:
-    """Nobody may look into the directory, not even a root that runs the tests."""
+    """Make a directory inaccessible, also if root runs the tests."""
     user = os.geteuid()
     directory.chmod(0)
     if user == 0:

@@ -1,4 +1,4 @@
-"""From an endpoint to a connection, and from errors to words; never a password."""
+"""Endpoints become connections and errors become messages, never with a password."""
 
 from __future__ import annotations
 
@@ -270,7 +270,7 @@ def test_no_password_is_ever_shown(password: str, scheme: str) -> None:
         except (RedisError, OSError) as error:
             said.append(explain(error, redacted(endpoint)))
         if text.endswith(f"//{password}"):
-            continue  # There it is a host's name, which is shown.
+            continue  # Here the text is a host name, which is shown.
         for piece in ("Qz", "zQ"):
             assert piece not in " ".join(said)
 
@@ -295,7 +295,7 @@ def test_a_user_and_a_database_are_used(server: Server) -> None:
 
 
 def test_a_password_need_not_be_utf_8(own_server: StartServer) -> None:
-    # As Python has the bytes of an option or a variable.
+    # This is how Python represents the bytes of an option or a variable.
     server = own_server("--requirepass", "p\udcffw")
     assert ping(url(server.url.replace("//", "//:p\udcffw@")))
     assert ping(Endpoint("f", port=server.port, password="p\udcffw"))
@@ -319,7 +319,7 @@ def test_connecting_asks_nothing_that_a_server_refuses(
     server: Server, scheme: str, query: str
 ) -> None:
     watcher = server.client(single_connection_client=True)
-    watcher.config_resetstat()  # of what a client with defaults asks
+    watcher.config_resetstat()  # drop errors caused by a client with default settings
     place = server.socket if "unix" in scheme else f"127.0.0.1:{server.port}"
     with open_client(url(f"{scheme}://{place}{query}")) as client:
         assert client.ping()
@@ -396,7 +396,7 @@ def test_a_server_that_repeats_the_password_is_explained_without_it(
     endpoint = url(server.url.replace("//", "//:hidden@"))
     with open_client(endpoint) as client, pytest.raises(RedisError) as refused:
         client.ping()
-    # Valkey 9.1 only says that it wants a password.
+    # Valkey 9.1 says only that it requires a password.
     repeats = kind.name != "valkey-9.1"
     assert ("hidden" in str(refused.value)) == repeats
     text = failure(endpoint)
@@ -438,7 +438,7 @@ def test_a_server_that_cannot_save_is_explained(kind: Kind, own_server: StartSer
     client.bgsave()
     wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
     assert "cannot save to disk" in failure(url(server.url), "SET", "k", "v")
-    client.config_set("save", "")  # which it would wait for at its end
+    client.config_set("save", "")  # else the server tries to save when it stops
 
 
 def test_a_script_that_holds_the_server_is_explained(server: Server) -> None:
@@ -487,7 +487,7 @@ def test_a_missing_permission_is_explained(server: Server, command: str) -> None
 def test_something_that_is_not_redis_is_explained(greeting: str) -> None:
     def serve(peer: socket.socket) -> None:
         peer.sendall(f"{greeting}\r\n".encode("latin-1"))
-        peer.recv(1000)  # Hanging up before would be the fault that is met.
+        peer.recv(1000)  # Closing earlier would cause another error.
 
     with listener(serve) as port:
         for login in ("", "user:hidden@"):
@@ -534,7 +534,7 @@ def test_a_server_that_says_nothing_is_explained() -> None:
 def listener(
     serve: Callable[[socket.socket], object], tls: ssl.SSLContext | None = None
 ) -> Iterator[int]:
-    """A port on which each connection is served by a thread, after a TLS handshake if asked."""
+    """Yields a port. A thread serves each connection, after a TLS handshake if `tls` is given."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         threads: list[threading.Thread] = []
 
@@ -558,7 +558,7 @@ def listener(
 
 
 def forward_to(target: Server) -> Callable[[socket.socket], None]:
-    """Connects a peer to a real server until either hangs up."""
+    """Relays data between a peer and a real server until one of them closes the connection."""
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
@@ -584,7 +584,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def tls_port(newest: Server, authority: trustme.CA) -> Iterator[int]:
-    """A TLS port in front of a server; it wants a client certificate of the same authority."""
+    """A TLS port in front of a server. It requires a client certificate of the same authority."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
     authority.configure_trust(context)
@@ -595,7 +595,7 @@ def tls_port(newest: Server, authority: trustme.CA) -> Iterator[int]:
 
 @pytest.fixture
 def tls_town(tls_port: int, authority: trustme.CA, tmp_path: Path) -> Path:
-    """A town whose file names that port, and certificates relative to the town."""
+    """A town whose file has that port, and paths of certificates relative to the town."""
     client = authority.issue_cert("client")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     client.private_key_pem.write_to_path(tmp_path / "key.pem")
@@ -641,7 +641,7 @@ def test_a_certificate_nobody_vouches_for_is_explained(tls_town: Path, tls_port:
 
 
 def test_tls_to_a_plain_port_is_explained(newest: Server) -> None:
-    # A plain server waits for the rest of what it takes for a command.
+    # A server without TLS waits for the rest of what looks like a command.
     assert "TLS" in failure(url(f"rediss://127.0.0.1:{newest.port}?socket_timeout=0.2"))
 
 
@@ -650,7 +650,7 @@ def test_a_plain_connection_to_a_tls_port_is_explained(tls_port: int) -> None:
 
 
 def test_a_client_certificate_that_is_wanted_is_explained(tls_town: Path, tls_port: int) -> None:
-    # In TLS 1.3 a server that refuses may have hung up before the client hears why.
+    # In TLS 1.3, the server may close the connection before the client reads the reason.
     assert "TLS" in failure(url(f"rediss://localhost:{tls_port}?ssl_ca_certs={tls_town}/ca.pem"))
 
 

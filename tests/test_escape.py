@@ -1,4 +1,4 @@
-"""What is shown: harmless, and it can be turned back into what it was."""
+"""Escaped text is harmless and can be turned back into the original."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ names = st.one_of(
 
 
 def name_of(text: str) -> bytes:
-    """The name that is shown so: what a person would do to read it, written another way round."""
+    """Turn an escaped text back into the name; independent of the code that escapes."""
 
     def bytes_of(match: re.Match[str]) -> bytes:
         if match["byte"]:

@@ -1,4 +1,4 @@
-"""A secret that was used is hidden in what others write, however they spell it."""
+"""Secrets are hidden in text from servers and libraries, in every spelling."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tt_migrate.settings.connection import secrets
 from tt_migrate.terminal.errors import explain
 from tt_migrate.terminal.foreign import NO_SECRETS, Foreign, without_url_passwords
 
-# The letters of what surrounds it would be hidden with a secret that consists of them.
+# A secret of these letters would also hide the text around it.
 secret_texts = st.text(
     st.characters(exclude_characters="<>* ", exclude_categories=["Cs"]), min_size=1
 )
 
 
 def servers_spelling(secret: bytes) -> str:
-    """As Redis quotes arguments (sdscatrepr), written by its documentation."""
+    """Quote an argument like Redis (sdscatrepr), written from its documentation."""
     letters = {0x5C: "\\\\", 0x22: '\\"', 10: "\\n", 13: "\\r", 9: "\\t", 7: "\\a", 8: "\\b"}
     return "".join(
         letters.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}")

@@ -1,4 +1,4 @@
-"""What is known of the server and the user before the first write."""
+"""What a run learns about the server and the user before the first write."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ MERGE = replace(UPGRADE, merge=True)
 PLANS = (RENAME, HASH, UPGRADE, REVERSE, MERGE)
 ALL = sorted({command for plan in PLANS for command in plan.commands} | {*OPTIONAL_COMMANDS})
 MASTER = ("--repl-ping-replica-period", "3600")
-"""Settings of a master whose replicas hear nothing but writes."""
+"""Settings of a master that sends only writes to its replicas."""
 NEVER_TRIED = ("RPUSH", "LPUSH")
-"""Commands of which Redis 6.2 can tell only by changing something."""
+"""Commands whose permission Redis 6.2 reveals only by changing something."""
 
 
 def inspect(redis: Redis, *commands: str, town: str = "town", writes: int = 1) -> list[Any]:
@@ -69,7 +69,7 @@ def test_each_command_that_is_denied_is_named_and_nothing_changes(server: Server
 
 
 def test_each_command_that_is_renamed_is_named(kind: Kind, own_server: StartServer) -> None:
-    # Redis 6.2 tries the others only where EXISTS tells that there is nothing to change.
+    # On Redis 6.2 the others are tried only if EXISTS shows that there is nothing to change.
     renamed = [name for name in ALL if tells_of(kind, name) and name != "EXISTS"]
     options = [text for name in renamed for text in ("--rename-command", name, f"other-{name}")]
     redis = own_server(*options, kind=kind).client()
@@ -217,7 +217,7 @@ def test_what_is_refused_is_refused_once_however_often_the_connection_breaks(
 ) -> None:
     redis = server.client()
     redis.mset({f"tt:agent:{n}": n for n in range(3000)})
-    # Redis 6.2 needs INFO to tell that it is the same process.
+    # On Redis 6.2, only INFO tells whether it is the same process.
     less = user_without(server, "dbsize", "time", *["info"][: server.kind.version >= (7, 0)])
 
     def cut(now: Progress) -> None:
@@ -279,7 +279,7 @@ def test_a_run_that_only_looks_writes_nothing_to_the_log_and_the_replicas(
 def test_a_script_flag_that_the_server_does_not_know_is_done_without(
     kind: Kind, own_server: StartServer, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
-    """As with KeyDB built from source, which is like Redis 6 and says that it is 255.255.255."""
+    """As on KeyDB built from source: it is like Redis 6, but reports version 255.255.255."""
     redis = own_server(kind=kind).client()
     town_of_old(redis)
     said = SaidServer("redis", version, "master")
@@ -324,7 +324,7 @@ def test_a_replica_that_has_data_can_be_looked_at_without_its_master(
 
 
 def make_evict(redis: Redis) -> None:
-    """Fill a server with records for which it has no room as hashes."""
+    """Fill a server with records that do not fit into its memory as hashes."""
     value = '{"id":"%d","text":"' + "x" * 200 + '"}'
     for n in range(0, 5000, 500):
         redis.mset({f"tt:town:task:{m}": value % m for m in range(n, n + 500)})
@@ -339,7 +339,7 @@ def test_keys_that_the_server_evicts_meanwhile_are_counted(server: Server) -> No
     before = redis.info("stats")["evicted_keys"]
     result = Migrator(redis, "town", HASH).migrate()
     evicted = redis.info("stats")["evicted_keys"] - before
-    # The server may go on evicting when the run has ended.
+    # The server may continue to evict after the run has ended.
     assert 0 < result.effort.evicted <= evicted
 
 
@@ -349,7 +349,7 @@ def test_nothing_is_asked_about_evictions_where_there_are_none(server: Server) -
     redis.config_set("maxmemory", "1gb")
     redis.config_set("maxmemory-policy", "noeviction")
     result = Migrator(redis, "town").migrate()
-    # inspect.lua once, one call a pass; no batch of those counted.
+    # inspect.lua is called once and each pass makes one call; only the passes count as batches.
     assert (result.effort.batches, result.effort.evicted) == (2, 0)
 
 

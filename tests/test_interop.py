@@ -1,4 +1,4 @@
-"""The journey of a town that Tinytown 0.6.0 wrote, recorded by `make interop ARGS=--record`."""
+"""Migrates a town that Tinytown 0.6.0 wrote, recorded by `make interop ARGS=--record`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOWN = "my-town"
 
 AGENT_FIELDS = {"id", "name", "agent_type", "state", "cli", "created_at", "last_heartbeat"}
 AGENT_FIELDS |= {"tasks_completed", "rounds_completed"}
-"""What 0.10.0 reads of an agent and 0.6.0 knew; `current_task` is absent when there is none."""
+"""The fields of an agent that 0.6.0 writes and 0.10.0 reads; `current_task` can be absent."""
 
 TASK_FIELDS = {"id", "description", "state", "created_at", "updated_at", "tags"}
 

@@ -1,4 +1,4 @@
-"""The JSON document: one on stdout, in every mode, failures included."""
+"""--json prints one document on stdout, in every mode and after failures."""
 
 from __future__ import annotations
 

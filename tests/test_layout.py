@@ -1,4 +1,4 @@
-"""Who may import whom: nothing runs back up from the engine and the settings to what uses them."""
+"""The engine and the settings never import the modules that use them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "settings": {"escape", "keyspace", "engine", "settings"},
     "terminal": DATA | {"engine", "migrator", "settings", "terminal"},
 }
-"""What the modules of each room may import of this package."""
+"""What the modules of each subpackage may import from this package."""
 
 
 def room_of(file: Path) -> str:
@@ -25,7 +25,7 @@ def room_of(file: Path) -> str:
 
 
 def imported(file: Path) -> set[str]:
-    """The rooms and modules right below tt_migrate that a file imports, wherever in it."""
+    """Return the subpackages and top-level modules of tt_migrate that a file imports."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Import):

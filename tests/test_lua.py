@@ -1,4 +1,4 @@
-"""The scripts' contract, called directly: arguments, replies, error codes."""
+"""The scripts' contract (arguments, replies, error codes), tested by direct calls."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ PLANS = (RENAME, UPGRADE, REVERSE, replace(RENAME, merge=True))
 
 
 def call(redis: Redis, operation: str, *args: object) -> list[Any]:
-    """A batch of a script that scans, without denied commands."""
+    """Call a scanning script for one batch, with no denied commands."""
     reply: list[Any] = redis.eval(source(operation, RENAME), 0, *args, "")  # type: ignore[arg-type]
     return reply
 
 
 def packed(*texts: bytes) -> bytes:
-    """A MessagePack array of strings."""
+    """Return a MessagePack array of strings."""
     head = b"\xdd" + len(texts).to_bytes(4, "big")
     return head + b"".join(b"\xdb" + len(text).to_bytes(4, "big") + text for text in texts)
 
 
 def whole_pass(redis: Redis, operation: str, town: bytes | str = "town") -> list[Any]:
-    """The fields after the fourth of a single batch that does everything."""
+    """Return the reply's fields after the fourth, from one batch that scans all keys."""
     cursor, _, _, _, *fields = call(redis, operation, town, 0, 1000, 1_000_000)
     assert cursor == b"0"
     return fields
@@ -146,7 +146,7 @@ def test_of_a_town_named_like_a_family_the_own_keys_are_not_ambiguous(
 def test_the_own_keys_of_a_town_that_ends_like_a_family_are_no_records_of_another(
     newest: Server, family: str, name: str
 ) -> None:
-    """tt:x:task:backlog is the backlog of town x:task and no task of town x."""
+    """tt:x:task:backlog is the backlog of town x:task, not a task of town x."""
     redis = newest.client()
     redis.mset({f"tt:x:{family}:{name}": 1, "tt:x:agent:1": 1, f"tt:x:{family}:{name}s": 1})
     _, _, _, towns, strings, *_ = whole_pass(redis, "count", "x")
@@ -155,7 +155,7 @@ def test_the_own_keys_of_a_town_that_ends_like_a_family_are_no_records_of_anothe
     assert whole_pass(redis, "left", "x")[1] == strings
     reply = redis.eval(source("records", HASH), 0, "x", 0, 1000, 1_000_000, "", 1000, 0)
     assert f"tt:x:{family}:{name}".encode() not in reply[4]
-    # The other way round each town's keys are its own as well.
+    # The same holds the other way round.
     _, _, _, towns, strings, *_ = whole_pass(redis, "count", f"x:{family}")
     assert set(towns) - {f"x:{family}".encode()} == {b"x"}
     assert strings == [0, 0]
@@ -274,7 +274,7 @@ def test_conflicts_that_are_found_when_the_time_is_spent_are_postponed(
 
     cursor, steps, _, _, *fields = redis.eval(script, 0, "town", 0, 1000, 1, "")
     postponed = fields[6] if operation == "preview" else fields[5]
-    # On Redis 8 and Valkey the clock of a script has ticks of some microseconds.
+    # On Redis 8 and Valkey, a script's clock has a resolution of some microseconds.
     assert (cursor, steps, merges(fields) + len(postponed)) == (b"0", 1, 50)
     assert 1 <= merges(fields) < 50
     cursor, steps, _, _, *fields = redis.eval(
@@ -292,7 +292,7 @@ def test_a_conflict_that_takes_no_time_is_not_postponed(redis: Redis) -> None:
 
 
 def test_a_key_that_vanished_is_no_failure(redis: Redis) -> None:
-    """As after an expiry between SCAN and RENAMENX; here the script itself deletes the key."""
+    """Like an expiry between SCAN and RENAMENX; here the script itself deletes the key."""
     redis.set("tt:agent:1", 1)
     deleting = source("migrate", RENAME).replace(
         "local reply = rename('RENAMENX'",
@@ -471,7 +471,7 @@ def test_records_names_a_malformed_argument(
 
 
 def convert(redis: Redis, *records: tuple[str, str, bytes]) -> list[Any]:
-    """Call convert.lua with keys, what is expected, and the hash."""
+    """Call convert.lua with keys, the expected values and the hash."""
     args = [text for key, expected, new in records for text in (key, expected, new)]
     reply: list[Any] = redis.eval(source("convert", HASH), 0, "", *args)
     return reply

@@ -1,4 +1,4 @@
-"""What the headers of the Lua files say is so."""
+"""The headers of the Lua files match the code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CALLS: dict[str, tuple[object, ...]] = {
     "convert": ("", "tt:town:task:1", "{}", packed(b"id", b"1")),
     "fetch": ("", "1000", "tt:town:task:1"),
 }
-"""The operations, each with arguments that it takes."""
+"""The operations, each with valid arguments."""
 MERGE = replace(UPGRADE, merge=True)
 
 
@@ -44,7 +44,7 @@ def header(name: str) -> str:
 
 
 def field_names(name: str) -> Iterator[str]:
-    """The fields of a reply, in the order in which a header numbers them."""
+    """Return the names of a reply's fields, in the order of a header's numbers."""
     reply = header(name).partition("-- Reply")[2].partition("-- Errors")[0]
     for n, (number, field) in enumerate(re.findall(r"(?m)^(?:--)? +(\d+) (\w+)", reply), 1):
         assert int(number) == n

@@ -1,4 +1,4 @@
-"""The check of the Lua files that `make lint` runs."""
+"""The syntax check of the Lua files that `make lint` runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that greets well and then replies with nonsense."""
+"""A server that sends a valid greeting and then nonsense."""
 
 from __future__ import annotations
 
@@ -78,18 +78,18 @@ def test_every_malformed_reply_is_an_error_of_redis_py(
         calls.append(command[0])
         if len(calls) == 1:
             return first
-        # A cursor that never ends is no malformed reply.
+        # A cursor that never ends is not a malformed reply.
         return then[len(calls) - 2] if len(calls) < len(then) + 2 else b"-ERR enough\r\n"
 
     with hostile_server(answer) as address:
         endpoint = Endpoint("--redis-url", url=f"redis://{address}?socket_timeout=0.3")
-        # What happens to be well-formed is no error; nothing else is anything but a RedisError.
+        # A reply that happens to be well-formed succeeds. Every other reply raises RedisError.
         with open_client(endpoint) as client, suppress(RedisError):
             getattr(Migrator(client, "town", plan, patience=IMPATIENCE), act)()
 
 
 def encoded(value: Any) -> bytes:
-    """A value as the wire has it; bytes in a list of one are sent as they are."""
+    """Return a value in RESP. Raw values are sent unchanged."""
     if isinstance(value, Raw):
         return value
     if isinstance(value, int):
@@ -100,7 +100,7 @@ def encoded(value: Any) -> bytes:
 
 
 class Raw(bytes):
-    """What goes over the wire as it is."""
+    """A reply that is sent unchanged."""
 
 
 SEVEN = [1, 0, 2, 0, 0, 0, 1]
@@ -141,7 +141,7 @@ MODES = dict.fromkeys(REPLIES, "--force") | {"count": "--check", "preview": "--d
 
 
 def places(value: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
-    """The paths to the parts of a reply; of lists in it, to the first two."""
+    """Yield the paths to the parts of a reply; in nested lists, only to the first two."""
     yield path
     if isinstance(value, list):
         for n, part in enumerate(value[:2] if path else value):
@@ -149,7 +149,7 @@ def places(value: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
 
 
 def changed(value: Any, path: tuple[int, ...], new: Any) -> Any:
-    """A reply with another part in one place."""
+    """Return a reply with one part replaced."""
     if not path:
         return new
     return [changed(part, path[1:], new) if n == path[0] else part for n, part in enumerate(value)]
@@ -164,7 +164,7 @@ ODD = [
 
 @pytest.mark.parametrize("operation", REPLIES)
 def test_a_part_of_another_type_is_no_internal_error(operation: str) -> None:
-    """In each place of each script's reply, one after the other."""
+    """Tries each place of each script's reply in turn."""
     options = ["--upgrade", "--on-conflict=merge", MODES[operation]]
     plan = replace(UPGRADE, merge=True)
     if operation == "left":

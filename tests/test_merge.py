@@ -1,4 +1,4 @@
-"""--on-conflict merge: two keys that have a claim to one name."""
+"""--on-conflict merge: two keys that would get the same name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tt_migrate.engine.scripts import source
 
 MERGE = Plan("rename", rename="forward", merge=True)
 OLDEST = replace(RENAME, oldest=True)
-# To call merge.lua's functions directly.
+# Calls merge.lua's functions directly.
 MERGE_LUA = source("migrate", MERGE).partition("-- migrate.lua")[0]
 
 
@@ -263,7 +263,7 @@ def test_a_hash_that_has_all_fields_of_the_other_and_one_more_is_not_equal(
 
 @pytest.mark.parametrize("length", [1, 49, 50, 51, 100, 120, 12_799, 12_800, 12_801, 13_057])
 def test_lists_that_differ_in_one_place_are_not_equal(newest: Server, length: int) -> None:
-    """Wherever that is: at each edge of what is compared at once, and in between."""
+    """Tries places at each edge of the compared parts, and between the edges."""
     redis = newest.client()
     places = sorted({n for n in (*range(120), *range(length - 110, length)) if 0 <= n < length})
     for key in ("a", "b"):
@@ -286,7 +286,7 @@ def test_lists_that_differ_in_one_place_are_not_equal(newest: Server, length: in
 
 
 def test_comparing_long_lists_takes_linear_time(newest: Server) -> None:
-    """By what is walked: LRANGE finds a part by walking to it, so parts may not grow in number."""
+    """Limits the number of LRANGE calls, because each one walks the list to reach its part."""
     redis = newest.client()
     for key in ("a", "b"):
         redis.rpush(key, *(0 for _ in range(100_000)))
@@ -301,7 +301,7 @@ def test_no_value_is_lost_or_turned_round_at_the_edge_of_what_is_moved_at_once(
 ) -> None:
     redis = newest.client()
     lengths = [1, 2, 9, 10, 11, 999, 1000, 1001, 1999, 2000, 2001, 3000]
-    # The list that lasts longer takes the other's values.
+    # The list with the longer TTL receives the values of the other list.
     cases = [(old, new, ttl) for old in lengths for new in (1, 1000, 1001) for ttl in (1, 2)]
     expected = {}
     for n, (old, new, ttl) in enumerate(cases):
@@ -340,7 +340,7 @@ def test_a_command_that_a_merge_may_not_run_ends_the_run_and_what_was_moved_is_t
     server: Server, denied: str, agents: int
 ) -> None:
     redis = server.client()
-    # Equal ones are merged without what is denied, where that is a push or a trim.
+    # Equal values are merged even if a push or a trim is denied.
     redis.mset({f"{start}task:{n}": n for n in range(100) for start in ("tt:", "tt:town:")})
     redis.mset({"other": 1, **{f"tt:agent:{n}": n for n in range(agents)}})
     for n in range(20):
@@ -407,7 +407,7 @@ def test_of_one_id_the_oldest_messages_come_first_whichever_is_found_first(redis
         redis.rpush(f"tt:inbox:{n}", "old")
         redis.rpush(f"tt:town:inbox:{n}", "new")
     result = Migrator(redis, "town", replace(OLDEST, merge=True)).migrate()
-    # The younger goes first, then the oldest before it.
+    # The younger messages are merged first, then the oldest go before them.
     assert result.merged["inbox"] == 100
     for n in range(50):
         assert values(redis, f"tt:town:inbox:{n}") == [b"oldest", b"old", b"new"]
@@ -418,7 +418,7 @@ def test_of_one_id_the_oldest_messages_come_first_whichever_is_found_first(redis
 def test_version_0_1_knew_no_towns_so_that_its_names_are_never_ambiguous(
     newest: Server, family: str, name: str
 ) -> None:
-    """mt:task:backlog is a task; tt:task:backlog is town task's backlog, and no rival of it."""
+    """mt:task:backlog is a task. tt:task:backlog is town task's backlog: not a conflict."""
     redis = newest.client()
     redis.set(f"mt:{family}:{name}", "oldest")
     redis.set(f"tt:{family}:{name}", "of a town")
@@ -505,7 +505,7 @@ def test_nothing_is_lost_or_doubled_by_a_merge_or_by_a_second_one(
 
 @pytest.mark.parametrize("name", ["backlog", "events", "broadcast"])
 def test_nothing_is_joined_with_what_may_be_another_towns_own(newest: Server, name: str) -> None:
-    """`tt:town:inbox:backlog` is the backlog of a town `town:inbox`."""
+    """`tt:town:inbox:backlog` may be the backlog of a town `town:inbox`."""
     redis = newest.client()
     redis.rpush(f"mt:inbox:{name}", "of version 0.1")
     redis.rpush(f"tt:town:inbox:{name}", "theirs")

@@ -1,4 +1,4 @@
-"""The guarantees of the Python API, on every kind of server."""
+"""The guarantees of the Python API on every kind of server."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_preview_works_on_a_replica_and_a_migration_is_refused(
 
 
 def test_a_replica_that_takes_writes_is_refused_too(redis: Redis) -> None:
-    """Its master would undo them at the next synchronisation."""
+    """The master would undo the writes at the next synchronisation."""
     redis.set("tt:agent:1", 1)
     redis.config_set("replica-read-only", "no")
     redis.execute_command("REPLICAOF", "127.0.0.1", "1")
@@ -355,7 +355,7 @@ def test_nice_waits_in_proportion_to_what_each_batch_took(newest: Server) -> Non
     took = time.monotonic() - began
     waits = [p for p in seen if p.waiting]
     assert {p.waiting for p in waits} == {"waiting 4 times as long as it works"}
-    # Not after the last batch of a pass, and as long as they say: sleep() never ends early.
+    # There is no rest after the last batch of a pass. sleep() never ends early.
     assert len(waits) == len(seen) - 2
     worked = redis.info("commandstats")["cmdstat_evalsha"]["usec"] / 1_000_000
     assert took > 3 * worked
@@ -372,6 +372,6 @@ def test_few_round_trips_come_before_the_first_batch(newest: Server) -> None:
     for inside in ("scan", "renamenx", "dbsize", "info"):
         calls.pop(f"cmdstat_{inside}", None)
     calls.pop("cmdstat_config|resetstat", None)
-    # HELLO with the connection and once more; the scripts and the call of inspect.lua go together;
-    # one batch a pass.
+    # HELLO when connecting and once more; the scripts and the call of inspect.lua together;
+    # one batch for each pass.
     assert calls == {"cmdstat_hello": 2, "cmdstat_script|load": 3, "cmdstat_evalsha": 3}

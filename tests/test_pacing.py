@@ -1,4 +1,4 @@
-"""The size of a SCAN step follows the time that the server took for the last ones."""
+"""The size of a SCAN step follows the server time of the last steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tt_migrate.engine.pacing import Pace, pace_for
 
 
 def settle(pace: Pace, microseconds_a_key: float, batches: int = 6) -> Pace:
-    """The pace after some batches, each of steps until the budget is spent."""
+    """Return the pace after some batches. Each batch makes steps until its budget is spent."""
     for _ in range(batches):
         step = pace.count * microseconds_a_key
         steps = max(1, int(pace.budget / step))

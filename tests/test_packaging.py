@@ -1,4 +1,4 @@
-"""The wheel, the sdist and the editable install each find the Lua files and run."""
+"""The wheel, the sdist and the editable install find the Lua files and run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PARTS = ("pyproject.toml", "README.md", "LICENSE", "lua", "tt_migrate")
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project's files, so that building leaves nothing in the original."""
+    """A copy of the project's files, so that a build leaves nothing in the original."""
     copy = tmp_path_factory.mktemp("checkout")
     for part in PARTS:
         if (ROOT / part).is_dir():
@@ -38,7 +38,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def distributions(checkout: Path) -> Path:
-    # The wheel is built from the sdist, as an index's user would get it.
+    # The wheel is built from the sdist, as for users who install the sdist from an index.
     run(sys.executable, "-m", "build", "--no-isolation", "--quiet", str(checkout))
     return checkout / "dist"
 
@@ -57,12 +57,12 @@ def test_an_installed_command_migrates(
     if mode in pattern:
         [distribution] = distributions.glob(pattern[mode])
         what = [str(distribution)]
-    # A path with a space in it needs more than one word in a script's first line.
+    # With a space in the path, a script's first line cannot simply name the Python.
     folder = tmp_path / "an environment"
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
-    # The dependencies come from here; packages that a .pth file adds bring no .pth files along,
-    # so this project's own installation does not.
+    # The dependencies come from this environment. .pth files in a folder that a .pth file adds
+    # are not read, so this project's own installation does not get in.
     [packages] = (folder / "lib").glob("python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]

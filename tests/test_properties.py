@@ -1,4 +1,4 @@
-"""What must hold for every keyspace and every town, tried on random ones."""
+"""Properties of every keyspace and town, tested with random ones."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def write(redis: Redis, key: bytes, kind: str, items: list[bytes], ttl: int | No
 
 
 def is_old(key: bytes) -> bool:
-    """The rule of the format, written a second time and another way than the Lua script."""
+    """The rule for old keys, written independently of the Lua script."""
     parts = key.split(b":")
     if parts == [b"tt", b"backlog"]:
         return True
@@ -163,7 +163,7 @@ def test_a_name_is_shown_on_one_line_without_control_characters(name: bytes) -> 
 @given(st.binary(), st.binary())
 def test_two_names_that_need_escapes_are_never_shown_alike(one: bytes, other: bytes) -> None:
     if shown(one) == shown(other) and one != other:
-        # Then one of them is printable and merely looks like an escape.
+        # Then one of the names is printable and only looks like an escape.
         assert shown(one) in (one.decode("utf-8", "replace"), other.decode("utf-8", "replace"))
 
 

@@ -1,4 +1,4 @@
-"""What the README promises to run, run."""
+"""Runs the commands and code in the README."""
 
 from __future__ import annotations
 

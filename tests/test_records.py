@@ -1,4 +1,4 @@
-"""From a record's JSON to the fields of a hash, without a loss."""
+"""A record's JSON becomes the fields of a hash without loss."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ json_values = st.recursive(
 
 
 def written(value: object) -> str:
-    """JSON as another program might write it: with spaces, with escapes, with every digit."""
+    """Return JSON as other programs may write it: with spaces, escapes and all digits."""
     if isinstance(value, dict):
         return f"{{ {' , '.join(f'{written(k)} : {written(v)}' for k, v in value.items())} }}"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Losing the connection, the scripts or the server in mid-run."""
+"""The connection, the scripts or the server are lost during a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fill(redis: Redis, keys: int = KEYS) -> None:
 
 
 def at_batch(number: int, act: Callable[[], object]) -> Callable[[Progress], None]:
-    """A progress callback that acts once, after the given batch."""
+    """Return a progress callback that acts once, after the given batch."""
     seen: list[Progress] = []
 
     def progress(now: Progress) -> None:
@@ -105,7 +105,7 @@ def test_a_restarted_server_is_scanned_from_the_start(kind: Kind, own_server: St
 def test_a_redis_py_retry_of_the_clients_own_never_repeats_a_batch_unseen(
     own_server: StartServer,
 ) -> None:
-    """With redis-py's retries a batch would reach the restarted server with the old cursor."""
+    """With redis-py's retries, a batch would reach the restarted server with the old cursor."""
     server = own_server("--appendonly", "yes", "--appendfsync", "always")
     client = server.client(retry=Retry(ConstantBackoff(0.1), 100))
     fill(client)
@@ -155,7 +155,7 @@ def test_a_failover_that_makes_the_server_a_replica_is_waited_for(
     fill(redis)
 
     def demote() -> None:
-        # Without a link its data stays, and a write is answered with READONLY.
+        # Without a link to a master, the replica keeps its data and answers writes with READONLY.
         other.execute_command("REPLICAOF", "127.0.0.1", "1")
         threading.Timer(0.5, promote).start()
 
@@ -186,7 +186,7 @@ def test_a_sentinels_failover_is_followed(own_server: StartServer, tmp_path: Pat
 
 @contextmanager
 def running_sentinel(master: Server, folder: Path) -> Iterator[Sentinel]:
-    """A sentinel that makes the master's replica the master half a second after it is gone."""
+    """A Sentinel that promotes the replica half a second after the master is gone."""
     settings = folder / "sentinel.conf"
     settings.write_text(
         f"port 0\nunixsocket {folder}/s\ndir {folder}\n"
@@ -237,7 +237,7 @@ def test_script_flush_in_a_tight_loop_is_survived(newest: Server) -> None:
 
 
 def test_keys_created_renamed_and_deleted_meanwhile_are_not_lost(newest: Server) -> None:
-    """Other clients resize the table and consume inboxes while the passes run."""
+    """Other clients make the table resize and consume inboxes during the passes."""
     redis, other = newest.client(), newest.client()
     fill(redis)
     other.mset({f"foreign:{n}": n for n in range(20_000)})

@@ -1,4 +1,4 @@
-"""The command with every redis-py whose handshake differs, and with hiredis, on a real server."""
+"""The command on a real server, with each redis-py whose handshake differs and with hiredis."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _FOLDERS = {
     "installed": "",
     "hiredis": "hiredis",
 }
-"""Where the Makefile puts them, in .cache."""
+"""The folders in .cache where the Makefile installs them."""
 _TT = [sys.executable, "-m", "tt_migrate", "migrate"]
 
 
 @pytest.fixture(params=_FOLDERS)
 def libraries(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The environment in which a run takes these libraries; what is missing fails in CI."""
+    """An environment that uses these libraries. In CI, missing libraries are a failure."""
     folder = _FOLDERS[request.param]
     if not folder:
         return {}
@@ -53,7 +53,7 @@ def test_a_run_works_and_asks_nothing_that_the_server_refuses(
 ) -> None:
     watcher = newest.client(single_connection_client=True)
     fill(watcher)
-    watcher.config_resetstat()  # of what a client with defaults asks
+    watcher.config_resetstat()  # drop errors caused by a client with default settings
     url = f"unix://{newest.socket}" if scheme == "unix" else newest.url
     common: dict[str, Any] = {"url": url, "town": "t", "program": _TT, **libraries}
     preview = tt("--dry-run", **common)

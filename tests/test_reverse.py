@@ -1,4 +1,4 @@
-"""--reverse: back to the old format."""
+"""--reverse: the town's keys get their old names back."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_of_two_towns_whose_names_begin_alike_only_one_goes_back(
 ) -> None:
     redis = newest.client()
     longer = f"x:{family}"
-    # Of town x; of the town with the longer name, whose own keys look like records of x.
+    # Keys of town x, and of the longer-named town whose own keys look like records of x.
     redis.mset({f"tt:x:{family}:1": 1, f"tt:{longer}:{family}:2": 2, f"tt:{longer}:{name}": 3})
     key = f"tt:{longer}:{name}".encode()
     result = Migrator(redis, "x", REVERSE).migrate()
@@ -163,7 +163,7 @@ def test_options_that_make_no_sense_together_are_status_2(options: tuple[str, ..
 def test_migrating_and_going_back_gives_the_keyspace_it_began_with(
     server: Server, keyspace: dict[bytes, tuple[str, list[bytes], int | None]], town: str
 ) -> None:
-    # A keyspace before its upgrade: no key has the town's name yet.
+    # Before the upgrade, no key has the town's name.
     prefix = b"tt:" + town_bytes(town) + b":"
     redis = server.client()
     redis.flushall()
@@ -179,7 +179,7 @@ def test_migrating_and_going_back_gives_the_keyspace_it_began_with(
 
 
 def is_of_town(key: bytes, prefix: bytes) -> bool:
-    """Whether a key has the town's name already, as it has after an upgrade and not before."""
+    """Whether a key has the town's name, as after an upgrade."""
     if not key.startswith(prefix):
         return False
     name = key.removeprefix(prefix)

@@ -1,4 +1,4 @@
-"""The harness itself."""
+"""Tests of the test harness in servers.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a server or a key says: no control character and no password leaves the command."""
+"""The command never prints a control character or a password from a server or a key."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_server_that_repeats_all_it_was_told_does_not_give_the_password_away(
                 assert " ".join(password.split()) not in done.stdout + done.stderr
             assert ":***@" in done.stdout + done.stderr
             if options == ("--json",):
-                assert '"total": 0' in done.stdout  # our own words stay
+                assert '"total": 0' in done.stdout  # the command's own words stay
 
 
 def reply(*fields: bytes) -> bytes:
@@ -83,7 +83,7 @@ def test_reasons_that_a_server_gives_are_escaped_and_without_the_password() -> N
         assert done.returncode == 1, done.stderr
         assert_harmless(done)
         backslash = "\\\\" if options else "\\"
-        # The key has its name, though that is like the password.
+        # The key's name is shown, although it equals the password.
         assert f"tt:agent:hunter2hunter2{backslash}x1b" in done.stdout
         assert f"ERR {backslash}x1b[2J '***' {backslash * 2}x1b" in done.stdout
 

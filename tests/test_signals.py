@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM, SIGHUP and the progress bar, on a real process and a real terminal."""
+"""SIGINT, SIGTERM, SIGHUP and the progress bar, with a real process and a real terminal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fill(redis: Redis) -> None:
 
 @pytest.fixture
 def large(newest: Server) -> Server:
-    """A server whose migration takes a second or more, at the shortest pause."""
+    """A server whose migration takes at least a second with the shortest pause."""
     redis = newest.client()
     fill(redis)
     return newest
@@ -147,7 +147,7 @@ def test_a_signal_while_waiting_for_a_lost_server_ends_the_wait(
 def test_a_server_that_stays_away_in_mid_run_is_status_3_after_a_bounded_time(
     own_server: StartServer,
 ) -> None:
-    """Takes the half minute that it shows."""
+    """This test takes half a minute."""
     server = own_server()
     redis = server.client()
     fill(redis)
@@ -163,7 +163,7 @@ def test_a_server_that_stays_away_in_mid_run_is_status_3_after_a_bounded_time(
 
 
 def document(out: str) -> dict[str, Any]:
-    """The one document that is all of an output."""
+    """Parse an output that must be exactly one document."""
     found: dict[str, Any] = json.loads(out)
     return found
 
@@ -180,7 +180,7 @@ import {name}
 
 @pytest.fixture
 def halting(tmp_path: Path) -> Callable[[str], str]:
-    """Makes a module of the command's halt its import until a line is sent to standard input."""
+    """Makes the import of a module wait for a line on standard input."""
 
     def halt(name: str) -> str:
         (tmp_path / f"{name}.py").write_text(STUB.format(folder=str(tmp_path), name=name))
@@ -286,7 +286,7 @@ def test_a_signal_that_was_ignored_at_the_start_stays_so(
 
 @contextmanager
 def writing_a_report(server: Server) -> Iterator[subprocess.Popen[str]]:
-    """A command in the middle of a document that is too long for the pipe."""
+    """A command that is writing a document too long for the pipe."""
     server.client().mset({f"tt:agent:{n}": n for n in range(20_000)})
     with running(server.url, "--json", "--dry-run") as process:
         assert process.stdout
@@ -309,7 +309,7 @@ def test_a_second_signal_while_the_report_is_written_ends_the_program(newest: Se
     with writing_a_report(newest) as process:
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
-        # Nobody reads: only the signals can end it.
+        # Nothing reads the pipe, so only the signals can end the command.
         wait_until(lambda: process.poll() is not None)
         out, err = process.communicate()
     assert process.returncode in (130, 143)
@@ -318,7 +318,7 @@ def test_a_second_signal_while_the_report_is_written_ends_the_program(newest: Se
 
 
 def test_two_signals_at_once_give_one_document(large: Server) -> None:
-    """As systemd may send SIGTERM and SIGHUP, and a closed terminal SIGHUP twice."""
+    """systemd may send SIGTERM and SIGHUP; a closed terminal may send SIGHUP twice."""
     with running(large.url, "--json", "--force", "--max-pause", "1") as process:
         wait_for_a_renamed_key(large.client())
         process.send_signal(signal.SIGTERM)
@@ -333,7 +333,7 @@ def test_two_signals_at_once_give_one_document(large: Server) -> None:
 def test_a_terminal_that_is_closed_is_a_signal_like_another(
     large: Server, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    """With --json the document goes to a file, else the report to where the terminal was."""
+    """With --json the document goes to a file, else the report goes to the closed terminal."""
     ours, theirs = pty.openpty()
 
     def before() -> None:
@@ -385,7 +385,7 @@ def test_a_signal_that_python_lost_in_a_destructor_is_raised_again() -> None:
 
 
 def on_a_terminal(url: str, *options: str) -> tuple[int, str]:
-    """The exit status, and what a terminal at stderr was sent."""
+    """Return the exit status and the text sent to a terminal at stderr."""
     ours, theirs = pty.openpty()
     command = [*TT, "--town-name", "town", "--redis-url", url, *options]
     process = subprocess.Popen(
@@ -397,7 +397,7 @@ def on_a_terminal(url: str, *options: str) -> tuple[int, str]:
 
 
 def read_all(terminal: int) -> str:
-    """What a terminal is sent until its other end is closed."""
+    """Read what a terminal receives until its other end is closed."""
     sent = b""
     while True:
         try:
@@ -415,7 +415,7 @@ def test_long_work_shows_a_progress_bar_on_a_terminal(large: Server) -> None:
     assert "migrated" in sent
     assert "/s" in sent
     assert f"/{KEYS}" in sent
-    # Some ten times a second, not once a batch.
+    # About ten times a second, not once per batch.
     assert sent.count("\r") < 300
 
 
@@ -431,7 +431,7 @@ def test_there_is_no_bar_where_stderr_is_no_terminal(large: Server, tmp_path: Pa
 
 
 def test_the_bar_is_gone_before_the_report(large: Server) -> None:
-    """With the report on the same terminal, it begins a line of its own."""
+    """On the same terminal, the report begins on a new line."""
     ours, theirs = pty.openpty()
     command = [*TT, "--town-name", "town", "--redis-url", large.url, "--force", "--max-pause", "1"]
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""States that pass by themselves, connections that break again and again, clocks that jump."""
+"""Temporary server states, connections that break repeatedly, and clocks that jump."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_nothing_is_written_to_a_server_that_comes_back_as_a_writable_replica(
 def test_a_scan_goes_on_at_its_cursor_when_every_connection_is_cut(
     server: Server, user: str
 ) -> None:
-    """A proxy that cuts each connection before a scan can end makes a run slow, not endless."""
+    """A proxy that cuts each connection before a scan ends makes a run slow, not endless."""
     admin = server.client()
     fill(admin, 3000)
     more = () if user == "without eval" else ("eval",)
@@ -152,7 +152,7 @@ def test_a_scan_goes_on_at_its_cursor_when_every_connection_is_cut(
         if not now.waiting:
             cutter.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
-    # Redis 6.2 tells a process from another only by INFO.
+    # On Redis 6.2, only INFO identifies the server process.
     if user != "default" and server.kind.version < (7, 0):
         pytest.skip(f"{server.kind.name} copies its scripts to other processes")
     patience = Retry(ConstantBackoff(0.001), 5, PATIENCE._supported_errors)
@@ -165,14 +165,14 @@ def test_a_scan_goes_on_at_its_cursor_when_every_connection_is_cut(
     result = Migrator(redis, "town", max_pause_ms=1, progress=progress, patience=patience).migrate()
     assert (result.total, result.remaining) == (3000, 0)
     assert result.effort.reconnects >= 3
-    # Each of the two passes has looked at each key about once.
+    # Each of the two passes looked at each key about once.
     assert result.effort.batches < 100
 
 
 def test_a_run_that_does_not_get_further_gives_up(
     newest: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a way to know the process, each cut begins the scan anew: never to its end."""
+    """If the process cannot be identified, each cut restarts the scan, so it never ends."""
     monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 0.5)
     admin = newest.client()
     fill(admin, 30_000)
@@ -190,7 +190,7 @@ def test_a_run_that_does_not_get_further_gives_up(
 def test_a_server_that_hangs_is_given_up_after_a_bounded_time(
     own_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tries would take as many seconds as the client waits for a reply, and there are 16."""
+    """Without a bound, 16 tries would each take the client's reply timeout."""
     monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 1)
     server = own_server()
     fill(server.client())
@@ -213,7 +213,7 @@ def test_a_server_that_hangs_is_given_up_after_a_bounded_time(
 
 
 class Clock:
-    """A clock for Standstill that goes when it is told to."""
+    """A clock for Standstill that the test moves."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -225,7 +225,7 @@ class Clock:
 
 
 def test_two_failovers_are_survived_however_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each begins the scan anew, and the second comes before it has got as far as at the first."""
+    """Each failover restarts the scan; the second one comes before the scan has caught up."""
     clock, standstill = Clock(monkeypatch), Standstill()
     standstill.reached(5000)
     for _ in range(5):
@@ -272,7 +272,7 @@ def test_the_bound_of_a_standstill_is_the_documented_one() -> None:
 def test_a_server_clock_that_is_set_makes_no_long_rest_and_no_long_pause(
     newest: Server, monkeypatch: pytest.MonkeyPatch, elapsed: int
 ) -> None:
-    """As on Redis 6.2 and 7.0, whose scripts see the clock of TIME."""
+    """On Redis 6.2 and 7.0, scripts measure with TIME, which follows the system clock."""
     redis = newest.client()
     fill(redis, 3000)
     take = ScanPass.take
@@ -299,7 +299,7 @@ def test_nice_without_a_clock_waits_by_the_round_trip(server: Server) -> None:
     assert result.total == 1000
     has_clock = server.kind.version >= (8, 0)
     assert (result.effort.max_pause_ms is not None) == has_clock
-    # A round trip takes 20 microseconds at the very least.
+    # A round trip takes at least 20 microseconds.
     assert all(seconds >= 50 * 20e-6 for seconds in waited)
 
 

@@ -1,4 +1,4 @@
-"""Adding up replies in which SCAN names a key twice."""
+"""Adds up replies in which SCAN returns a key twice."""
 
 from __future__ import annotations
 

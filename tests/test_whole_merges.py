@@ -1,4 +1,4 @@
-"""A merge is whole or not at all, whatever the server refuses in between."""
+"""A merge happens completely or not at all, even if the server refuses a command in it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETTLE = """
   return settled
 """
 
-# All that reads or writes one of two keys; a join uses some of them.
+# All commands that read or write one of the two keys. A merge uses some of them.
 COMMANDS = (
     *("type", "get", "hlen", "hgetall", "llen", "lrange", "lindex", "dump", "pttl", "exists"),
     *("rpush", "lpush", "ltrim", "lpop", "rpop", "lmove", "set", "rename", "renamenx", "copy"),
@@ -38,7 +38,7 @@ COMMANDS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """Two keys, `old:<name>` and `new:<name>`, and what they become; expiries are in steps."""
+    """Two keys, `old:<name>` and `new:<name>`, and their merged value. Expiries are in steps."""
 
     name: str
     family: int
@@ -66,18 +66,18 @@ class Pair:
 
     @property
     def apart(self) -> list[Any]:
-        """What read() gives before the two are joined."""
+        """What read() returns before the merge."""
         return [(self.old, self.old_expiry), (self.new, self.new_expiry)]
 
     @property
     def whole(self) -> list[Any]:
-        """What read() gives afterwards."""
+        """What read() returns after the merge."""
         forever = min(self.old_expiry, self.new_expiry) < 0
         return [None, (self.joined, -1 if forever else max(self.old_expiry, self.new_expiry))]
 
 
 def read(redis: Redis, some: Sequence[Pair]) -> list[Any]:
-    """For each pair both keys' values and expiries in steps, None for a key that is not there."""
+    """Return both keys' values and expiry times in steps for each pair; None for a missing key."""
     keys = [f"{start}:{pair.name}" for pair in some for start in ("old", "new")]
     batch = redis.pipeline(transaction=False)
     for key in keys:
@@ -99,7 +99,7 @@ def read(redis: Redis, some: Sequence[Pair]) -> list[Any]:
 
 
 def pairs() -> list[Pair]:
-    """One pair of every way to join two values, with every order of two times to live."""
+    """Return a pair for each way to merge two values, combined with each order of two TTLs."""
     soon, late = 40_000_000, 40_000_001
     lists = [f"o{n}" for n in range(7)], [f"n{n}" for n in range(8)]
     numbered = {f"f{n}": str(n) for n in range(20)}
@@ -134,15 +134,15 @@ def write_all(redis: Redis) -> None:
 
 
 def settle(redis: Redis, *some: Pair) -> list[str]:
-    """For each pair `true`, or why it was not joined."""
+    """Merge pairs. Returns `true` for each, or why it was not merged."""
     args = [arg for pair in some for arg in (pair.family, pair.name)]
-    # As ARGV: a server checks what is named as KEYS before the script begins.
+    # Keys are passed as ARGV, because a server checks KEYS before the script begins.
     reply: list[str] = redis.eval(MERGE_LUA + SETTLE, 0, *args)
     return reply
 
 
 def assert_each_is_whole_or_apart(redis: Redis, told: list[str]) -> None:
-    """What was told is true of each pair, and who may do all joins those still apart."""
+    """Check that each pair matches its reply. Then merge the rest with all permissions."""
     expected = [
         pair.whole if says == "true" else pair.apart for pair, says in zip(PAIRS, told, strict=True)
     ]
@@ -158,7 +158,7 @@ def test_all_pairs_are_joined(server: Server) -> None:
     redis.config_resetstat()
     told = settle(redis, *PAIRS)
     assert set(told) == {"true"}
-    # The clock goes on inside a script on some servers: asked twice it can say two things.
+    # On some servers the clock moves during a script, so two readings can differ.
     assert redis.info("commandstats")["cmdstat_pttl"]["calls"] == 2 * len(PAIRS)
     assert_each_is_whole_or_apart(redis, told)
 
@@ -211,7 +211,7 @@ def test_a_command_that_the_server_lacks(
     lacking = own_server("--rename-command", missing, "HIDDEN", kind=kind)
     copy_all(server, lacking)
     told = settle(lacking.client(decode_responses=True), *PAIRS)
-    # Back to where there are all commands, to look and to join the rest.
+    # Use the server with all commands again, to read the pairs and merge the rest.
     copy_all(lacking, server)
     assert_each_is_whole_or_apart(redis, told)
 
@@ -232,6 +232,6 @@ def test_a_full_server(server: Server) -> None:
     redis.config_set("maxmemory", 1)
     told = [settle(redis, pair)[0] for pair in PAIRS]
     redis.config_set("maxmemory", 0)
-    # RENAMENX has been called: after any write command a full server lets a script write on.
+    # After RENAMENX, as after any write command, a full server lets the script go on writing.
     assert set(told) == {"true"}
     assert_each_is_whole_or_apart(redis, told)

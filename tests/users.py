@@ -8,7 +8,7 @@ from tests.servers import Server
 
 
 def user_without(server: Server, *commands: str, keys: tuple[str, ...] = ("~*",)) -> Redis:
-    """A client of a user who may run everything but some commands, on some keys."""
+    """Return a client of a user who may run all commands except some, on some keys."""
     denied = [f"-{command.lower()}" for command in commands]
     server.client().execute_command(
         "ACL", "SETUSER", "less", "reset", "on", ">secret", *keys, "+@all", *denied
@@ -17,7 +17,7 @@ def user_without(server: Server, *commands: str, keys: tuple[str, ...] = ("~*",)
 
 
 def user_with(server: Server, *commands: str, keys: tuple[str, ...] = ("~*",)) -> Redis:
-    """A client of a user who may run some commands only, on some keys."""
+    """Return a client of a user who may run only some commands, on some keys."""
     permitted = [f"+{command.lower()}" for command in commands]
     server.client().execute_command(
         "ACL", "SETUSER", "few", "reset", "on", ">secret", *keys, *permitted
@@ -26,7 +26,7 @@ def user_with(server: Server, *commands: str, keys: tuple[str, ...] = ("~*",)) -
 
 
 def refusals(server: Server) -> dict[str, int]:
-    """What ACL LOG has of refused commands, and how often."""
+    """Return the names that ACL LOG lists as refused, each with its number of refusals."""
     counted: dict[str, int] = {}
     for entry in server.client().acl_log(1000):
         name = str(entry["object"])

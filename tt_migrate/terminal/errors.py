@@ -27,7 +27,10 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ),
     (("Connection refused",), "nothing is listening there. Is the server running?"),
     (("No such file",), "the socket does not exist. Is the town's Redis running?"),
-    (("Permission denied",), "the current system user may not open the socket"),
+    (
+        ("Permission denied",),
+        "the current system user may not open the socket: check its permissions",
+    ),
     (
         ("Name or service", "name resolution", "nodename nor servname", "No address associated"),
         "the host name is unknown. Is it right, and is the network up?",
@@ -40,7 +43,7 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ),
     (
         ("without any password configured",),
-        "a password was given, but the server has none: remove it",
+        "it has no password, but one was given: leave out the password",
     ),
     (
         (redis_errors.NoPermissionError, "NOPERM", "no permission", "can't run this command"),
@@ -105,8 +108,8 @@ def explain(
     text, _, _ = " ".join(str(error).split()).partition(", with args beginning with")
     if old_socket and "No such file" in text and old_socket.is_socket():
         return (
-            f"Redis at {shown_url}: the socket does not exist, but that of Tinytown until 0.5 does"
-            f" ({shown_text(str(old_socket))}): give"
+            f"Redis at {shown_url}: the socket does not exist, but there is one of Tinytown 0.5 or"
+            f" older at {shown_text(str(old_socket))}: give"
             f" --redis-url {write_url('unix', {'path': str(old_socket)})}, or set socket_path"
         )
     said = {"text": foreign.shown(text.rstrip(".")), "command": _command(text, foreign)}

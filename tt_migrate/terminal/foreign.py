@@ -35,7 +35,7 @@ class Foreign:
         return cls(tuple(spelt - {""}))
 
     def redacted(self, text: str) -> str:
-        """Return a text without the secrets, or the start of a secret that was cut off."""
+        """Return a text without the secrets. Also hides the start of one that was cut off."""
         if not self.secrets:
             return text
         beginning = re.compile("|".join(re.escape(secret[:_TELLING]) for secret in self.secrets))

@@ -298,7 +298,7 @@ def test_the_towns_file_is_found_in_a_parent_directory(tmp_path: Path) -> None:
     write_toml(below, 'name = "nearer"')
     assert load_settings(below, None, None, {}).town == "nearer"
     done = tt("--check", town=None, cwd=tmp_path / "src")
-    assert f"Redis at unix://{tmp_path}/its.sock: no such socket" in done.stderr
+    assert f"Redis at unix://{tmp_path}/its.sock: the socket does not exist" in done.stderr
 
 
 def test_of_a_directory_that_is_not_there_no_parent_is_taken(tmp_path: Path) -> None:

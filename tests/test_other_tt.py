@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -39,6 +40,11 @@ def test_an_unknown_command_is_handed_to_the_next_tt_with_its_arguments_and_stat
     program(tmp_path / "theirs", '#!/bin/sh\nprintf "%s\\n" "$@"\necho said >&2\nexit 7\n')
     done = run(*args, path=[Path(OURS[-1]).parent, tmp_path / "theirs"])
     assert (done.returncode, done.stdout.splitlines(), done.stderr) == (7, [*args], "said\n")
+
+
+def test_the_other_tt_has_the_signals_and_no_clock_of_ours(tmp_path: Path) -> None:
+    program(tmp_path / "theirs", "#!/bin/sh\nsleep 1\nkill -TERM $$\nexit 7\n")
+    assert run("spawn", path=[tmp_path / "theirs"]).returncode == -signal.SIGTERM
 
 
 def test_our_own_commands_stay_ours(tmp_path: Path) -> None:

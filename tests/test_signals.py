@@ -364,15 +364,46 @@ def test_a_terminal_that_is_closed_is_a_signal_like_another(
             assert "SIGHUP" in document(report.read())["error"]
 
 
-def test_after_a_shield_the_alarm_is_as_it_was() -> None:
-    before = signal.getsignal(signal.SIGALRM)
+WAITS = """
+import os, signal, threading, time
+from tt_migrate.terminal.signals import StoppedBySignal, StopSignals
+signals = StopSignals()
+signals.take()
+signals.release()
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+# The other thread gets the signal, so it does not interrupt what this one waits for.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+try:
+    print("waits", flush=True)
+    os.read(0, 1)
+except StoppedBySignal as stop:
+    os._exit(stop.status)
+"""
+
+
+def test_a_signal_that_does_not_interrupt_a_wait_is_heard() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(10) == 143
+        finally:
+            process.kill()
+
+
+def test_a_signal_in_a_shield_waits_for_its_end() -> None:
     signals = StopSignals()
     signals.release()
-    with suppress(StoppedBySignal), signals.shield():
-        signals.handle(signal.SIGTERM, None)
-        assert signal.getitimer(signal.ITIMER_REAL) != (0, 0)
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-    assert signal.getsignal(signal.SIGALRM) is before
+    reached = []
+    with suppress(StoppedBySignal):
+        with signals.shield():
+            signals.handle(signal.SIGTERM, None)
+            reached.append("end of the shield")
+        reached.append("after it")
+    assert reached == ["end of the shield"]
 
 
 def test_a_signal_that_python_lost_in_a_destructor_is_raised_again() -> None:

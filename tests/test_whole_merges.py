@@ -13,7 +13,7 @@ from tests.keyspaces import EXPIRY_STEP_MS
 from tests.servers import Kind, Server, StartServer
 from tests.test_merge import MERGE_LUA
 
-INBOX, URGENT, ACTIVITY, STOP, TASK = 2, 3, 5, 6, 4
+INBOX, URGENT, ACTIVITY, STOP, TASK = "inbox", "urgent", "activity", "stop", "task"
 
 SETTLE = """
   local settled = {}
@@ -21,7 +21,7 @@ SETTLE = """
     local key, destination = 'old:' .. ARGV[n + 1], 'new:' .. ARGV[n + 1]
     local reply, gone, _, problem = redis.pcall('RENAMENX', key, destination)
     if reply == 0 then
-      gone, _, problem = settle_conflict(tonumber(ARGV[n]), key, destination)
+      gone, _, problem = settle_conflict(ARGV[n], key, destination)
     end
     settled[#settled + 1] = problem or tostring(gone)
   end
@@ -41,7 +41,7 @@ class Pair:
     """Two keys, `old:<name>` and `new:<name>`, and their merged value. Expiries are in steps."""
 
     name: str
-    family: int
+    family: str
     old: Any
     new: Any
     joined: Any
@@ -103,7 +103,7 @@ def pairs() -> list[Pair]:
     soon, late = 40_000_000, 40_000_001
     lists = [f"o{n}" for n in range(7)], [f"n{n}" for n in range(8)]
     numbered = {f"f{n}": str(n) for n in range(20)}
-    values: dict[str, tuple[int, Any, Any, Any]] = {
+    values: dict[str, tuple[str, Any, Any, Any]] = {
         "queue": (INBOX, *lists, lists[0] + lists[1]),
         "stack": (URGENT, *lists, lists[1] + lists[0]),
         "activity": (ACTIVITY, *lists, (lists[1] + lists[0])[:10]),

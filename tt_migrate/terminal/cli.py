@@ -192,6 +192,7 @@ def _main(name: str, args: list[str], signals: StopSignals, out: Output, err: Ou
             options = (tt if name == "tt" else migrate).main(args, name, standalone_mode=False)
     except click.ClickException as error:
         if isinstance(error, _UnknownCommand):
+            signals.stop_ticking()
             hand_over(args)
         signals.finish()
         if isinstance(error, click.UsageError) and error.ctx and not _wants_json(args):

@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 _GRACE_SECONDS = 3.0
+# A signal that arrives just before a system call that waits does not interrupt the call, and Python
+# runs no handler until the call returns. A clock that ticks interrupts every wait.
+_TICK_SECONDS = 0.2
 
 
 class StoppedBySignal(BaseException):
@@ -45,12 +49,15 @@ class StopSignals:
     def __init__(self) -> None:
         self._react: Callable[[int], None] = _end
         self._noted: int | None = None
+        self._noted_at = 0.0
 
     def take(self) -> None:
         """Install the handlers. Signals that are ignored (nohup, a shell's `&`) stay ignored."""
         for signum in _SIGNALS:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self.handle)
+        signal.signal(signal.SIGALRM, self._tick)
+        signal.setitimer(signal.ITIMER_REAL, _TICK_SECONDS, _TICK_SECONDS)
         sys.unraisablehook = _tell_of_all_but_signals
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
@@ -73,15 +80,19 @@ class StopSignals:
 
     def ignore(self) -> None:
         """Ignore signals while Python exits, because Python resets their handlers then."""
-        for signum in _SIGNALS:
+        self.stop_ticking()
+        for signum in (*_SIGNALS, signal.SIGALRM):
             signal.signal(signum, signal.SIG_IGN)
+
+    def stop_ticking(self) -> None:
+        """Stop the clock, which would go on in a program that takes this one's place."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     @contextmanager
     def shield(self) -> Iterator[None]:
         """Hold back the first signal until the block ends, for at most three seconds."""
         if self._noted is not None:  # its exception was lost, for example in a destructor
             self._stop(self._noted)
-        alarm = signal.getsignal(signal.SIGALRM)
         self._react = self._note_for_a_while
         try:
             yield
@@ -89,8 +100,6 @@ class StopSignals:
             if self._react == self._note_for_a_while:
                 self._react = self._stop
             if self._noted is not None:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                signal.signal(signal.SIGALRM, alarm)
                 self._stop(self._noted)
 
     def _note(self, signum: int) -> None:
@@ -98,12 +107,12 @@ class StopSignals:
 
     def _note_for_a_while(self, signum: int) -> None:
         self._noted = signum
+        self._noted_at = time.monotonic()
         self._react = self._stop
-        signal.signal(signal.SIGALRM, self._lose_patience)
-        signal.setitimer(signal.ITIMER_REAL, _GRACE_SECONDS)
 
-    def _lose_patience(self, signum: int, frame: FrameType | None) -> None:
-        if self._noted is not None and self._react == self._stop:
+    def _tick(self, signum: int, frame: FrameType | None) -> None:
+        is_late = time.monotonic() - self._noted_at > _GRACE_SECONDS
+        if self._noted is not None and self._react == self._stop and is_late:
             self._stop(self._noted)
 
     def _stop(self, signum: int) -> None:

@@ -16,7 +16,7 @@ from tt_migrate.engine.conversion import Conversion, ConversionPreview
 from tt_migrate.engine.driver import Driver, Manner, ProgressCallback, Shield
 from tt_migrate.engine.pacing import pace_for
 from tt_migrate.engine.patience import PATIENCE, patiently
-from tt_migrate.engine.refusals import Refusals
+from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.session import Session, held_connection
 from tt_migrate.engine.tallies import (
     ConversionPreviewTally,

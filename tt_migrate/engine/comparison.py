@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
+from tt_migrate.engine.json_to_hash import RecordError, comparable_fields, differing
 from tt_migrate.engine.pacing import Pace
 from tt_migrate.engine.passes import Call, Taken
-from tt_migrate.engine.records import RecordError, comparable_fields, differing
 from tt_migrate.engine.replies import pairs, weight_of
 from tt_migrate.engine.session import Session
 from tt_migrate.escape import shown

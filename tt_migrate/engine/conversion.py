@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from tt_migrate.engine.json_to_hash import RecordError, fields_of
 from tt_migrate.engine.pacing import Pace
 from tt_migrate.engine.passes import Call, Taken
-from tt_migrate.engine.records import RecordError, fields_of
 from tt_migrate.engine.replies import (
     ConvertReply,
     RecordsReply,

@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
-from tt_migrate.engine.refusals import Refusals
+from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.replies import Word, ask, malformed_as_invalid
 from tt_migrate.plan import Plan
 

@@ -14,7 +14,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from tt_migrate.engine.refusals import Refusals
+from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.replies import ask, malformed_as_invalid, mapping
 
 

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tt_migrate.engine.passes import Call, ScanPass
-from tt_migrate.engine.refusals import Refusals
+from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.replies import InspectReply, Word, malformed_as_invalid, names, whole
 from tt_migrate.engine.scripts import Script, ScriptCaller, script_for
 from tt_migrate.engine.server import (

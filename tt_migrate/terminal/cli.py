@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from tt_migrate.terminal import exit_status
-from tt_migrate.terminal.fault import internal_error
-from tt_migrate.terminal.foreign import NO_SECRETS, without_url_passwords
+from tt_migrate.terminal.internal_error import internal_error
 from tt_migrate.terminal.other_tt import hand_over
 from tt_migrate.terminal.output import Output, OutputError
+from tt_migrate.terminal.redaction import NO_SECRETS, without_url_passwords
 from tt_migrate.terminal.signals import StopSignals
 
 _TOWN = click.option(

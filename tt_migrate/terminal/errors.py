@@ -10,7 +10,7 @@ from redis import exceptions as redis_errors
 from tt_migrate.engine.server import UnsupportedServerError, UnsyncedReplicaError
 from tt_migrate.escape import shown_text
 from tt_migrate.settings.url import write_url
-from tt_migrate.terminal.foreign import NO_SECRETS, Foreign
+from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
 
 _NEEDED = (
     "SCRIPT LOAD, EVALSHA, SCAN and EXISTS, RENAMENX to migrate, SELECT for a database other than"

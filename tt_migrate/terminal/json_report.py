@@ -12,8 +12,8 @@ from tt_migrate.escape import printable, shown, shown_text
 from tt_migrate.keyspace import FAMILIES, RECORDS, in_order, town_key_start
 from tt_migrate.plan import Plan
 from tt_migrate.results import Count, Migration, Preview, Result
-from tt_migrate.terminal.foreign import NO_SECRETS, Foreign
 from tt_migrate.terminal.output import Output
+from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
 from tt_migrate.terminal.text_report import FORCE_HINT, TextReport, ambiguous_reason
 
 

@@ -6,8 +6,8 @@ import time
 from types import TracebackType
 
 from tt_migrate.results import Migration, Progress, Stage
-from tt_migrate.terminal.foreign import Foreign
 from tt_migrate.terminal.output import Output
+from tt_migrate.terminal.redaction import Foreign
 
 _QUIET_SECONDS = 0.5
 _REDRAW_SECONDS = 0.1

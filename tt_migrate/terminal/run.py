@@ -21,12 +21,12 @@ from tt_migrate.settings.config import ConfigError, Settings, load_settings
 from tt_migrate.settings.connection import open_client, redacted, secrets
 from tt_migrate.terminal import exit_status
 from tt_migrate.terminal.errors import explain
-from tt_migrate.terminal.fault import internal_error
-from tt_migrate.terminal.foreign import Foreign
+from tt_migrate.terminal.internal_error import internal_error
 from tt_migrate.terminal.json_report import JsonReport
 from tt_migrate.terminal.options import Options
 from tt_migrate.terminal.output import Output, OutputError
 from tt_migrate.terminal.progress import ProgressBar
+from tt_migrate.terminal.redaction import Foreign
 from tt_migrate.terminal.signals import StoppedBySignal, StopSignals
 from tt_migrate.terminal.text_report import TextReport
 from tt_migrate.terminal.watch import Watch

@@ -9,8 +9,8 @@ from tt_migrate.escape import shown, shown_text
 from tt_migrate.keyspace import in_order, town_key_start
 from tt_migrate.plan import HASH, UPGRADE, Plan
 from tt_migrate.results import Count, Migration, Preview, Result
-from tt_migrate.terminal.foreign import NO_SECRETS, Foreign
 from tt_migrate.terminal.output import Output
+from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
 from tt_migrate.terminal.words import Words, command_for, counted, words_for
 
 FORCE_HINT = "Nothing was changed. --force skips this prompt."

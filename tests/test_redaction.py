@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tt_migrate.settings.config import Endpoint
 from tt_migrate.settings.connection import secrets
 from tt_migrate.terminal.errors import explain
-from tt_migrate.terminal.foreign import NO_SECRETS, Foreign, without_url_passwords
+from tt_migrate.terminal.redaction import NO_SECRETS, Foreign, without_url_passwords
 
 # A secret of these letters would also hide the text around it.
 secret_texts = st.text(

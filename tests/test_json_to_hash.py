@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tt_migrate.engine.records import RecordError, differing, fields_of
+from tt_migrate.engine.json_to_hash import RecordError, differing, fields_of
 
 AGENT = {"id": "a", "name": "x"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tt_migrate.terminal.foreign import Foreign
+from tt_migrate.terminal.redaction import Foreign
 
 
 def internal_error(error: Exception, foreign: Foreign) -> str:

@@ -29,7 +29,11 @@ TT = [*script("tt"), "migrate"]
 def environment(**variables: str) -> dict[str, str]:
     """Return this process's environment without variables that would change the outcome."""
     ours = ("REDIS_URL", "REDIS_PASSWORD", "TINYTOWN_REDIS_PASSWORD", "PYTHONIOENCODING")
-    clean = {name: value for name, value in os.environ.items() if name not in ours}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ours and not name.startswith("TT_MIGRATE_")
+    }
     return {**clean, "PYTHONIOENCODING": "utf-8", **variables}
 
 

@@ -25,6 +25,7 @@ FIELDS = {
     "converted",
     "operation",
     "strings",
+    "unreadable",
     "hashes",
     "new_only",
     "conflicts",

@@ -246,6 +246,16 @@ class Migration:
         return max(0, self.left.count.hashes - sum(self.converted.values()))
 
     @property
+    def unreadable(self) -> Mapping[str, int]:
+        """Agents and tasks that are JSON strings, which Tinytown 0.7 or later cannot read.
+
+        As the final pass found them after a plan that renames only; 0 after any other plan.
+        """
+        if self.left and self.plan.name == "rename":
+            return self.left.strings
+        return dict.fromkeys(RECORDS, 0)
+
+    @property
     def complete(self) -> bool:
         """Whether all keys are as the plan requires."""
         return not self.left_behind and not self.records_left

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from tt_migrate.terminal import exit_status
 from tt_migrate.terminal.internal_error import internal_error
@@ -18,20 +21,7 @@ from tt_migrate.terminal.output import Output, OutputError
 from tt_migrate.terminal.redaction import NO_SECRETS, without_url_passwords
 from tt_migrate.terminal.signals import StopSignals
 
-_TOWN = click.option(
-    "-t",
-    "--town",
-    "town_dir",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    default=Path(),
-    help="The town's directory, which contains tinytown.toml.  [default: .]",
-)
-_VERBOSE = click.option(
-    "-v", "--verbose", is_flag=True, help="Show where settings come from, the server and the cost."
-)
-_VERSION = click.version_option(None, "--version", package_name="tt-migrate")
-
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 _EXCLUSIVE = (
     ("--dry-run", "--check"),
@@ -56,45 +46,120 @@ class _Ratio(click.FloatRange):
         return ratio
 
 
-@click.command(epilog=exit_status.HELP)
-@_TOWN
-@click.option("--dry-run", is_flag=True, help="Preview, change nothing.")
-@click.option(
-    "--hash", "to_hash", is_flag=True, help="Convert agents and tasks from JSON strings to hashes."
+def _option(section: str, *names: str, **attributes: Any) -> Callable[[_F], _F]:
+    """An option that stands in a section of the help and can come from the environment."""
+    long = next(name for name in names if name.startswith("--"))
+    envvar = f"TT_MIGRATE_{long[2:].replace('-', '_').upper()}"
+    return click.option(
+        *names, cls=_Option, section=section, envvar=envvar, show_envvar=True, **attributes
+    )
+
+
+class _Option(click.Option):
+    """An option with the section of the help in which it stands."""
+
+    def __init__(self, *args: Any, section: str, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.section = section
+
+
+class _Sections(click.Command):
+    """A command whose help shows options by section."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each section's options, and the rest under Other."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record:
+                section = getattr(parameter, "section", "Other")
+                sections.setdefault(section, []).append(record)
+        for section, records in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(records)
+
+
+_TOWN = _option(
+    "Town and server",
+    "-t",
+    "--town",
+    "town_dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="The town's directory, with tinytown.toml in it or above it.  [default: .]",
 )
-@click.option(
+_VERBOSE = _option(
+    "Output",
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Show where settings come from, the server and the cost.",
+)
+_VERSION = click.version_option(None, "--version", package_name="tt-migrate")
+_EXAMPLES = """\b
+Examples:
+  tt migrate --upgrade --dry-run  see what an upgrade would do
+  tt migrate --upgrade            upgrade the town in this directory
+  tt migrate -y --nice 3 --json   rename old keys in a job, on a shared server
+
+"""
+_TRUE = ("1", "t", "true", "y", "yes", "on")
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+
+@click.command(cls=_Sections, context_settings=_HELP, epilog=_EXAMPLES + exit_status.HELP)
+@_option("What to do", "-n", "--dry-run", is_flag=True, help="Preview, change nothing.")
+@_option(
+    "What to do",
+    "--check",
+    is_flag=True,
+    help="Print one line, change nothing; exit with status 1 if there is something to do.",
+)
+@_option(
+    "What to do",
     "--upgrade",
     is_flag=True,
     help="Do all that a current Tinytown needs: rename mt: keys and old keys, then --hash.",
 )
-@click.option("--reverse", is_flag=True, help="Give the town's keys their old names back.")
-@click.option(
+@_option(
+    "What to do",
+    "--hash",
+    "to_hash",
+    is_flag=True,
+    help="Convert agents and tasks from JSON strings to hashes.",
+)
+@_option("What to do", "--reverse", is_flag=True, help="Give the town's keys their old names back.")
+@_option(
+    "What to do",
     "--on-conflict",
     type=click.Choice(["skip", "merge"]),
     default="skip",
     show_default=True,
     help="What to do with a key whose new name is taken.",
 )
-@click.option(
+@_option(
+    "What to do",
     "--legacy-prefix",
     type=click.Choice(["mt"]),
     help="Rename version 0.1's keys (mt:agent:ID) too.",
 )
-@click.option("--force", is_flag=True, help="Skip the confirmation prompt.")
-@click.option(
-    "--check",
-    is_flag=True,
-    help="Print one line, change nothing; exit with status 1 if there is something to do.",
+@_option("What to do", "-y", "--force", is_flag=True, help="Skip the confirmation prompt.")
+@_TOWN
+@_option(
+    "Town and server",
+    "--town-name",
+    metavar="NAME",
+    help="The town's name; by default, the one in its file.",
 )
-@click.option(
-    "--town-name", metavar="NAME", help="The town's name; by default, the one in its file."
-)
-@click.option(
+@_option(
+    "Town and server",
     "--redis-url",
     metavar="URL",
     help="redis://, rediss:// or unix://; by default REDIS_URL, else the town's file.",
 )
-@click.option(
+@_option(
+    "Pace",
     "--max-pause",
     "max_pause_ms",
     metavar="MS",
@@ -103,7 +168,8 @@ class _Ratio(click.FloatRange):
     show_default=True,
     help="How long one batch may hold the server, in milliseconds.",
 )
-@click.option(
+@_option(
+    "Pace",
     "--nice",
     metavar="RATIO",
     type=_Ratio(0, 1000),
@@ -111,17 +177,21 @@ class _Ratio(click.FloatRange):
     show_default=True,
     help="After each batch, wait RATIO times as long as it took.",
 )
-@click.option("--json", is_flag=True, help="Print one JSON document instead of text.")
-@click.option("-q", "--quiet", is_flag=True, help="Print only problems.")
+@_option("Output", "--json", is_flag=True, help="Print one JSON document instead of text.")
+@_option("Output", "-q", "--quiet", is_flag=True, help="Print only problems.")
 @_VERBOSE
 @_VERSION
 @click.argument("command", type=click.Choice(["migrate"]), required=False, metavar="")
-def migrate(command: str | None, **options: Any) -> dict[str, Any]:
+@click.pass_context
+def migrate(context: click.Context, /, command: str | None, **options: Any) -> dict[str, Any]:
     """Rename a town's old keys (tt:agent:ID) to the town-isolated format (tt:TOWN:agent:ID).
 
     Nothing is ever overwritten, and running it again is safe. --hash, --upgrade and --reverse
     select another operation; --dry-run, --check, --force and --json work with each of the four.
     """
+    if context.parent and command:
+        raise click.UsageError(f"Got unexpected extra argument ({command})", context)
+    options |= context.obj or {}
     given = {
         "--dry-run": options["dry_run"],
         "--check": options["check"],
@@ -154,7 +224,7 @@ class _SharedName(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_SharedName, no_args_is_help=False)
+@click.group(cls=_SharedName, context_settings=_HELP, no_args_is_help=False)
 @_TOWN
 @_VERBOSE
 @_VERSION
@@ -164,7 +234,13 @@ def tt(context: click.Context, town_dir: Path, verbose: bool) -> None:
 
     A command that is not listed here is handed to the next tt on the PATH: Tinytown's own.
     """
-    context.default_map = {"migrate": {"town_dir": town_dir, "verbose": verbose}}
+    values = {"town_dir": town_dir, "verbose": verbose}
+    # What stands before the command overrides the environment, as what follows it does.
+    context.obj = {
+        name: value
+        for name, value in values.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
 
 
 tt.add_command(migrate)
@@ -234,4 +310,4 @@ def _wants_json(args: list[str]) -> bool:
         options, _, _ = parser.parse_args(list(args))
     except click.UsageError:
         return "--json" in args
-    return bool(options.get("json"))
+    return bool(options.get("json")) or os.environ.get("TT_MIGRATE_JSON", "") in _TRUE

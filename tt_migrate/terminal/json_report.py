@@ -123,6 +123,7 @@ def _numbers(result: Result | None, foreign: Foreign, seconds: float) -> dict[st
         **_left_alone(result, foreign),
         "remaining": result.total if isinstance(result, Count) else result and result.remaining,
         "strings": sum(found.strings.values()) if found else None,
+        "unreadable": sum(result.unreadable.values()) if isinstance(result, Migration) else None,
         "hashes": count.hashes if count else None,
         "new_only": count.new_only if count else None,
         "batches": effort.batches if effort else 0,

@@ -53,8 +53,7 @@ class TextReport:
             found = ", ".join(self._found(count))
             self.out.line(f"{self.out.symbols.warning} {found}: {self._advice(count)} {town}")
         elif not self.quiet:
-            hint = "".join(f" - but {text}" for text in self._strings_hint(count.strings))
-            self.out.line(f"{self.out.symbols.done} {self._words.nothing_to_do} {town}{hint}")
+            self.out.line(f"{self.out.symbols.done} {self._words.nothing_to_do} {town}")
 
     def previewed(self, preview: Preview) -> None:
         """Write the report of --dry-run."""
@@ -214,13 +213,20 @@ class TextReport:
         yield f"   Old keys do not name their town: all of them go to {self._town()}."
 
     def _complete(self, migration: Migration) -> Iterator[str]:
+        noun, warning = self._words.noun, self.out.symbols.warning
+        unreadable = list(self._unreadable(migration))
         if migration.effort.evicted:
-            yield f"{self.out.symbols.warning} {self._words.noun} complete, but keys were evicted"
+            yield f"{warning} {noun} complete, but keys were evicted"
+        elif unreadable:
+            yield f"{warning} {noun} complete, but {unreadable[0]}"
         else:
-            yield f"{self.out.symbols.done} {self._words.noun} complete!"
+            yield f"{self.out.symbols.done} {noun} complete!"
         yield from self._done(migration)
         yield f"   {self._words.none_left}"
-        yield from self._last_lines(migration.ambiguous, self._notes_after(migration))
+        notes = (
+            self._notes_after(migration) if migration.effort.evicted else self._counted(migration)
+        )
+        yield from self._last_lines(migration.ambiguous, notes)
 
     def _incomplete(self, migration: Migration) -> Iterator[str]:
         sign = self.out.symbols.warning
@@ -307,11 +313,13 @@ class TextReport:
             yield ""
             yield from lines
 
+    def _counted(self, migration: Migration) -> Iterator[str]:
+        if migration.left:
+            yield from self._notes(migration.before or migration.left.count)
+
     def _notes_after(self, migration: Migration) -> Iterator[str]:
-        left = migration.left
-        if left:
-            yield from self._notes(migration.before or left.count)
-            yield from (f"{text}." for text in self._strings_hint(left.strings))
+        yield from self._counted(migration)
+        yield from (f"{self.out.symbols.warning} {text}" for text in self._unreadable(migration))
 
     def _notes(self, count: Count | None) -> Iterator[str]:
         """Yield further facts that a person should know."""
@@ -340,12 +348,16 @@ class TextReport:
                 " be refused before it changes anything."
             )
 
-    def _strings_hint(self, strings: Mapping[str, int]) -> Iterator[str]:
-        number = sum(strings.values())
-        if self.plan.name == "rename" and number:
-            one, many = "agent or task is a JSON string", "agents and tasks are JSON strings"
+    def _unreadable(self, migration: Migration) -> Iterator[str]:
+        """The agents and tasks that a current Tinytown cannot read, and the cure."""
+        found = [
+            counted(number, family, f"{family}s")
+            for family, number in migration.unreadable.items()
+            if number
+        ]
+        if found:
             yield (
-                f"{counted(number, one, many)}, which Tinytown since 0.7 cannot read:"
+                f"Tinytown 0.7 or later cannot read {' and '.join(found)} yet:"
                 f" run '{command_for(HASH)}'"
             )
 

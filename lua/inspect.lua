@@ -11,7 +11,7 @@
 -- Reply  1 run_id    the server's run_id, empty if the user may not run INFO
 --        2 evicted   keys that the process evicted since it started, 0 if the user may not run INFO
 --        3 evicting  1 if maxmemory and a policy that evicts keys are set, else 0
---        4 denied    those of the commands that the user may not run
+--        4 denied    those of the commands that the user may not run, and COMMAND if it was refused on the way
 --        5 missing   those of the commands that the server does not know or has renamed
 -- Errors BADARG  an argument is missing or wrong
 --
@@ -98,7 +98,7 @@ local function keys_there()
   return existing
 end
 
-local may_ask_for_commands = true
+local may_ask_for_commands = not denied.COMMAND
 
 -- Returns whether the server knows a command; true if the user may not run COMMAND INFO.
 local function is_known(command)
@@ -133,6 +133,10 @@ for n = 4, #ARGV do
   local said = answer(ARGV[n])
   found[said][#found[said] + 1] = ARGV[n]
   may_ask_info = may_ask_info and (ARGV[n] ~= 'INFO' or said == 'permitted')
+end
+
+if not may_ask_for_commands and not denied.COMMAND then
+  found.denied[#found.denied + 1] = 'COMMAND'
 end
 
 -- Returns a field of a section of INFO, empty if there is none.

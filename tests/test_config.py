@@ -160,7 +160,7 @@ def test_the_socket_of_a_json_files_town_is_in_its_directory(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "cannot be read: it is empty"),
+        ("", "'name' is missing"),
         ("# no name", "'name' is missing"),
         ("name = ' '", "'name' is blank"),
         ("name = 5", "'name' must be a string"),

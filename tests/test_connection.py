@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.busy import busy
 from tests.servers import Kind, Server, StartServer
 from tests.test_config import closed
 from tests.waiting import wait_until
+from tt_migrate import Migrator
 from tt_migrate.settings.config import ConfigError, Endpoint, load_settings
 from tt_migrate.settings.connection import open_client, redacted
 from tt_migrate.settings.url import read_url, write_url
@@ -698,3 +700,20 @@ def test_a_key_without_a_certificate_or_with_a_passphrase_is_refused(tls_town: P
     )
     with pytest.raises(ConfigError, match="no passphrase"):
         redacted(load_settings(tls_town, None, None, {}).redis)
+
+
+@pytest.mark.parametrize("kind_of_url", ["url", "unix"])
+def test_a_connection_that_was_closed_while_nobody_used_it_is_made_again(
+    newest: Server, monkeypatch: pytest.MonkeyPatch, kind_of_url: str
+) -> None:
+    """As when a prompt is answered after a server with `timeout` has closed the connection."""
+    monkeypatch.setattr("tt_migrate.settings.deadline._GRACE_SECONDS", 0)
+    url = newest.url if kind_of_url == "url" else f"unix://{newest.socket}"
+    url += f"{'&' if '?' in url else '?'}socket_timeout=0.2"
+    newest.client().set("tt:inbox:1", 1)
+    with open_client(Endpoint("--redis-url", url=url)) as client:
+        migrator = Migrator(client, "town")
+        migrator.check()
+        newest.client().execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        time.sleep(0.3)
+        assert migrator.migrate().total == 1

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
+from tests.users import user_without
 from tt_migrate import RENAME, UPGRADE, Migration, Migrator, Plan, Progress
 from tt_migrate.engine.scripts import source
 
@@ -533,3 +534,42 @@ def test_conflicts_that_take_longer_than_a_batch_may_are_settled_in_the_next_one
     result = hurried.migrate()
     assert (result.total, sum(result.merged.values()), len(result.conflicts)) == (1, 200, 1)
     assert all(redis.lrange(f"tt:town:{key}", 0, -1) == [b"old", b"new"] for key in keys)
+
+
+@pytest.mark.parametrize("denied", [(), ("time",)], ids=["clock", "no clock"])
+def test_three_keys_with_one_new_name_end_whatever_comparing_them_takes(
+    server: Server, denied: tuple[str, ...]
+) -> None:
+    """The pair of an old key and its rival was postponed again and again."""
+    redis = server.client()
+    for n in range(4):
+        for start in ("mt:agent:", "tt:agent:", "tt:town:agent:"):
+            redis.set(f"{start}{n}", start + "x" * 300_000)
+    client = user_without(server, *denied)
+    result = Migrator(
+        client, "town", replace(RENAME, oldest=True, merge=True), max_pause_ms=0.01
+    ).migrate()
+    assert len(result.conflicts) == 8
+    assert result.effort.batches < 60
+
+
+@pytest.mark.parametrize("denied", [(), ("time",)], ids=["clock", "no clock"])
+def test_no_call_settles_many_large_conflicts(server: Server, denied: tuple[str, ...]) -> None:
+    redis = server.client()
+    for n in range(30):
+        redis.set(f"tt:agent:{n}", "x" * 200_000)
+        redis.set(f"tt:town:agent:{n}", "y" * 200_000)
+    client = user_without(server, *denied)
+    result = Migrator(client, "town", replace(RENAME, merge=True), max_pause_ms=0.1).migrate()
+    assert len(result.conflicts) == 30
+    assert result.effort.batches > 10
+
+
+def test_a_postponed_key_that_is_gone_is_not_previewed(server: Server) -> None:
+    redis = server.client()
+    script = source("preview", replace(RENAME, merge=True))
+    redis.rpush("tt:town:inbox:1", "new")
+    *_, moves, odd, merges, conflicts, failed, _, _ = redis.eval(
+        script, 0, "town", "0", 100, 1000, "", "tt:inbox:1", "tt:inbox:2"
+    )
+    assert (moves, odd, merges, conflicts, failed) == (b"", [], [], [], [])

@@ -18,6 +18,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from tests.servers import Kind, Server, StartServer
+from tests.users import user_without
 from tests.waiting import wait_until
 from tt_migrate import Migration, Migrator, Progress
 from tt_migrate.engine.patience import PATIENCE
@@ -217,9 +218,11 @@ def test_script_flush_before_every_batch_is_survived(server: Server) -> None:
     assert result.effort.reconnects == 0
 
 
-def test_script_flush_in_a_tight_loop_is_survived(newest: Server) -> None:
-    redis, other = newest.client(), newest.client()
-    fill(redis)
+@pytest.mark.parametrize("denied", [(), ("eval",)], ids=["all", "no EVAL"])
+def test_script_flush_in_a_tight_loop_is_survived(server: Server, denied: tuple[str, ...]) -> None:
+    other = server.client()
+    fill(other)
+    redis = user_without(server, *denied)
     ended = threading.Event()
 
     def flush() -> None:

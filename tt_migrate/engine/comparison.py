@@ -27,7 +27,7 @@ class Comparison:
 
     def __init__(self, session: Session, plan: Plan, conflicts: Mapping[bytes, str]) -> None:
         self._script = session.script("fetch")
-        self._denied = session.denied
+        self._session = session
         self._town_start = town_key_start(session.town)
         start = plan.name_start(session.town)
         keys = [key for key in conflicts if family_and_id(key, start)[0] in RECORDS]
@@ -48,7 +48,7 @@ class Comparison:
     def next_call(self, pace: Pace) -> Call:
         """Read the next keys."""
         keys = islice(reversed(self._todo), _KEYS_A_CALL)
-        return Call(self._script, (self._denied, pace.weight, *keys))
+        return Call(self._script, (self._session.denied, pace.weight, *keys))
 
     def take(self, reply: list[Any]) -> Taken:
         """Compare each destination with the key before it."""

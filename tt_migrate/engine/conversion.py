@@ -51,7 +51,7 @@ class RecordReader:
         self._fetch = session.script("fetch")
         self._town = town_bytes(session.town)
         self._start = town_key_start(session.town)
-        self._denied = session.denied
+        self._session = session
         self._receive = receive
         self._fail = fail
         self._with_old = int(with_old)
@@ -75,9 +75,9 @@ class RecordReader:
         """Read records that were found but not read, else find more."""
         if self._unread:
             keys = (key for key, _ in islice(self._unread, _KEYS_A_CALL))
-            return Call(self._fetch, (self._denied, pace.weight, *keys))
+            return Call(self._fetch, (self._session.denied, pace.weight, *keys))
         cursor = self._cursor or b"0"
-        args = (self._town, cursor, pace.count, pace.budget, self._denied)
+        args = (self._town, cursor, pace.count, pace.budget, self._session.denied)
         return Call(self._find, (*args, pace.weight, self._with_old))
 
     def take(self, reply: list[Any]) -> Taken:
@@ -166,7 +166,7 @@ class Conversion:
 
     def __init__(self, session: Session, tally: ConversionTally) -> None:
         self._script = session.script("convert")
-        self._denied = session.denied
+        self._session = session
         self._start = town_key_start(session.town)
         self._tally = tally
         self._ready: deque[_Swap] = deque()
@@ -196,7 +196,7 @@ class Conversion:
         records = (
             text for swap in self._sent for text in (swap.key, swap.value, _packed(swap.texts))
         )
-        return Call(self._script, (self._denied, *records))
+        return Call(self._script, (self._session.denied, *records))
 
     def take(self, reply: list[Any]) -> Taken:
         """Take the reply to either call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -67,7 +68,9 @@ class ScanPass:
     `denied`: names of commands that the user may not run, separated by spaces.
     """
 
-    def __init__(self, script: Script, town: bytes, denied: bytes, tally: Tally) -> None:
+    def __init__(
+        self, script: Script, town: bytes, denied: Callable[[], bytes], tally: Tally
+    ) -> None:
         self._script = script
         self._town = town
         self._denied = denied
@@ -83,7 +86,7 @@ class ScanPass:
     def next_call(self, pace: Pace) -> Call:
         """A batch over the postponed keys, else a batch from where the last one ended."""
         cursor = self._cursor or b"0"
-        args = (self._town, cursor, pace.count, pace.budget, self._denied)
+        args = (self._town, cursor, pace.count, pace.budget, self._denied())
         return Call(self._script, (*args, *self._postponed[:_KEYS_A_CALL]))
 
     def take(self, reply: list[Any]) -> Taken:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
@@ -52,7 +53,17 @@ class Refusals:
         if re.search(refused, str(error), re.IGNORECASE):
             self._errors[command] = error
 
+    def refused(self, commands: Sequence[str]) -> list[str]:
+        """Those of some commands that were refused to the client itself."""
+        return [command for command in commands if command in self._errors]
+
+    def forget_commands(self, commands: Sequence[str]) -> None:
+        """Forget that scripts may not call some commands, so that they are tested again."""
+        self.denied = tuple(name for name in self.denied if name not in commands)
+        self.missing = tuple(name for name in self.missing if name not in commands)
+
     def forget(self) -> None:
-        """Forget which commands scripts may not call: another server process answers."""
+        """Forget everything: another server process answers."""
         self.denied = self.missing = ()
         self.asked = self.tried = False
+        self._errors.clear()

@@ -17,13 +17,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from tt_migrate.engine.permissions import Refusals
-from tt_migrate.engine.replies import Word, ask, malformed_as_invalid
+from tt_migrate.engine.replies import Word, malformed_as_invalid
 from tt_migrate.plan import Plan
 
 _LUA = importlib_resources.files("tt_migrate.lua")
 _READ_ONLY = "#!lua flags=no-writes\n"
 _READING = ("inspect", "count", "preview", "left", "records", "fetch")
 
+
+_FLUSHES = 20
+"""How often SCRIPT FLUSH may come between loading a script and calling it."""
 
 _NEEDS = re.compile("^-- Needs +(.+)$", re.MULTILINE)
 
@@ -106,6 +109,8 @@ class ScriptCaller:
 
     def call(self, script: Script, *args: Word) -> Any:
         """Run a script with its ARGV, without KEYS. Raises redis.exceptions.RedisError."""
+        # Without it, a run that began with EVAL would end at its second call.
+        self._refusals.check("EVALSHA")
         variant = self._variant(script)
         if variant.sha in self._sent and not self._ahead:
             try:
@@ -151,17 +156,24 @@ class ScriptCaller:
     def _send(self, variant: Script, *args: Word) -> Any:
         """Call a script that the server may not know yet, by a command that is not refused."""
         if self._loads and "SCRIPT" not in self._refusals:
-            with suppress(NoScriptError):  # SCRIPT FLUSH in between, or SCRIPT was refused
+            try:
                 return self._load_and_call(variant, *args)
+            except NoScriptError:  # SCRIPT FLUSH in between
+                pass
+            except ResponseError:
+                if "SCRIPT" not in self._refusals or "EVALSHA" in self._refusals:
+                    raise
         if "EVAL" not in self._refusals:
             try:
-                return self._refusals.ask(self._client, "EVAL", variant.text, 0, *args)
+                return self._evaluate("EVAL", variant.text, *args)
             except ResponseError:
                 if "EVAL" not in self._refusals:
                     raise
         with suppress(NoScriptError):  # Another run may have sent it.
             return self._evaluate("EVALSHA", variant.sha, *args)
-        self._refusals.check("SCRIPT")
+        for _ in range(_FLUSHES):
+            with suppress(NoScriptError):
+                return self._load_and_call(variant, *args)
         return self._load_and_call(variant, *args)
 
     def _load_and_call(self, variant: Script, *args: Word) -> Any:
@@ -187,10 +199,13 @@ class ScriptCaller:
                 with malformed_as_invalid():
                     return connection.read_response(disable_decoding=True)
             except NoScriptError:
-                # If a script was not loaded because it does not compile, raise that error.
-                if error and "SCRIPT" not in self._refusals:
+                # A script that was not loaded, because it does not compile or SCRIPT was refused.
+                if error:
                     raise error from None
+                raise
+            except ResponseError as refused:
+                self._refusals.note("EVALSHA", refused)
                 raise
 
     def _evaluate(self, how: str, script: str, *args: Word) -> Any:
-        return ask(self._client, how, script, 0, *args)
+        return self._refusals.ask(self._client, how, script, 0, *args)

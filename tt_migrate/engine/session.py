@@ -73,12 +73,16 @@ class Session:
         self._tries = writes and not guards and is_restricted(client, refusals)
         loads = guards or bool(operations)
         self._caller = ScriptCaller(client, refusals, guards=guards, loads=loads)
-        self.process = self.inspect()
+        self.process = self._first_look()
         self._caller.send_ahead([*map(self.script, operations)])
         self._mark()
-        self.denied = " ".join(refusals.denied).encode()
         if writes:
             self._check_commands()
+
+    @property
+    def denied(self) -> bytes:
+        """The commands that the user may not run in a script, separated by spaces."""
+        return " ".join(self._refusals.denied).encode()
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -92,7 +96,7 @@ class Session:
 
     def scan(self, operation: str, tally: Tally) -> ScanPass:
         """A pass that calls one operation's script."""
-        return ScanPass(self.script(operation), town_bytes(self.town), self.denied, tally)
+        return ScanPass(self.script(operation), town_bytes(self.town), lambda: self.denied, tally)
 
     def call(self, call: Call) -> Any:
         """Run a script and return its reply. Raises redis.exceptions.RedisError."""
@@ -114,11 +118,13 @@ class Session:
         Raises what the constructor raises: the server may now be another one, or a replica.
         """
         self.server = self._usable_server()
-        now = self.inspect()
+        can_ask = self.server.may_know_script_flags
+        now = self.inspect(self._commands) if can_ask else self.inspect()
         same_id = now.run_id == self.process.run_id
         is_same = same_id if now.run_id else self._caller.is_marked()
         if not is_same:
-            self.process = now
+            self._refusals.forget()
+            self.process = self.inspect(self._commands)
             self._mark()
         return is_same
 
@@ -133,30 +139,42 @@ class Session:
         if not self.process.run_id:
             self._caller.mark()
 
-    def inspect(self) -> Process:
-        """Inspect the server process, and test the plan's commands if that was not done yet."""
+    def _first_look(self) -> Process:
+        """Inspect the server process and, unless an earlier operation has told, the commands.
+
+        Since Redis 7.0 asking leaves no entry in ACL LOG, so each session asks. Before, a refused
+        command is not tried again, except for what the plan needs when the run is to write: an
+        administrator may have changed the permissions meanwhile.
+        """
         known = self._refusals
-        asked = known.asked and (known.tried or not self._tries)
-        process = self._inspect_commands(() if asked else self._commands)
-        if asked and process.run_id != known.run_id:
+        if self.server.may_know_script_flags:
+            return self.inspect(self._commands)
+        if self._writes:
+            known.forget_commands(self._plan.commands)
+        asked = known.asked and (known.tried or not self._tries) and not self._writes
+        refused = (*known.denied, *known.missing)
+        unknown = [command for command in self._commands if command not in refused]
+        process = self.inspect(() if asked else unknown, refused)
+        if known.run_id and process.run_id != known.run_id:
             known.forget()
-            process = self._inspect_commands(self._commands)
+            process = self.inspect(self._commands)
         known.run_id = process.run_id
         return process
 
-    @property
-    def _commands(self) -> tuple[str, ...]:
-        return (*self._plan.commands, *OPTIONAL_COMMANDS)
+    def inspect(self, commands: Sequence[str] = (), refused: Sequence[str] = ()) -> Process:
+        """Inspect the server process, and test some commands.
 
-    def _inspect_commands(self, commands: Sequence[str]) -> Process:
+        `refused`: commands that are known to be refused and are not tried again.
+        """
         known = self._refusals
-        refused = (*known.denied, *known.missing)
-        unknown = sorted({command for command in commands if command not in refused})
+        if not commands:
+            refused = (*known.denied, *known.missing)
+        refused = (*refused, *known.refused(("INFO",)))
         args: tuple[Word, ...] = (
             town_bytes(self.town),
             int(self._tries),
-            " ".join(refused),
-            *unknown,
+            " ".join(dict.fromkeys(refused)),
+            *sorted(set(commands).difference(refused)),
         )
         reply = self._caller.call(self.script("inspect"), *args)
         with malformed_as_invalid():
@@ -164,10 +182,18 @@ class Session:
             process = Process(
                 names([said.run_id])[0], whole(said.evicted), bool(whole(said.evicting))
             )
-            known.denied += tuple(name.decode() for name in names(said.denied))
-            known.missing += tuple(name.decode() for name in names(said.missing))
+            denied = [name.decode() for name in names(said.denied)]
+            missing = [name.decode() for name in names(said.missing)]
+        if commands:
+            kept = [command for command in known.denied if command in refused]
+            known.denied = tuple(dict.fromkeys((*kept, *denied)))
+            known.missing = (*(name for name in known.missing if name in refused), *missing)
             known.asked, known.tried = True, known.tried or self._tries
         return process
+
+    @property
+    def _commands(self) -> tuple[str, ...]:
+        return (*self._plan.commands, *OPTIONAL_COMMANDS)
 
     def _check_commands(self) -> None:
         """Raise an error before the first write if a command that the plan can need is refused."""

@@ -172,8 +172,10 @@ def _town_file(town_dir: Path) -> _Table:
     for path in (folder / name for folder in _with_parents(town_dir) for name in _TOWN_FILES):
         name = path.name
         try:
-            check_file(path, _TOWN_FILE_BYTES)
-            text = path.read_text("utf-8-sig")  # Tinytown accepts a byte order mark too.
+            size = check_file(path, _TOWN_FILE_BYTES)
+            # Reading a file without a size, such as /proc/kmsg, may never end. Tinytown accepts a
+            # byte order mark too.
+            text = path.read_text("utf-8-sig") if size else ""
             values = tomllib.loads(text) if name.endswith("toml") else json.loads(text)
         except FileNotFoundError:
             continue
@@ -211,8 +213,8 @@ def _with_parents(folder: Path) -> Iterator[Path]:
         yield from _absolute(folder).parents
 
 
-def check_file(path: Path, most: int) -> None:
-    """Check that a path is a readable regular file of 1 to `most` bytes.
+def check_file(path: Path, most: int) -> int:
+    """Check that a path is a readable regular file of at most `most` bytes; return its size.
 
     Anything else, such as a FIFO or a device, could block the read or never end.
 
@@ -223,13 +225,11 @@ def check_file(path: Path, most: int) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file")
-    if not status.st_size:
-        # Or it reports no size, like /proc/kmsg, and reading it may never end.
-        raise OSError(errno.EINVAL, "it is empty")
     if status.st_size > most:
         raise OSError(errno.EFBIG, f"it is larger than {most >> 10} KiB")
     with path.open("rb"):
         pass
+    return status.st_size
 
 
 def _absolute(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,8 @@ def _check_files(parameters: dict[str, Any], endpoint: Endpoint) -> None:
             of_table = path == str(getattr(endpoint, field))
             fields.append(f"'redis.{field}'" if of_table else f"'{parameter}' of the URL")
             try:
-                check_file(Path(path), _TLS_FILE_BYTES)
+                if not check_file(Path(path), _TLS_FILE_BYTES):
+                    raise OSError(errno.EINVAL, "it is empty")
             except OSError as error:
                 where = f"{endpoint.source}: {fields[-1]}: {shown_text(path)}"
                 raise ConfigError(f"{where} cannot be read: {error.strerror}") from None

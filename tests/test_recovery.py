@@ -13,14 +13,14 @@ import pytest
 from redis import Redis
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from tests.servers import Kind, Server, StartServer
 from tests.users import user_without
 from tests.waiting import wait_until
-from tt_migrate import Migration, Migrator, Progress
+from tt_migrate import UPGRADE, Migration, Migrator, Progress
 from tt_migrate.engine.patience import PATIENCE
 
 KEYS = 6000
@@ -265,3 +265,23 @@ def test_a_first_call_that_fails_is_not_retried(own_server: StartServer) -> None
     with pytest.raises(RedisError):
         Migrator(client, "town", progress=seen.append).migrate()
     assert seen == []
+
+
+def test_a_server_that_takes_over_with_fewer_permissions_ends_the_run_before_it_writes_there(
+    kind: Kind, own_server: StartServer
+) -> None:
+    server = own_server(kind=kind)
+    redis = server.client()
+    fill(redis)
+    redis.set("tt:task:1", '{"id": "1"}')
+    less = user_without(server)
+
+    def restart_with_other_permissions() -> None:
+        redis.save()
+        server.restart()
+        user_without(server, "hset")
+
+    progress = at_batch(3, restart_with_other_permissions)
+    with pytest.raises(NoPermissionError, match="HSET"):
+        Migrator(less, "town", UPGRADE, max_pause_ms=0.5, progress=progress).migrate()
+    assert redis.type("tt:town:task:1") != b"hash"

@@ -126,6 +126,8 @@ class Session:
             self._refusals.forget()
             self.process = self.inspect(self._commands)
             self._mark()
+            if self._writes:
+                self._check_commands()
         return is_same
 
     def _usable_server(self) -> Server:

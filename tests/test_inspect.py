@@ -19,9 +19,9 @@ from tests.users import refusals, user_with, user_without
 from tests.waiting import wait_until
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan, Progress
 from tt_migrate.engine.scripts import script_for
-from tt_migrate.engine.server import Server as SaidServer
 from tt_migrate.engine.server import UnsyncedReplicaError
 from tt_migrate.plan import OPTIONAL_COMMANDS
+from tt_migrate.results import Server as SaidServer
 from tt_migrate.terminal.words import command_for
 
 MERGE = replace(UPGRADE, merge=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime, timedelta, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from tests.command import tt
 from tests.hostile import bulk, error, hello, hostile_server, inspection
-from tests.servers import Server
+from tests.servers import Server, StartServer
 
 FIELDS = {
     "town",
@@ -37,6 +39,13 @@ FIELDS = {
     "max_pause_ms",
     "reconnects",
     "evicted",
+    "found",
+    "towns",
+    "server",
+    "options",
+    "version",
+    "started_at",
+    "finished_at",
 }
 FAMILIES = ["agent", "inbox", "urgent", "task", "activity", "stop", "backlog"]
 
@@ -196,3 +205,46 @@ def test_seconds_go_on_until_a_run_gives_up() -> None:
         found = document("--force", url=f"redis://{address}", status=3)
     assert found["batches"] == 1
     assert found["seconds"] >= 0.2
+
+
+def test_found_is_the_same_before_during_and_after(town: Server) -> None:
+    assert document("--check", url=town.url, status=1)["found"] == 4
+    assert document("--dry-run", url=town.url)["found"] == 4
+    assert document("--force", url=town.url, status=1)["found"] == 4
+    assert document("--force", url=town.url, status=1)["found"] == 1
+
+
+def test_the_document_says_where_and_when_it_was_made_and_with_which_options(
+    server: Server,
+) -> None:
+    server.client().set("tt:other:agent:1", 1)
+    began = datetime.now(timezone.utc)
+    found = document("--check", "--nice", "2", url=server.url)
+    ended = datetime.now(timezone.utc)
+    assert found["towns"] == ["other"]
+    name, _, version = server.kind.name.partition("-")
+    assert found["server"]["name"] == name
+    assert found["server"]["role"] == "master"
+    assert found["server"]["version"].startswith(f"{version}.")
+    assert found["version"] == metadata.version("tt-migrate")
+    started, finished = (datetime.fromisoformat(found[n]) for n in ("started_at", "finished_at"))
+    assert began - timedelta(seconds=1) < started <= finished < ended + timedelta(seconds=1)
+    options = found["options"]
+    assert (options["check"], options["nice"], options["hash"], options["force"]) == (
+        True,
+        2.0,
+        False,
+        False,
+    )
+    assert "redis_url" not in options
+
+
+def test_a_document_of_a_run_that_failed_early_has_the_fields_too(own_server: StartServer) -> None:
+    server = own_server()
+    server.kill()
+    found = document("--force", url=server.url, status=3)
+    assert (found["found"], found["towns"], found["server"]) == (None, None, None)
+    assert found["options"]["force"] is True
+    wrong = document("--nonsense", url=server.url, status=2)
+    assert wrong["options"] is None
+    assert wrong["version"]

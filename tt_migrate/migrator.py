@@ -114,6 +114,7 @@ class Migrator:
                     count=count,
                     effort=driver.effort(),
                     refused=session.refused,
+                    server=session.server,
                 )
 
             if self.plan.rename:
@@ -156,6 +157,7 @@ class Migrator:
                     before=before,
                     left=left,
                     effort=driver.effort(),
+                    server=session.server,
                 )
 
             if self.plan.rename == "reverse":
@@ -195,7 +197,7 @@ class Migrator:
         tally = CountTally(self.plan, self.town)
 
         def result() -> Count:
-            return tally.result(driver.effort())
+            return tally.result(driver.effort(), driver.session.server)
 
         if self.plan.convert and b"TYPE" in driver.session.denied.split():
             raise NoPermissionError("NOPERM the user has no permissions to run TYPE")

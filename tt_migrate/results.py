@@ -14,6 +14,19 @@ Stage = Literal["counting", "previewing", "migrating", "converting", "verifying"
 
 
 @dataclass(frozen=True)
+class Server:
+    """What HELLO says of a server.
+
+    `name`: `redis` or `valkey`. `version`: for example `7.0.15`. `role`: `master` or `replica`. The
+    fields are empty for a server that does not know HELLO, such as some proxies.
+    """
+
+    name: str
+    version: str
+    role: str
+
+
+@dataclass(frozen=True)
 class Effort:
     """What a run cost.
 
@@ -58,6 +71,7 @@ class Count:
     others: int
     new_only: int
     effort: Effort
+    server: Server | None = None
 
     @property
     def total(self) -> int:
@@ -140,6 +154,7 @@ class Preview:
     count: Count | None
     effort: Effort
     refused: Collection[str] = ()
+    server: Server | None = None
 
     @property
     def keys(self) -> Mapping[str, int]:
@@ -178,6 +193,7 @@ class Preview:
             before=count,
             left=Left(count.keys, count.strings, count),
             effort=self.effort,
+            server=self.server,
         )
 
 
@@ -204,6 +220,7 @@ class Migration:
     before: Count | None
     left: Left | None
     effort: Effort
+    server: Server | None = None
 
     @property
     def total(self) -> int:

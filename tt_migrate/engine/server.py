@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
@@ -16,6 +15,7 @@ from redis.exceptions import (
 
 from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.replies import ask, malformed_as_invalid, mapping
+from tt_migrate.results import Server
 
 
 class UnsupportedServerError(RedisError):
@@ -26,27 +26,13 @@ class UnsyncedReplicaError(RedisConnectionError):
     """The server is a replica without data: it waits for its first synchronisation."""
 
 
-@dataclass(frozen=True)
-class Server:
-    """What HELLO says about a server.
+def may_know_script_flags(server: Server) -> bool:
+    """Whether it is worth trying a script that starts with `#!lua flags=...`.
 
-    `name`: `redis` or `valkey`. `version`: such as `7.0.15`. `role`: `master` or `replica`. The
-    fields are empty if the server does not know HELLO, like some proxies.
+    Redis has script flags since 7.0, Valkey in every version (Redis documentation, "Script flags").
     """
-
-    name: str
-    version: str
-    role: str
-
-    @property
-    def may_know_script_flags(self) -> bool:
-        """Whether to try a script that begins with `#!lua flags=...`.
-
-        Redis 7.0 and later and all versions of Valkey support flags (Redis documentation, "Script
-        flags").
-        """
-        major = self.version.partition(".")[0]
-        return not (major.isascii() and major.isdigit() and int(major) < 7)
+    major = server.version.partition(".")[0]
+    return not (major.isascii() and major.isdigit() and int(major) < 7)
 
 
 def inspect_server(client: Redis) -> Server:

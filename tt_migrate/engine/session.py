@@ -17,15 +17,16 @@ from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.replies import InspectReply, Word, malformed_as_invalid, names, whole
 from tt_migrate.engine.scripts import Script, ScriptCaller, script_for
 from tt_migrate.engine.server import (
-    Server,
     check_data,
     check_writable,
     inspect_server,
     is_restricted,
+    may_know_script_flags,
 )
 from tt_migrate.engine.tallies import Tally
 from tt_migrate.keyspace import town_bytes
 from tt_migrate.plan import OPTIONAL_COMMANDS, Plan
+from tt_migrate.results import Server
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Session:
         self._refusals = refusals
         self._writes = writes
         self.server = self._usable_server()
-        guards = self.server.may_know_script_flags
+        guards = may_know_script_flags(self.server)
         # Only if needed: each failed try is counted in INFO errorstats.
         self._tries = writes and not guards and is_restricted(client, refusals)
         loads = guards or bool(operations)
@@ -118,7 +119,7 @@ class Session:
         Raises what the constructor raises: the server may now be another one, or a replica.
         """
         self.server = self._usable_server()
-        can_ask = self.server.may_know_script_flags
+        can_ask = may_know_script_flags(self.server)
         now = self.inspect(self._commands) if can_ask else self.inspect()
         same_id = now.run_id == self.process.run_id
         is_same = same_id if now.run_id else self._caller.is_marked()
@@ -149,7 +150,7 @@ class Session:
         administrator may have changed the permissions meanwhile.
         """
         known = self._refusals
-        if self.server.may_know_script_flags:
+        if may_know_script_flags(self.server):
             return self.inspect(self._commands)
         if self._writes:
             known.forget_commands(self._plan.commands)

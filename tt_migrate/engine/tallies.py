@@ -16,7 +16,7 @@ from tt_migrate.engine.replies import (
 )
 from tt_migrate.keyspace import FAMILIES, RECORDS, check_families, town_bytes
 from tt_migrate.plan import Plan
-from tt_migrate.results import Count, Effort, Left
+from tt_migrate.results import Count, Effort, Left, Server
 
 
 class Tally(Protocol):
@@ -60,7 +60,7 @@ class CountTally:
         self._towns.update(names(reply.towns))
         self._towns.discard(town_bytes(self._town))
 
-    def result(self, effort: Effort) -> Count:
+    def result(self, effort: Effort, server: Server) -> Count:
         """What was counted so far."""
         conflicts, ambiguous, hashes, others, untyped, new_only = self._numbers
         return Count(
@@ -76,6 +76,7 @@ class CountTally:
             others=others + untyped,
             new_only=new_only,
             effort=effort,
+            server=server,
         )
 
 

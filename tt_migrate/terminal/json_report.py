@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from typing import Any
 
@@ -32,6 +34,8 @@ class JsonReport:
     town: str | None = None
     server: str | None = None
     foreign: Foreign = NO_SECRETS
+    options: Mapping[str, Any] | None = None
+    started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
     def question(self, count: Count) -> Output:
         """Show on stderr what a migration would find. Returns the output for the prompt."""
@@ -66,6 +70,13 @@ class JsonReport:
             "mode": self.mode,
             "operation": self.plan.name if self.plan else None,
             **_numbers(result, self.foreign, result.effort.seconds if result else seconds),
+            "found": _found(result),
+            "towns": _towns(result),
+            "server": _server(result, self.foreign),
+            "options": dict(self.options) if self.options else None,
+            "version": _version(),
+            "started_at": self.started.isoformat(timespec="milliseconds"),
+            "finished_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         }
         if isinstance(result, Preview):
             document |= _lists(result, self.foreign)
@@ -132,6 +143,36 @@ def _numbers(result: Result | None, foreign: Foreign, seconds: float) -> dict[st
         "reconnects": effort.reconnects if effort else 0,
         "evicted": effort.evicted if effort else 0,
     }
+
+
+def _found(result: Result | None) -> int | None:
+    """How many keys that move the run has met, whatever became of them."""
+    if isinstance(result, Migration):
+        return result.total + sum(result.merged.values()) + result.left_behind
+    if isinstance(result, Preview):
+        return result.remaining
+    return result.total if result else None
+
+
+def _towns(result: Result | None) -> list[str] | None:
+    """The other towns on the server, None if the run had no pass that looks at them."""
+    before = result.before if isinstance(result, Migration) else None
+    count = before or _count(result)
+    return sorted(map(shown, count.towns)) if count else None
+
+
+def _version() -> str | None:
+    """The version of tt-migrate, None where it is not installed."""
+    try:
+        return version("tt-migrate")
+    except PackageNotFoundError:
+        return None
+
+
+def _server(result: Result | None, foreign: Foreign) -> dict[str, str] | None:
+    if result is None or result.server is None:
+        return None
+    return {name: foreign.shown(text) for name, text in vars(result.server).items()}
 
 
 def _count(result: Result | None) -> Count | None:

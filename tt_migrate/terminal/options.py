@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
 
@@ -47,6 +48,13 @@ class Options:
     def checks_everything(self) -> bool:
         """Whether this is a check that names no plan."""
         return self.check and not (self.to_hash or self.reverse or self.upgrade)
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The options by their names, but for those that say which town and server."""
+        hidden = ("town_dir", "town_name", "redis_url", "to_hash")
+        values = {name: value for name, value in vars(self).items() if name not in hidden}
+        return {"hash": self.to_hash, **values}
 
     @property
     def mode(self) -> str:

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from redis.exceptions import NoPermissionError, RedisError
 
-from tt_migrate.engine.server import Server, inspect_server
+from tt_migrate.engine.server import inspect_server
 from tt_migrate.escape import shown_text
 from tt_migrate.migrator import Migrator
-from tt_migrate.results import Count, Effort, Migration
+from tt_migrate.results import Count, Effort, Migration, Server
 from tt_migrate.settings.config import ConfigError, Settings, load_settings
 from tt_migrate.settings.connection import open_client, redacted, secrets
 from tt_migrate.terminal import exit_status
@@ -69,7 +69,7 @@ class _Run:
         plan = options.plan
         self._report: Report = TextReport(out, err, plan, options.quiet)
         if options.json:
-            self._report = JsonReport(out, err, plan, options.mode)
+            self._report = JsonReport(out, err, plan, options.mode, options=options.shown)
 
     def end(self) -> int:
         """Carry out the run and write the report. Returns the exit status."""

@@ -690,8 +690,10 @@ def test_a_wrong_variable_is_named_and_json_of_a_variable_gives_a_document() -> 
     done = tt(town="t", TT_MIGRATE_NICE="nan")
     assert (done.returncode, done.stdout) == (2, "")
     assert "TT_MIGRATE_NICE" in done.stderr
-    done = tt(town="t", TT_MIGRATE_NICE="nan", TT_MIGRATE_JSON="1")
-    assert "TT_MIGRATE_NICE" in json.loads(done.stdout)["error"]
+    for true in ("1", "TRUE"):
+        done = tt(town="t", TT_MIGRATE_NICE="nan", TT_MIGRATE_JSON=true)
+        assert "TT_MIGRATE_NICE" in json.loads(done.stdout)["error"]
+    assert tt(town="t", TT_MIGRATE_JSON="perhaps").stdout == ""
 
 
 def test_what_stands_before_the_command_overrides_a_variable(tmp_path: Path) -> None:

@@ -75,40 +75,40 @@ class Driver:
         Raises redis.exceptions.RedisError for an error that patiently() does not retry, or when the
         retries are used up.
         """
-        road = _Road(stage, so_far)
+        position = _Position(stage, so_far)
         while not work.over:
             held = patiently(
                 self._manner.patience,
-                lambda: self._attempt(work, road),
-                lambda error: self._lost(error, road),
+                lambda: self._attempt(work, position),
+                lambda error: self._lost(error, position),
                 begun=self._calls > 0,
             )
             if not work.over:
                 time.sleep(self._pace.rest(held))
 
-    def _attempt(self, work: Pass, road: _Road) -> float:
+    def _attempt(self, work: Pass, position: _Position) -> float:
         """Make the next call. Returns how many seconds it held the server."""
         self.session.connect()
-        if road.is_lost and not self.session.is_same_process():
+        if position.is_lost and not self.session.is_same_process():
             self._process = replace(self.session.process, evicted=0)
-            road.reached = 0
+            position.reached = 0
             work.restart()
-        road.is_lost = False
+        position.is_lost = False
         with self._manner.shield():
             try:
                 taken, held = self._one_call(work)
             except redis_errors.ResponseError:
                 # A reply can report both what was done and the error that ended the call.
                 if self._calls:
-                    self._tell(road)
+                    self._tell(position)
                 raise
             # An estimate from COUNT: MATCH hides how many keys a step visited.
-            road.advance(taken.steps * self._pace.count or 1, taken.dbsize)
+            position.advance(taken.steps * self._pace.count or 1, taken.dbsize)
             self._pace = self._pace.after(taken.steps, taken.elapsed)
             self._pace = self._pace.after_values(taken.weight, taken.elapsed)
             waits = self._pace.nice > 0 and not work.over
             reason = f"waiting {self._pace.nice:g} times as long as it works"
-            self._tell(road, reason if waits else "")
+            self._tell(position, reason if waits else "")
         return held
 
     def _one_call(self, work: Pass) -> tuple[Taken, float]:
@@ -126,14 +126,14 @@ class Driver:
         # If there is no clock, the round trip is the best estimate.
         return replace(taken, elapsed=elapsed), elapsed / 1_000_000 or seconds
 
-    def _lost(self, error: Exception, road: _Road) -> None:
+    def _lost(self, error: Exception, position: _Position) -> None:
         """Note a lost connection or a PassingError. Raises it if the pass stood still too long."""
-        road.standstill.loss(error)
-        if not isinstance(error, PassingError) and not road.is_lost:
+        position.standstill.loss(error)
+        if not isinstance(error, PassingError) and not position.is_lost:
             self._reconnects += 1
-        road.is_lost = True
+        position.is_lost = True
         self._dropped(error)
-        self._tell(road, f"retrying: {error}")
+        self._tell(position, f"retrying: {error}")
 
     def _dropped(self, _: Exception) -> None:
         self.session.drop()
@@ -142,12 +142,12 @@ class Driver:
         self.session.connect()
         return self.session.inspect()
 
-    def _tell(self, road: _Road, waiting: str = "") -> None:
+    def _tell(self, position: _Position, waiting: str = "") -> None:
         if self._manner.progress:
-            self._manner.progress(road.progress(waiting))
+            self._manner.progress(position.progress(waiting))
 
 
-class _Road:
+class _Position:
     """How far a pass has got, in keys, and whether the connection is lost."""
 
     def __init__(self, stage: Stage, so_far: Callable[[], Result]) -> None:

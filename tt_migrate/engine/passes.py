@@ -65,7 +65,7 @@ class Pass(Protocol):
 class ScanPass:
     """Calls one script from cursor 0 until the cursor is 0 again. Sends postponed keys back to it.
 
-    `denied`: names of commands that the user may not run, separated by spaces.
+    `denied`: returns the commands that the user may not run, separated by spaces.
     """
 
     def __init__(

@@ -53,10 +53,6 @@ class Refusals:
         if re.search(refused, str(error), re.IGNORECASE):
             self._errors[command] = error
 
-    def refused(self, commands: Sequence[str]) -> list[str]:
-        """Those of some commands that were refused to the client itself."""
-        return [command for command in commands if command in self._errors]
-
     def forget_commands(self, commands: Sequence[str]) -> None:
         """Forget that scripts may not call some commands, so that they are tested again."""
         self.denied = tuple(name for name in self.denied if name not in commands)

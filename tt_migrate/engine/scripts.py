@@ -24,7 +24,6 @@ _LUA = importlib_resources.files("tt_migrate.lua")
 _READ_ONLY = "#!lua flags=no-writes\n"
 _READING = ("inspect", "count", "preview", "left", "records", "fetch")
 
-
 _FLUSHES = 20
 """How often SCRIPT FLUSH may come between loading a script and calling it."""
 

@@ -119,8 +119,7 @@ class Session:
         Raises what the constructor raises: the server may now be another one, or a replica.
         """
         self.server = self._usable_server()
-        can_ask = may_know_script_flags(self.server)
-        now = self.inspect(self._commands) if can_ask else self.inspect()
+        now = self.inspect()
         same_id = now.run_id == self.process.run_id
         is_same = same_id if now.run_id else self._caller.is_marked()
         if not is_same:
@@ -172,7 +171,8 @@ class Session:
         known = self._refusals
         if not commands:
             refused = (*known.denied, *known.missing)
-        refused = (*refused, *known.refused(("INFO",)))
+        if "INFO" in known:
+            refused = (*refused, "INFO")
         args: tuple[Word, ...] = (
             town_bytes(self.town),
             int(self._tries),

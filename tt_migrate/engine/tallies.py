@@ -47,7 +47,7 @@ class CountTally:
         self._families = [0] * len(FAMILIES)
         self._strings = [0] * len(RECORDS)
         self._old_strings = [0] * len(RECORDS)
-        self._numbers = [0] * len(self._NUMBERS)
+        self._numbers = dict.fromkeys(self._NUMBERS, 0)
         self._towns: set[bytes] = set()
 
     def add(self, reply: CountReply) -> None:
@@ -55,26 +55,26 @@ class CountTally:
         self._families = _added(self._families, reply.families)
         self._strings = _added(self._strings, reply.strings)
         self._old_strings = _added(self._old_strings, reply.old_strings)
-        numbers = [getattr(reply, name) for name in self._NUMBERS]
-        self._numbers = _added(self._numbers, numbers)
+        for name in self._NUMBERS:
+            self._numbers[name] += whole(getattr(reply, name))
         self._towns.update(names(reply.towns))
         self._towns.discard(town_bytes(self._town))
 
     def result(self, effort: Effort, server: Server) -> Count:
         """What was counted so far."""
-        conflicts, ambiguous, hashes, others, untyped, new_only = self._numbers
+        numbers = self._numbers
         return Count(
             plan=self._plan,
             town=self._town,
             keys=_by_name(FAMILIES, self._families),
-            conflicts=conflicts,
-            ambiguous=ambiguous,
+            conflicts=numbers["conflicts"],
+            ambiguous=numbers["ambiguous"],
             towns=self._towns,
             strings=_by_name(RECORDS, self._strings),
             old_strings=_by_name(RECORDS, self._old_strings),
-            hashes=hashes,
-            others=others + untyped,
-            new_only=new_only,
+            hashes=numbers["hashes"],
+            others=numbers["others"] + numbers["untyped"],
+            new_only=numbers["new_only"],
             effort=effort,
             server=server,
         )

@@ -26,25 +26,29 @@ _TLS_FILES = {"ssl_certfile": "tls_cert", "ssl_keyfile": "tls_key", "ssl_ca_cert
 _TLS_FILE_BYTES = 16 << 20
 
 
-class _PlainConnection(Connection):
-    read_response = malformed_as_invalid()(Connection.read_response)
+class _Bounded:
+    """Makes malformed and slow replies errors, in each of redis-py's kinds of connection."""
+
+    socket_timeout: float | None
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        with malformed_as_invalid():
+            return super().read_response(*args, **kwargs)  # type: ignore[misc]
 
     def _connect(self) -> DeadlineSocket:
-        return DeadlineSocket(super()._connect(), self.socket_timeout or 0)  # type: ignore[no-untyped-call]
+        return DeadlineSocket(super()._connect(), self.socket_timeout or 0)  # type: ignore[misc]
 
 
-class _TlsConnection(SSLConnection):
-    read_response = malformed_as_invalid()(SSLConnection.read_response)
-
-    def _connect(self) -> DeadlineSocket:
-        return DeadlineSocket(super()._connect(), self.socket_timeout or 0)  # type: ignore[no-untyped-call]
+class _PlainConnection(_Bounded, Connection):
+    pass
 
 
-class _SocketConnection(UnixDomainSocketConnection):
-    read_response = malformed_as_invalid()(UnixDomainSocketConnection.read_response)
+class _TlsConnection(_Bounded, SSLConnection):
+    pass
 
-    def _connect(self) -> DeadlineSocket:
-        return DeadlineSocket(super()._connect(), self.socket_timeout or 0)  # type: ignore[no-untyped-call]
+
+class _SocketConnection(_Bounded, UnixDomainSocketConnection):
+    pass
 
 
 _CLASSES = {"redis": _PlainConnection, "rediss": _TlsConnection, "unix": _SocketConnection}

@@ -104,7 +104,6 @@ Examples:
   tt migrate -y --nice 3 --json   rename old keys in a job, on a shared server
 
 """
-_TRUE = ("1", "t", "true", "y", "yes", "on")
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
@@ -306,8 +305,12 @@ def _wants_json(args: list[str]) -> bool:
     """Whether --json is given as an option, even if other options are wrong."""
     parser = migrate.make_parser(click.Context(migrate))
     parser.ignore_unknown_options = True
+    variable = os.environ.get("TT_MIGRATE_JSON") or "false"
     try:
         options, _, _ = parser.parse_args(list(args))
     except click.UsageError:
         return "--json" in args
-    return bool(options.get("json")) or os.environ.get("TT_MIGRATE_JSON", "") in _TRUE
+    try:
+        return bool(options.get("json") or click.BOOL.convert(variable, None, None))
+    except click.BadParameter:
+        return False

@@ -283,6 +283,19 @@ def test_conflicts_that_are_found_when_the_time_is_spent_are_postponed(
     assert (cursor, steps, merges(fields)) == (b"7", 0, len(postponed))
 
 
+@pytest.mark.parametrize("operation", ["preview", "migrate"])
+def test_without_a_clock_a_call_settles_one_conflict(server: Server, operation: str) -> None:
+    if server.kind.version >= (8, 0):
+        pytest.skip(f"{server.kind.name} has a clock that needs no permission")
+    redis = server.client()
+    for n in range(20):
+        redis.rpush(f"tt:inbox:{n}", "old")
+        redis.rpush(f"tt:town:inbox:{n}", "new")
+    script = source(operation, replace(RENAME, merge=True))
+    reply = redis.eval(script, 0, "town", 0, 1000, 60_000_000, "TIME")
+    assert len(reply[10] if operation == "preview" else reply[9]) == 19
+
+
 def test_a_conflict_that_takes_no_time_is_not_postponed(redis: Redis) -> None:
     for n in range(50):
         redis.mset({f"tt:agent:{n}": n, f"tt:town:agent:{n}": n})

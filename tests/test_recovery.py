@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -22,6 +23,7 @@ from tests.users import user_without
 from tests.waiting import wait_until
 from tt_migrate import UPGRADE, Migration, Migrator, Progress
 from tt_migrate.engine.patience import PATIENCE
+from tt_migrate.engine.scripts import ScriptCaller
 
 KEYS = 6000
 
@@ -275,13 +277,31 @@ def test_a_server_that_takes_over_with_fewer_permissions_ends_the_run_before_it_
     fill(redis)
     redis.set("tt:task:1", '{"id": "1"}')
     less = user_without(server)
+    moved: list[int] = []
 
     def restart_with_other_permissions() -> None:
         redis.save()
         server.restart()
+        moved.append(moved_keys(redis))
         user_without(server, "hset")
 
     progress = at_batch(3, restart_with_other_permissions)
     with pytest.raises(NoPermissionError, match="HSET"):
         Migrator(less, "town", UPGRADE, max_pause_ms=0.5, progress=progress).migrate()
     assert redis.type("tt:town:task:1") != b"hash"
+    assert 0 < moved[0] == moved_keys(redis) < KEYS
+
+
+def test_a_user_without_eval_survives_many_flushes_between_loading_and_calling(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(server.client(), 1000)
+    load_and_call, flushes = ScriptCaller._load_and_call, iter(range(10))
+
+    def flushed(self: ScriptCaller, *args: Any) -> Any:
+        if next(flushes, None) is not None:
+            raise NoScriptError("NOSCRIPT")
+        return load_and_call(self, *args)
+
+    monkeypatch.setattr(ScriptCaller, "_load_and_call", flushed)
+    assert Migrator(user_without(server, "eval"), "town").migrate().total == 1000

@@ -70,8 +70,7 @@ class Session:
         self._writes = writes
         self.server = self._usable_server()
         guards = may_know_script_flags(self.server)
-        # Only if needed: each failed try is counted in INFO errorstats.
-        self._tries = writes and not guards and is_restricted(client, refusals)
+        self._tries = self._must_try()
         loads = guards or bool(operations)
         self._caller = ScriptCaller(client, refusals, guards=guards, loads=loads)
         self.process = self._first_look()
@@ -124,6 +123,7 @@ class Session:
         is_same = same_id if now.run_id else self._caller.is_marked()
         if not is_same:
             self._refusals.forget()
+            self._tries = self._must_try()
             self.process = self.inspect(self._commands)
             self._mark()
             if self._writes:
@@ -136,6 +136,11 @@ class Session:
         if self._writes:
             check_writable(server)
         return server
+
+    def _must_try(self) -> bool:
+        """Whether commands that write must be tried: each failed try is counted in errorstats."""
+        cannot_ask = not may_know_script_flags(self.server)
+        return self._writes and cannot_ask and is_restricted(self._client, self._refusals)
 
     def _mark(self) -> None:
         if not self.process.run_id:

@@ -46,14 +46,16 @@ def tt(
     program: list[str] = TT,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `tt migrate` with `answer` on its stdin and `variables` in its environment."""
-    command = [*program, *args]
+    """Run `tt migrate` with `answer` on its stdin and `variables` in its environment.
+
+    Town and URL are given in the environment too, so that hints do not repeat them.
+    """
     if url:
-        command += ["--redis-url", url]
+        variables = {"TT_MIGRATE_REDIS_URL": url, **variables}
     if town:
-        command += ["--town-name", town]
+        variables = {"TT_MIGRATE_TOWN_NAME": town, **variables}
     done = subprocess.run(
-        command,
+        [*program, *args],
         input=answer,
         capture_output=True,
         encoding="utf-8",

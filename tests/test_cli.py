@@ -46,7 +46,7 @@ def example(newest: Server) -> Server:
 def test_the_preview_of_the_example_is_this_text(server: Server) -> None:
     server.client().mset({"tt:task:def456": 1, "tt:inbox:abc123": 1, "tt:agent:abc123": 1})
     done = tt("--dry-run", url=server.url)
-    assert (done.stdout, done.stderr, done.returncode) == (PREVIEW, "", 0)
+    assert (done.stdout, done.returncode) == (PREVIEW, 0)
     assert len(server.client().keys("tt:*:abc123")) == 2
 
 
@@ -84,7 +84,8 @@ def test_nothing_to_do_is_said_with_the_town_in_every_mode(
     done = tt(*options, url=newest.url)
     assert done.stdout.startswith(NOTHING_TO_DO)
     assert "my-project" in done.stdout
-    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.returncode == 0
+    assert done.stderr == "" or options == ("--dry-run",)
 
 
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--force",)])
@@ -129,8 +130,9 @@ def test_keys_left_behind_are_listed_and_the_first_line_is_no_success(example: S
     assert done.stdout.startswith("⚠️ Migration incomplete: 1 old key is left\n")
     head, _, left = done.stdout.partition("Nothing was overwritten. Keys that were not migrated:\n")
     assert "Total: 2 keys migrated" in head
-    first, *hint = left.strip().split("\n\n")
-    assert first == "tt:inbox:abc123 → tt:my-project:inbox:abc123 (destination exists)"
+    listed, *hint = left.strip().split("\n\n")
+    key, _ = listed.split("\n")
+    assert key == "tt:inbox:abc123 → tt:my-project:inbox:abc123 (destination exists)"
     assert len(hint) == 1
     assert hint[0].startswith("   ⚠️ Tinytown 0.7 or later cannot read 1 agent and 1 task")
     assert done.returncode == 1
@@ -260,7 +262,8 @@ def test_a_reader_who_leaves_is_no_error(newest: Server, options: str) -> None:
         ["sh", "-c", shell], capture_output=True, text=True, env=environment(), check=False
     )
     status = 1 if options == "--check" else 0
-    assert done.stderr == f"status {status}\n"
+    assert done.stderr.splitlines()[-1] == f"status {status}"
+    assert len(done.stderr.splitlines()) == (4 if options == "--dry-run" else 1)
     if options == "--force":
         assert len(redis.keys("tt:t:agent:*")) == 5000
 
@@ -269,7 +272,8 @@ def test_a_full_disk_for_the_report_is_said(example: Server) -> None:
     command = [*TT, "--dry-run", "--town-name", "t", "--redis-url", example.url]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.stderr == "Error: cannot write the report: No space left on device\n"
+    error = "Error: cannot write the report: No space left on device"
+    assert done.stderr.splitlines()[-1] == error
     assert done.returncode == 2
 
 
@@ -312,9 +316,8 @@ def test_streams_that_cannot_be_written_give_a_documented_status(
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
     if where in ("full disk", "closed"):
-        assert done.stderr.splitlines()[0].startswith(
-            "town: " if "-v" in options.split() else "Error: cannot write the report: "
-        )
+        failed = "Error: cannot write the report: "
+        assert any(line.startswith(failed) for line in done.stderr.splitlines())
 
 
 @pytest.mark.parametrize("options", ["--nonsense", "--json --nonsense", "--nice nan"])
@@ -450,7 +453,8 @@ def test_the_town_directory_is_given_before_or_after_migrate(
     where = ["-t", str(tmp_path)]
     order = [*where, "migrate"] if before else ["migrate", *where]
     program = [*TT[:-1], *order]
-    assert tt("--dry-run", program=program, town=None).stdout == PREVIEW
+    done = tt("--dry-run", program=program, town=None)
+    assert done.stdout.replace(f"tt migrate -t {tmp_path}'", "tt migrate'") == PREVIEW
 
 
 def test_the_town_in_the_working_directory_is_the_default(example: Server, tmp_path: Path) -> None:
@@ -602,7 +606,7 @@ def test_a_report_that_finds_no_room_is_no_success_however_python_buffers(
             check=False,
         )
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: cannot write the report: ")
+    assert done.stderr.splitlines()[-1].startswith("Error: cannot write the report: ")
 
 
 RECORD = '{"id": "1"}'

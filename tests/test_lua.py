@@ -16,12 +16,15 @@ from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
 from tt_migrate.terminal.words import command_for
 
 OPERATIONS = ("count", "left", "preview", "migrate")
+MORE = {"migrate": ("0",)}
+"""Arguments after `denied`."""
 PLANS = (RENAME, UPGRADE, REVERSE, replace(RENAME, merge=True))
 
 
 def call(redis: Redis, operation: str, *args: object) -> list[Any]:
     """Call a scanning script for one batch, with no denied commands."""
-    reply: list[Any] = redis.eval(source(operation, RENAME), 0, *args, "")  # type: ignore[arg-type]
+    args = (*args, "", *MORE.get(operation, ()))
+    reply: list[Any] = redis.eval(source(operation, RENAME), 0, *args)  # type: ignore[arg-type]
     return reply
 
 
@@ -54,21 +57,25 @@ def test_preview_names_moves_conflicts_and_ambiguous_keys(redis: Redis) -> None:
     for key in ("tt:agent:1", "tt:agent:2", "tt:backlog", "tt:urgent:events", "tt:town:agent:2"):
         redis.set(key, 1)
     redis.set("tt:inbox:a\nb", 1)
-    moves, odd_moves, merges, conflicts, failed, ambiguous, _ = whole_pass(redis, "preview")
+    redis.set("tt:other:inbox:1", 1)
+    moves, odd_moves, merges, conflicts, failed, ambiguous, _, towns = whole_pass(redis, "preview")
     assert sorted(moves.split(b"\n")) == [b"tt:agent:1", b"tt:backlog"]
     assert odd_moves == [b"tt:inbox:a\nb"]
     assert conflicts == [b"tt:agent:2", b"destination exists"]
     assert merges == failed == []
     assert ambiguous == [b"tt:urgent:events"]
+    assert towns == [b"other"]
 
 
 def test_migrate_renames_and_tells_what_it_left(redis: Redis) -> None:
     for key in ("tt:agent:1", "tt:agent:2", "tt:backlog", "tt:urgent:events", "tt:town:agent:2"):
         redis.set(key, key)
-    families, merged, conflicts, failed, ambiguous, _, error = whole_pass(redis, "migrate")
+    families, merged, conflicts, failed, ambiguous, _, renamed, joined, error = whole_pass(
+        redis, "migrate"
+    )
     assert families == [1, 0, 0, 0, 0, 0, 1]
     assert sum(merged) == 0
-    assert error == b""
+    assert (renamed, joined, error) == ([], [], b"")
     assert conflicts == [b"tt:agent:2", b"destination exists"]
     assert failed == []
     assert ambiguous == [b"tt:urgent:events"]
@@ -117,7 +124,7 @@ def test_a_town_named_like_a_family_keeps_its_own_keys(
     key = f"tt:{family}:{name}"
     redis.set(key, 1)
     assert whole_pass(redis, "count")[2] == 1
-    *_, ambiguous, _, _ = whole_pass(redis, "migrate")
+    ambiguous = whole_pass(redis, "migrate")[4]
     assert ambiguous == [key.encode()]
     assert redis.keys() == [key.encode()]
 
@@ -222,9 +229,37 @@ def test_a_malformed_argument_is_named_and_nothing_is_written(
 ) -> None:
     redis = newest.client()
     redis.set("tt:agent:1", 1)
-    with pytest.raises(ResponseError, match=f"^BADARG.*{named}"):
-        redis.eval(source(operation, plan), 0, *args)
+    with pytest.raises(ResponseError, match=rf"^BADARG (takes .*: )?{named}[:,]?"):
+        redis.eval(source(operation, plan), 0, *args, *MORE.get(operation, ()))
     assert redis.keys() == [b"tt:agent:1"]
+
+
+@pytest.mark.parametrize("names", ["", "2", "yes", "tt:agent:1"])
+def test_names_are_asked_for_with_1_and_not_with_0(newest: Server, names: str) -> None:
+    redis = newest.client()
+    redis.set("tt:agent:1", 1)
+    with pytest.raises(ResponseError, match=r"^BADARG names: "):
+        redis.eval(source("migrate", RENAME), 0, "t", "0", "10", "1000", "", names)
+    assert redis.keys() == [b"tt:agent:1"]
+
+
+@pytest.mark.parametrize("names", ["0", "1"])
+def test_migrate_names_what_it_renamed_and_merged_if_asked(redis: Redis, names: str) -> None:
+    redis.mset({"tt:agent:1": 1, "tt:stop:1": 1, "tt:town:stop:1": 2})
+    redis.rpush("tt:inbox:1", "older")
+    redis.rpush("tt:town:inbox:1", "newer")
+    script = source("migrate", replace(RENAME, merge=True))
+    args = ("town", 0, 100, 1_000_000, "", names)
+    *_, renamed, joined, error = redis.eval(script, 0, *args)
+    assert error == b""
+    if names == "0":
+        assert (renamed, joined) == ([], [])
+    else:
+        assert renamed == [b"tt:agent:1"]
+        assert as_pairs(joined) == [
+            (b"tt:inbox:1", b"older values first"),
+            (b"tt:stop:1", b"the newer value"),
+        ]
 
 
 @pytest.mark.parametrize("operation", ["count", "left"])
@@ -235,8 +270,9 @@ def test_an_argument_too_many_is_refused(newest: Server, operation: str) -> None
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_keys_are_refused(newest: Server, operation: str) -> None:
+    args = ("t", "0", "10", "1000", "", *MORE.get(operation, ()))
     with pytest.raises(ResponseError, match=r"^BADARG"):
-        newest.client().eval(source(operation, RENAME), 1, "key", "t", "0", "10", "1000", "")
+        newest.client().eval(source(operation, RENAME), 1, "key", *args)
 
 
 @pytest.mark.parametrize("operation", ["count", "left", "preview", "records", "fetch"])
@@ -272,13 +308,14 @@ def test_conflicts_that_are_found_when_the_time_is_spent_are_postponed(
     def merges(fields: list[Any]) -> int:
         return len(fields[2]) // 2 if operation == "preview" else sum(fields[1])
 
-    cursor, steps, _, _, *fields = redis.eval(script, 0, "town", 0, 1000, 1, "")
+    more = MORE.get(operation, ())
+    cursor, steps, _, _, *fields = redis.eval(script, 0, "town", 0, 1000, 1, "", *more)
     postponed = fields[6] if operation == "preview" else fields[5]
     # On Redis 8 and Valkey, a script's clock has a resolution of some microseconds.
     assert (cursor, steps, merges(fields) + len(postponed)) == (b"0", 1, 50)
     assert 1 <= merges(fields) < 50
     cursor, steps, _, _, *fields = redis.eval(
-        script, 0, "town", "7", 1000, 60_000_000, "", *postponed
+        script, 0, "town", "7", 1000, 60_000_000, "", *more, *postponed
     )
     assert (cursor, steps, merges(fields)) == (b"7", 0, len(postponed))
 
@@ -292,7 +329,7 @@ def test_without_a_clock_a_call_settles_one_conflict(server: Server, operation: 
         redis.rpush(f"tt:inbox:{n}", "old")
         redis.rpush(f"tt:town:inbox:{n}", "new")
     script = source(operation, replace(RENAME, merge=True))
-    reply = redis.eval(script, 0, "town", 0, 1000, 60_000_000, "TIME")
+    reply = redis.eval(script, 0, "town", 0, 1000, 60_000_000, "TIME", *MORE.get(operation, ()))
     assert len(reply[10] if operation == "preview" else reply[9]) == 19
 
 
@@ -312,7 +349,7 @@ def test_a_key_that_vanished_is_no_failure(redis: Redis) -> None:
         "redis.call('DEL', key)\n  local reply = rename('RENAMENX'",
     )
     assert deleting != source("migrate", RENAME)
-    args = ("t", "0", "10", "1000", "")
+    args = ("t", "0", "10", "1000", "", "0")
     _, _, _, _, families, _, conflicts, failed, *_ = redis.eval(deleting, 0, *args)
     assert sum(families) == 0
     assert conflicts == failed == []
@@ -402,9 +439,11 @@ def test_left_counts_keys_that_move_and_strings(redis: Redis) -> None:
     redis.mset({"tt:town:agent:1": 1, "tt:agent:2": 2, "tt:backlog": 3, "tt:task:events": 4})
     redis.mset({"tt:town:stop:1": 1, "tt:town:task:1": 1, "tt:town:task:": 1, "tt:agents:1": 1})
     redis.hset("tt:town:task:2", "id", "2")
-    families, strings = whole_pass(redis, "left")
+    redis.mset({"tt:other:inbox:1": 1, "tt:other:stop:1": 1})
+    families, strings, towns = whole_pass(redis, "left")
     assert families == [1, 0, 0, 0, 0, 0, 1]
     assert strings == [1, 1]
+    assert towns == [b"other"]
 
 
 @pytest.mark.parametrize("town", ["task", "a:b", "x[1]*?\\^-", "backlog", "agent"])
@@ -414,8 +453,8 @@ def test_left_finds_the_same_as_count_whatever_the_town_is_called(
     redis = newest.client()
     names = ["agent:1", "inbox:1", "urgent:1", "task:1", "activity:1", "stop:1", "backlog"]
     redis.mset({f"{start}{name}": 1 for name in names for start in ("tt:", f"tt:{town}:")})
-    families, *_, strings, _, _, _, _, _ = whole_pass(redis, "count", town)
-    assert whole_pass(redis, "left", town) == [families, strings]
+    families, _, _, towns, strings, *_ = whole_pass(redis, "count", town)
+    assert whole_pass(redis, "left", town) == [families, strings, towns]
     assert sum(families) >= 7
     assert strings == [1, 1]
 

@@ -26,7 +26,7 @@ CALLS: dict[str, tuple[object, ...]] = {
     "count": SCAN,
     "left": SCAN,
     "preview": SCAN,
-    "migrate": SCAN,
+    "migrate": (*SCAN, "0"),
     "records": (*SCAN, "1000", "1"),
     "convert": ("", "tt:town:task:1", "{}", packed(b"id", b"1")),
     "fetch": ("", "1000", "tt:town:task:1"),

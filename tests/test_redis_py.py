@@ -57,7 +57,7 @@ def test_a_run_works_and_asks_nothing_that_the_server_refuses(
     url = f"unix://{newest.socket}" if scheme == "unix" else newest.url
     common: dict[str, Any] = {"url": url, "town": "t", "program": _TT, **libraries}
     preview = tt("--dry-run", **common)
-    assert (preview.returncode, preview.stderr) == (0, "")
+    assert (preview.returncode, preview.stderr.count("\n")) == (0, 3)
     assert "tt:inbox:a → tt:t:inbox:a" in preview.stdout
     renamed = tt("--force", "--quiet", **common)
     assert (renamed.returncode, renamed.stdout, renamed.stderr) == (0, "", "")

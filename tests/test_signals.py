@@ -94,7 +94,8 @@ def test_a_signal_ends_the_run_after_the_batch_and_tells_what_was_done(
     moved = KEYS - sum(1 for _ in redis.scan_iter("tt:agent:*", count=10_000))
     assert 0 < moved < KEYS
     assert f"Total: {moved} keys migrated" in out
-    assert err == (f"Error: stopped by {signum.name}. Run 'tt migrate' again to do the rest.\n")
+    again = f"tt migrate --town-name town --redis-url {large.url} --max-pause 1"
+    assert err == f"Error: stopped by {signum.name}. Run '{again}' again to do the rest.\n"
 
 
 def test_a_signal_with_json_gives_a_document(large: Server) -> None:
@@ -159,7 +160,7 @@ def test_a_server_that_stays_away_in_mid_run_is_status_3_after_a_bounded_time(
     assert out.startswith("⚠️ Migration stopped before it finished")
     assert "keys migrated" in out
     assert "nothing is listening there" in err
-    assert "Run 'tt migrate' again" in err
+    assert "Run 'tt migrate --town-name town --redis-url " in err
 
 
 def document(out: str) -> dict[str, Any]:

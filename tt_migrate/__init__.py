@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from tt_migrate.engine.server import UnsupportedServerError
     from tt_migrate.migrator import Migrator
     from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
-    from tt_migrate.results import Count, Effort, Migration, Preview, Progress
+    from tt_migrate.results import Change, Count, Effort, Migration, Preview, Progress
 
 __all__ = [
     "HASH",
     "RENAME",
     "REVERSE",
     "UPGRADE",
+    "Change",
     "Count",
     "Effort",
     "Migration",

@@ -17,6 +17,7 @@ from tt_migrate.engine.driver import Driver, Manner, ProgressCallback, Shield
 from tt_migrate.engine.pacing import pace_for
 from tt_migrate.engine.patience import PATIENCE, patiently
 from tt_migrate.engine.permissions import Refusals
+from tt_migrate.engine.record import Record, RecordCallback
 from tt_migrate.engine.session import Session, held_connection
 from tt_migrate.engine.tallies import (
     ConversionPreviewTally,
@@ -27,7 +28,7 @@ from tt_migrate.engine.tallies import (
     PreviewTally,
 )
 from tt_migrate.plan import RENAME, Plan
-from tt_migrate.results import Count, Left, Migration, Preview, Result, Stage
+from tt_migrate.results import Count, Left, Migration, Preview, Progress, Result, Stage
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Migrator:
     `max_pause_ms`: about how long one batch may hold the server, in milliseconds.
     `nice`: the wait after each batch, as a multiple of the time that the batch held the server.
     `progress`: called after each batch. An exception from it ends the run between two batches.
+    `record`: called by migrate() after each batch that changed or left keys, with a list of Change.
+    Their names cross the network then. An exception from it ends the run, as for `progress`.
     `patience`: how to retry when a connection is lost after the first batch, or when the server is
     in a temporary state (BUSY). If another server process answers then, the pass starts over.
     `shield`: returns a context manager. It is entered around each call to the server, the reading
@@ -57,6 +60,7 @@ class Migrator:
     max_pause_ms: float = 5.0
     nice: float = 0.0
     progress: ProgressCallback | None = None
+    record: RecordCallback | None = None
     patience: Retry = PATIENCE
     shield: Shield = nullcontext
     _refusals: Refusals = field(default_factory=Refusals, init=False, repr=False, compare=False)
@@ -111,6 +115,8 @@ class Migrator:
                     ambiguous=found.ambiguous,
                     conversions=records.conversions,
                     unconverted=records.unconverted,
+                    towns=count.towns if count else found.towns,
+                    dbsize=count.dbsize if count else found.dbsize,
                     count=count,
                     effort=driver.effort(),
                     refused=session.refused,
@@ -137,9 +143,11 @@ class Migrator:
         last Progress reports it, and another run does the rest.
         """
         # All scripts are sent before the first write, so that a refusal comes before it.
-        with self._driver(self.plan.operations, writes=True) as driver:
+        record = Record(self.record, self.plan, self.town)
+        operations = self.plan.operations
+        with self._driver(operations, writes=True, flush=record.flush) as driver:
             session = driver.session
-            moved = MigrationTally(self.plan.name_start(self.town))
+            moved = MigrationTally(self.plan.name_start(self.town), record)
             records = ConversionTally()
             before: Count | None = None
 
@@ -167,7 +175,7 @@ class Migrator:
             if self.plan.merge:
                 self._compare(driver, "migrating", moved.conflicts, result)
             if self.plan.convert:
-                driver.drive(Conversion(session, records), "converting", result)
+                driver.drive(Conversion(session, records, record), "converting", result)
             left = self._left(driver, result)
             driver.count_evictions()
             return result(left)
@@ -186,7 +194,7 @@ class Migrator:
     def _left(self, driver: Driver, so_far: Callable[[], Result]) -> Left:
         if self.plan.needs_count:
             count = self._count(driver, "verifying", so_far)
-            return Left(count.keys, count.strings, count)
+            return Left(count.keys, count.strings, count.towns, count)
         tally = LeftTally()
         driver.drive(driver.session.scan("left", tally), "verifying", so_far)
         return tally.result()
@@ -205,9 +213,20 @@ class Migrator:
         return result()
 
     @contextmanager
-    def _driver(self, operations: Sequence[str] = (), *, writes: bool = False) -> Iterator[Driver]:
+    def _driver(
+        self,
+        operations: Sequence[str] = (),
+        *,
+        writes: bool = False,
+        flush: Callable[[], object] = lambda: None,
+    ) -> Iterator[Driver]:
+        def tell(progress: Progress) -> None:
+            if self.progress:
+                self.progress(progress)
+            flush()
+
         pace = pace_for(self.max_pause_ms, self.nice)
-        manner = Manner(pace, self.progress, self.patience, self.shield)
+        manner = Manner(pace, tell, self.patience, self.shield)
         started = time.monotonic()
 
         with ExitStack() as held:

@@ -11,6 +11,7 @@ from tt_migrate.keyspace import FAMILIES, RECORDS, family_and_id, town_key_start
 from tt_migrate.plan import Plan
 
 Stage = Literal["counting", "previewing", "migrating", "converting", "verifying"]
+Action = Literal["renamed", "merged", "converted", "left"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,12 @@ class Count:
 
     `keys`: keys to move, by family, including those with conflicts: old keys, or with REVERSE the
     town's keys. `conflicts`: how many of them have a destination that exists. `ambiguous`: keys
-    that may belong to another town. `towns`: the other towns in the database. `strings`: agents and
-    tasks of the town that are JSON strings. `old_strings`: agents and tasks that are JSON strings
-    in old keys whose destination is free. `hashes`: agents and tasks of the town that are hashes.
-    `others`: agents and tasks that have another type or whose type the user may not read.
-    `new_only`: keys of the town that do not exist in the old format.
+    that may belong to another town. `towns`: the other towns in the database. `dbsize`: keys in it,
+    0 if unknown. `strings`: agents and tasks of the town that are JSON strings. `old_strings`:
+    agents and tasks that are JSON strings in old keys whose destination is free. `hashes`: agents
+    and tasks of the town that are hashes. `others`: agents and tasks that have another type or
+    whose type the user may not read. `new_only`: keys of the town that do not exist in the old
+    format.
 
     The numbers can be too high, because SCAN may return a key twice while the server resizes its
     hash table. Zero is always exact.
@@ -65,6 +67,7 @@ class Count:
     conflicts: int
     ambiguous: int
     towns: Collection[bytes]
+    dbsize: int
     strings: Mapping[str, int]
     old_strings: Mapping[str, int]
     hashes: int
@@ -110,11 +113,12 @@ class Left:
     """What the final pass found left to do.
 
     `keys`: keys to move, by family. `strings`: agents and tasks of the town that are JSON strings.
-    `count`: the full count, if the plan needs one.
+    `towns`: the other towns in the database. `count`: the full count, if the plan needs one.
     """
 
     keys: Mapping[str, int]
     strings: Mapping[str, int]
+    towns: Collection[bytes]
     count: Count | None = None
 
     @property
@@ -136,8 +140,9 @@ class Preview:
     and how. `conflicts`: keys whose destination exists, and why they would stay. `failed`: keys
     that could not be looked at, and the server's error. `ambiguous`: keys that may belong to
     another town. `conversions`: records that would become hashes, by the name that they will have.
-    `unconverted`: records that would stay as they are, and why. `count`: what a counting pass
-    found; None if the plan needs none. `refused`: commands that the plan can need and that the user
+    `unconverted`: records that would stay as they are, and why. `towns`: the other towns in the
+    database. `dbsize`: keys in it, 0 if unknown. `count`: what a counting pass found; None if the
+    plan needs none. `refused`: commands that the plan can need and that the user
     may not run or the server lacks, so that a migration would be refused. Redis before 7.0 does not
     report all of them.
     """
@@ -151,6 +156,8 @@ class Preview:
     ambiguous: Collection[bytes]
     conversions: Collection[bytes]
     unconverted: Mapping[bytes, str]
+    towns: Collection[bytes]
+    dbsize: int
     count: Count | None
     effort: Effort
     refused: Collection[str] = ()
@@ -160,6 +167,11 @@ class Preview:
     def keys(self) -> Mapping[str, int]:
         """Keys that would be renamed, by family."""
         return _by_family(self.moves, self.plan.name_start(self.town), FAMILIES)
+
+    @property
+    def keys_to_merge(self) -> Mapping[str, int]:
+        """Keys that would be merged, by family."""
+        return _by_family(self.merges, self.plan.name_start(self.town), FAMILIES)
 
     @property
     def to_convert(self) -> Mapping[str, int]:
@@ -191,7 +203,7 @@ class Preview:
             ambiguous=self.ambiguous,
             unconverted=self.unconverted,
             before=count,
-            left=Left(count.keys, count.strings, count),
+            left=Left(count.keys, count.strings, count.towns, count),
             effort=self.effort,
             server=self.server,
         )
@@ -282,12 +294,27 @@ Result = Count | Preview | Migration
 
 
 @dataclass(frozen=True)
+class Change:
+    """What became of one key.
+
+    `key`: its name before. `destination`: its name now, or for a key that was left, the name that
+    it would have; None if it has none. `reason`: why a key was left, or how it was merged; else
+    empty.
+    """
+
+    action: Action
+    key: bytes
+    destination: bytes | None
+    reason: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """The state of a run after a batch.
 
     `scanned`: about how many keys this pass has scanned. `dbsize`: keys in the database, 0 if
     unknown. `so_far`: the result so far; its collections are live views. `waiting`: why the run
-    waits, empty if it does not.
+    waits, in two words; empty if it does not.
     """
 
     stage: Stage

@@ -12,6 +12,7 @@ from typing import Any
 from tt_migrate.engine.json_to_hash import RecordError, fields_of
 from tt_migrate.engine.pacing import Pace
 from tt_migrate.engine.passes import Call, Taken
+from tt_migrate.engine.record import Record
 from tt_migrate.engine.replies import (
     ConvertReply,
     RecordsReply,
@@ -161,10 +162,11 @@ class Conversion:
     """A pass that converts the town's records.
 
     Records are converted as soon as those that were read fill a call, so the client holds no more
-    records than a few calls carry.
+    records than a few calls carry. `record`: told what became of each record.
     """
 
-    def __init__(self, session: Session, tally: ConversionTally) -> None:
+    def __init__(self, session: Session, tally: ConversionTally, record: Record) -> None:
+        self._record = record
         self._script = session.script("convert")
         self._session = session
         self._start = town_key_start(session.town)
@@ -205,8 +207,10 @@ class Conversion:
             return replace(self._reader.take(reply), weight=0)
         said = ConvertReply(*reply)
         for position in map(whole, said.converted):
-            family, _ = family_and_id(self._sent[position - 1].key, self._start)
+            key = self._sent[position - 1].key
+            family, _ = family_and_id(key, self._start)
             self._tally.converted[family] += 1
+            self._record.converted(key)
         for position in map(whole, said.changed):
             self._changed(self._sent[position - 1].key)
         self._fail(texts(said.failed))
@@ -232,7 +236,7 @@ class Conversion:
         try:
             fields = fields_of(*family_and_id(key, self._start), value)
         except RecordError as error:
-            self._tally.unconverted[key] = str(error)
+            self._fail({key: str(error)})
         else:
             texts = [text for field in fields.items() for text in field]
             weight = weight_of(value) + _TEXT_WEIGHT * len(texts) + sum(map(len, texts))
@@ -244,10 +248,11 @@ class Conversion:
         if self._tries[key] < _TRIES:
             self._reader.read_again(key)
         else:
-            self._tally.unconverted[key] = "changes all the time"
+            self._fail({key: "changes all the time"})
 
     def _fail(self, reasons: dict[bytes, str]) -> None:
         self._tally.unconverted.update(reasons)
+        self._record.left_record(reasons)
 
 
 def _packed(texts: list[bytes]) -> bytes:

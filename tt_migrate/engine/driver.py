@@ -12,7 +12,7 @@ from redis.retry import Retry
 
 from tt_migrate.engine.pacing import Pace
 from tt_migrate.engine.passes import Pass, Taken
-from tt_migrate.engine.patience import PATIENCE, PassingError, Standstill, patiently
+from tt_migrate.engine.patience import PATIENCE, PassingError, Standstill, patiently, two_words
 from tt_migrate.engine.replies import malformed_as_invalid
 from tt_migrate.engine.session import Process, Session
 from tt_migrate.results import Effort, Progress, Result, Stage
@@ -107,8 +107,7 @@ class Driver:
             self._pace = self._pace.after(taken.steps, taken.elapsed)
             self._pace = self._pace.after_values(taken.weight, taken.elapsed)
             waits = self._pace.nice > 0 and not work.over
-            reason = f"waiting {self._pace.nice:g} times as long as it works"
-            self._tell(position, reason if waits else "")
+            self._tell(position, "nice pause" if waits else "")
         return held
 
     def _one_call(self, work: Pass) -> tuple[Taken, float]:
@@ -133,7 +132,7 @@ class Driver:
             self._reconnects += 1
         position.is_lost = True
         self._dropped(error)
-        self._tell(position, f"retrying: {error}")
+        self._tell(position, two_words(error))
 
     def _dropped(self, _: Exception) -> None:
         self.session.drop()

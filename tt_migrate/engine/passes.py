@@ -87,7 +87,7 @@ class ScanPass:
         """A batch over the postponed keys, else a batch from where the last one ended."""
         cursor = self._cursor or b"0"
         args = (self._town, cursor, pace.count, pace.budget, self._denied())
-        return Call(self._script, (*args, *self._postponed[:_KEYS_A_CALL]))
+        return Call(self._script, (*args, *self._tally.args, *self._postponed[:_KEYS_A_CALL]))
 
     def take(self, reply: list[Any]) -> Taken:
         """Read cursor, steps, elapsed and dbsize. The tally adds up the rest."""

@@ -64,6 +64,26 @@ class Standstill:
             self._furthest, self._lost, self._outages = position, -math.inf, 0
 
 
+def two_words(error: Exception) -> str:
+    """Why a run waits after an error that patiently() retries."""
+    if isinstance(error, PassingError):
+        code, _, _ = str(error).partition(" ")
+        return _STATES.get(code, "server unavailable")
+    if isinstance(error, redis_errors.ReadOnlyError):
+        return "read-only server"
+    if isinstance(error, redis_errors.BusyLoadingError):
+        return "server loading"
+    return "no answer" if isinstance(error, redis_errors.TimeoutError) else "connection lost"
+
+
+_STATES = {
+    "BUSY": "server busy",
+    "MASTERDOWN": "master down",
+    "CLUSTERDOWN": "cluster down",
+    "TRYAGAIN": "slots moving",
+}
+
+
 def patiently(
     patience: Retry,
     attempt: Callable[[], _R],

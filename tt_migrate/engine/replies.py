@@ -58,6 +58,7 @@ class LeftReply(NamedTuple):
     dbsize: int
     families: list[int]
     strings: list[int]
+    towns: list[bytes]
 
 
 class PreviewReply(NamedTuple):
@@ -74,6 +75,7 @@ class PreviewReply(NamedTuple):
     failed: list[bytes]
     ambiguous: list[bytes]
     postponed: list[bytes]
+    towns: list[bytes]
 
 
 class MigrateReply(NamedTuple):
@@ -89,6 +91,8 @@ class MigrateReply(NamedTuple):
     failed: list[bytes]
     ambiguous: list[bytes]
     postponed: list[bytes]
+    renamed: list[bytes]
+    joined: list[bytes]
     error: bytes
 
 

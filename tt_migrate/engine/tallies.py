@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from tt_migrate.engine.record import Record
 from tt_migrate.engine.replies import (
     CountReply,
     LeftReply,
     MigrateReply,
     PreviewReply,
+    Word,
     error_of,
     names,
     texts,
     whole,
 )
-from tt_migrate.keyspace import FAMILIES, RECORDS, check_families, town_bytes
+from tt_migrate.keyspace import FAMILIES, RECORDS, check_families
 from tt_migrate.plan import Plan
 from tt_migrate.results import Count, Effort, Left, Server
 
 
 class Tally(Protocol):
-    """Adds up the replies of one pass. `Reply`: the class that names their fields."""
+    """Adds up the replies of one pass.
+
+    `Reply`: the class that names their fields.
+    """
 
     Reply: Any
+
+    @property
+    def args(self) -> tuple[Word, ...]:
+        """The script's arguments after `denied`."""
 
     def restart(self) -> None:
         """Forget what a new scan will find again."""
@@ -35,6 +44,7 @@ class CountTally:
     """Adds up count.lua's replies."""
 
     Reply = CountReply
+    args = ()
     _NUMBERS = ("conflicts", "ambiguous", "hashes", "others", "untyped", "new_only")
 
     def __init__(self, plan: Plan, town: str) -> None:
@@ -49,6 +59,7 @@ class CountTally:
         self._old_strings = [0] * len(RECORDS)
         self._numbers = dict.fromkeys(self._NUMBERS, 0)
         self._towns: set[bytes] = set()
+        self._dbsize = 0
 
     def add(self, reply: CountReply) -> None:
         """Add a reply."""
@@ -58,7 +69,7 @@ class CountTally:
         for name in self._NUMBERS:
             self._numbers[name] += whole(getattr(reply, name))
         self._towns.update(names(reply.towns))
-        self._towns.discard(town_bytes(self._town))
+        self._dbsize = whole(reply.dbsize)
 
     def result(self, effort: Effort, server: Server) -> Count:
         """What was counted so far."""
@@ -70,6 +81,7 @@ class CountTally:
             conflicts=numbers["conflicts"],
             ambiguous=numbers["ambiguous"],
             towns=self._towns,
+            dbsize=self._dbsize,
             strings=_by_name(RECORDS, self._strings),
             old_strings=_by_name(RECORDS, self._old_strings),
             hashes=numbers["hashes"],
@@ -84,6 +96,7 @@ class LeftTally:
     """Adds up left.lua's replies."""
 
     Reply = LeftReply
+    args = ()
 
     def __init__(self) -> None:
         self.restart()
@@ -92,15 +105,18 @@ class LeftTally:
         """Forget everything."""
         self._families = [0] * len(FAMILIES)
         self._strings = [0] * len(RECORDS)
+        self._towns: set[bytes] = set()
 
     def add(self, reply: LeftReply) -> None:
         """Add a reply."""
         self._families = _added(self._families, reply.families)
         self._strings = _added(self._strings, reply.strings)
+        self._towns.update(names(reply.towns))
 
     def result(self) -> Left:
         """What was counted so far."""
-        return Left(_by_name(FAMILIES, self._families), _by_name(RECORDS, self._strings))
+        families, strings = (FAMILIES, self._families), (RECORDS, self._strings)
+        return Left(_by_name(*families), _by_name(*strings), self._towns)
 
 
 class PreviewTally:
@@ -110,6 +126,7 @@ class PreviewTally:
     """
 
     Reply = PreviewReply
+    args = ()
 
     def __init__(self, start: int) -> None:
         self._start = start
@@ -122,9 +139,12 @@ class PreviewTally:
         self.conflicts: dict[bytes, str] = {}
         self.failed: dict[bytes, str] = {}
         self.ambiguous: set[bytes] = set()
+        self.towns: set[bytes] = set()
+        self.dbsize = 0
 
     def add(self, reply: PreviewReply) -> None:
         """Add a reply."""
+        towns, dbsize = names(reply.towns), whole(reply.dbsize)
         moves = {*names(reply.odd_moves), *(names(reply.moves.split(b"\n")) if reply.moves else ())}
         merges, conflicts, failed = map(texts, (reply.merges, reply.conflicts, reply.failed))
         ambiguous = names(reply.ambiguous)
@@ -137,18 +157,22 @@ class PreviewTally:
         self.moves |= moves.difference(self.merges).difference(self.conflicts)
         self.failed.update(failed)
         self.ambiguous.update(ambiguous)
+        self.towns.update(towns)
+        self.dbsize = dbsize
 
 
 class MigrationTally:
     """Adds up migrate.lua's replies. Its attributes are those of Migration.
 
-    `start`: as in PreviewTally.
+    `start`: as in PreviewTally. `record`: told what became of each key.
     """
 
     Reply = MigrateReply
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, record: Record) -> None:
         self._start = start
+        self._record = record
+        self.args = (int(record.wanted),)
         self._families = [0] * len(FAMILIES)
         self._merged = [0] * len(FAMILIES)
         self.restart()
@@ -166,13 +190,19 @@ class MigrationTally:
         """
         conflicts, failed = texts(reply.conflicts), texts(reply.failed)
         ambiguous = names(reply.ambiguous)
-        for keys in (conflicts, failed, ambiguous, names(reply.postponed)):
+        renamed, joined = names(reply.renamed), texts(reply.joined)
+        for keys in (conflicts, failed, ambiguous, names(reply.postponed), renamed, joined):
             check_families(keys, self._start)
         self._families = _added(self._families, reply.families)
         self._merged = _added(self._merged, reply.merged)
         self.conflicts.update(conflicts)
         self.failed.update(failed)
         self.ambiguous.update(ambiguous)
+        self._record.renamed(renamed)
+        self._record.merged(joined)
+        self._record.left(conflicts)
+        self._record.left(failed)
+        self._record.ambiguous(ambiguous)
         if reply.error:
             raise error_of(reply.error)
 

@@ -25,6 +25,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _EXCLUSIVE = (
     ("--dry-run", "--check"),
+    ("--dry-run", "--record"),
+    ("--check", "--record"),
     ("--hash", "--upgrade", "--reverse"),
     ("--hash", "--legacy-prefix"),
     ("--hash", "--on-conflict merge"),
@@ -177,6 +179,20 @@ _HELP = {"help_option_names": ["-h", "--help"]}
     help="After each batch, wait RATIO times as long as it took.",
 )
 @_option("Output", "--json", is_flag=True, help="Print one JSON document instead of text.")
+@_option(
+    "Output",
+    "--limit",
+    metavar="N",
+    type=click.IntRange(0),
+    help="List N keys of each family in a preview, 0: all.  [default: 20 on a terminal, else 0]",
+)
+@_option(
+    "Output",
+    "--record",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Append a JSON line to FILE for each key that was changed or left.",
+)
 @_option("Output", "-q", "--quiet", is_flag=True, help="Print only problems.")
 @_VERBOSE
 @_VERSION
@@ -190,8 +206,10 @@ def migrate(context: click.Context, /, command: str | None, **options: Any) -> d
     """
     if context.parent and command:
         raise click.UsageError(f"Got unexpected extra argument ({command})", context)
-    options |= context.obj or {}
-    given = {
+    before = context.obj or {}
+    options |= before
+    typed = {name for name in options if _is_typed(context, name)}
+    chosen = {
         "--dry-run": options["dry_run"],
         "--check": options["check"],
         "--hash": options["to_hash"],
@@ -199,12 +217,18 @@ def migrate(context: click.Context, /, command: str | None, **options: Any) -> d
         "--reverse": options["reverse"],
         "--legacy-prefix": options["legacy_prefix"],
         "--on-conflict merge": options["on_conflict"] == "merge",
+        "--record": options["record"],
     }
     for exclusive in _EXCLUSIVE:
-        names = [name for name in exclusive if given[name]]
+        names = [name for name in exclusive if chosen[name]]
         if len(names) > 1:
             raise click.UsageError(f"{' and '.join(names)} cannot be used together")
-    return options
+    return {**options, "typed": frozenset(typed | before.keys())}
+
+
+def _is_typed(context: click.Context, name: str) -> bool:
+    """Whether an option was given on the command line, and not in the environment."""
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 class _UnknownCommand(click.UsageError):
@@ -235,11 +259,7 @@ def tt(context: click.Context, town_dir: Path, verbose: bool) -> None:
     """
     values = {"town_dir": town_dir, "verbose": verbose}
     # What stands before the command overrides the environment, as what follows it does.
-    context.obj = {
-        name: value
-        for name, value in values.items()
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
+    context.obj = {name: value for name, value in values.items() if _is_typed(context, name)}
 
 
 tt.add_command(migrate)

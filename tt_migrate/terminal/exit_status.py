@@ -10,7 +10,7 @@ HELP = """\b
 Exit status:
   0    done, or nothing to do, or previewed
   1    keys were left behind or evicted, or --check found something to do
-  2    wrong usage or configuration, or the report could not be written
+  2    wrong usage or configuration, or a report could not be written
   3    the server could not be reached or refused, or an internal error occurred
   4    cancelled at the prompt
   129  stopped by SIGHUP, 130 by SIGINT, 143 by SIGTERM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -24,7 +24,8 @@ class JsonReport:
     """Writes what was found and done. The README documents the fields; they must not change.
 
     `mode` is `preview`, `check` or `migrate`. `plan` and `mode` are None if the options could not
-    be read. `server` is the redacted URL. `foreign` escapes the server's own text.
+    be read. `server` is the redacted URL, and `repeated` what hints repeat of the command line.
+    `foreign` escapes the server's own text.
     """
 
     out: Output
@@ -33,15 +34,15 @@ class JsonReport:
     mode: str | None
     town: str | None = None
     server: str | None = None
+    database: int | None = None
+    repeated: str = ""
     foreign: Foreign = NO_SECRETS
     options: Mapping[str, Any] | None = None
     started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
     def question(self, count: Count) -> Output:
         """Show on stderr what a migration would find. Returns the output for the prompt."""
-        town, server = self.town or "", self.server or ""
-        text = TextReport(self.err, self.err, count.plan, False, town, server, self.foreign)
-        return text.question(count)
+        return self._text(count.plan).question(count)
 
     def checked(self, count: Count) -> None:
         """Write the document of --check."""
@@ -50,6 +51,10 @@ class JsonReport:
     def previewed(self, preview: Preview) -> None:
         """Write the document of --dry-run."""
         self._write(preview)
+
+    def tell_towns(self, migration: Migration) -> None:
+        """Write on stderr that keys which name no town went to this one, and others exist."""
+        self._text(migration.plan).tell_towns(migration)
 
     def migrated(self, migration: Migration) -> None:
         """Write the document of a migration."""
@@ -63,15 +68,23 @@ class JsonReport:
         """Write the document of a run that a signal or an error ended, after so many seconds."""
         self._write(so_far, error, seconds)
 
+    def _text(self, plan: Plan) -> TextReport:
+        """A report that writes on stderr."""
+        town, server = self.town or "", self.server or ""
+        text = TextReport(self.err, self.err, plan, quiet=False)
+        return replace(text, town=town, server=server, repeated=self.repeated, foreign=self.foreign)
+
     def _write(self, result: Result | None, error: str | None = None, seconds: float = 0) -> None:
         document: dict[str, Any] = {
             "town": shown_text(self.town) if self.town else None,
             "redis": self.server,
+            "database": self.database,
             "mode": self.mode,
             "operation": self.plan.name if self.plan else None,
             **_numbers(result, self.foreign, result.effort.seconds if result else seconds),
             "found": _found(result),
             "towns": _towns(result),
+            "dbsize": result.dbsize or None if isinstance(result, Count | Preview) else None,
             "server": _server(result, self.foreign),
             "options": dict(self.options) if self.options else None,
             "version": _version(),
@@ -92,19 +105,19 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
         comma = "," if position < len(document) else ""
         if isinstance(value, Iterator):
             yield f'  "{name}": ['
-            yield from _with_commas(f"    {_text(item)}" for item in value)
+            yield from _with_commas(f"    {_json(item)}" for item in value)
             yield f"  ]{comma}"
         else:
-            yield f'  "{name}": {_text(value)}{comma}'
+            yield f'  "{name}": {_json(value)}{comma}'
     yield "}"
 
 
-def _text(value: Any) -> str:
+def _json(value: Any) -> str:
     """Return JSON whose strings, once parsed, contain only printable characters."""
     if isinstance(value, str):
         return json.dumps(printable(value))
     if isinstance(value, dict):
-        fields = (f"{json.dumps(name)}: {_text(item)}" for name, item in value.items())
+        fields = (f"{json.dumps(name)}: {_json(item)}" for name, item in value.items())
         return f"{{{', '.join(fields)}}}"
     return json.dumps(value)
 
@@ -156,9 +169,8 @@ def _found(result: Result | None) -> int | None:
 
 def _towns(result: Result | None) -> list[str] | None:
     """The other towns on the server, None if the run had no pass that looks at them."""
-    before = result.before if isinstance(result, Migration) else None
-    count = before or _count(result)
-    return sorted(map(shown, count.towns)) if count else None
+    looked = result.left if isinstance(result, Migration) else result
+    return sorted(map(shown, looked.towns)) if looked else None
 
 
 def _version() -> str | None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tt_migrate.escape import shown_text
 from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options of the command line, as `tt migrate --help` describes them."""
+    """The options of the command line, as `tt migrate --help` describes them.
+
+    `typed`: the names of those that were given on the command line.
+    """
 
     town_dir: Path
     town_name: str | None
@@ -27,8 +32,11 @@ class Options:
     max_pause_ms: int
     nice: float
     json: bool
+    limit: int | None
+    record: Path | None
     quiet: bool
     verbose: bool
+    typed: frozenset[str]
 
     @property
     def plan(self) -> Plan:
@@ -52,11 +60,38 @@ class Options:
     @property
     def shown(self) -> dict[str, Any]:
         """The options by their names, but for those that say which town and server."""
-        hidden = ("town_dir", "town_name", "redis_url", "to_hash")
+        hidden = ("town_dir", "town_name", "redis_url", "to_hash", "typed")
         values = {name: value for name, value in vars(self).items() if name not in hidden}
-        return {"hash": self.to_hash, **values}
+        record = shown_text(str(self.record)) if self.record else None
+        return {"hash": self.to_hash, **values, "record": record}
+
+    def repeated(self, url: str) -> str:
+        """What a hint repeats of the command line, besides the plan.
+
+        `url`: the server's redacted URL.
+        """
+        values = {
+            "town_dir": ("-t", self.town_dir),
+            "town_name": ("--town-name", self.town_name),
+            "redis_url": ("--redis-url", url),
+            "max_pause_ms": ("--max-pause", self.max_pause_ms),
+            "nice": ("--nice", f"{self.nice:g}"),
+            "record": ("--record", self.record),
+        }
+        return "".join(
+            f" {option} {_quoted(shown_text(str(value)))}"
+            for name, (option, value) in values.items()
+            if name in self.typed
+        )
 
     @property
     def mode(self) -> str:
         """Whether to carry out the plan (`migrate`), or only to `preview` or `check` it."""
         return "check" if self.check else "preview" if self.dry_run else "migrate"
+
+
+def _quoted(text: str) -> str:
+    """A text as a word for the shell. The hint that it stands in is in single quotes."""
+    is_plain = shlex.quote(text) == text
+    has_special = any(character in text for character in '"$`!\\')
+    return text if is_plain else shlex.quote(text) if has_special else f'"{text}"'

@@ -22,10 +22,13 @@ class Symbols:
     warning: str
     question: str
     arrow: str
+    more: str
 
 
-_UNICODE = Symbols(preview="🔍", done="✅", warning="⚠️", question="🔄", arrow="→")
-_ASCII = Symbols(preview="[preview]", done="[ok]", warning="[!]", question="[?]", arrow="->")
+_UNICODE = Symbols(preview="🔍", done="✅", warning="⚠️", question="🔄", arrow="→", more="…")
+_ASCII = Symbols(
+    preview="[preview]", done="[ok]", warning="[!]", question="[?]", arrow="->", more="..."
+)
 
 
 _LINES_AT_ONCE = 1000
@@ -77,9 +80,14 @@ class Output:
         self._write(printable(text))
         self.flush()
 
+    @property
+    def width(self) -> int:
+        """The characters that fit into a line of the terminal without moving the cursor on."""
+        return (self._columns() or _COLUMNS) - 1
+
     def over(self, text: str) -> None:
         """Overwrite the current line of a terminal, cut to its width."""
-        width = (self._columns() or _COLUMNS) - 1
+        width = self.width
         self._write("\r" + printable(text)[:width].ljust(width))
         self.flush()
 

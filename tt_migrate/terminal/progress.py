@@ -1,78 +1,123 @@
-"""The progress bar on a terminal."""
+"""The progress of a run: one line that is redrawn on a terminal, or dated lines."""
 
 from __future__ import annotations
 
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from datetime import datetime, timezone
 
 from tt_migrate.results import Migration, Progress, Stage
 from tt_migrate.terminal.output import Output
-from tt_migrate.terminal.redaction import Foreign
 
 _QUIET_SECONDS = 0.5
 _REDRAW_SECONDS = 0.1
-_WIDTH = 12
+_LINE_SECONDS = 10.0
+_BAR = 8
+_MINUTE, _HOUR = 60, 3600
 
 
 class ProgressBar:
-    """Shows keys scanned of DBSIZE, keys migrated and the rate, once a stage takes long.
+    """Shows how far a stage has got, once it takes long, in the last line of a terminal.
 
-    Pass it as a Migrator's `progress`. It shows nothing if `out` is not a terminal. `foreign`:
-    escapes the server's own text.
+    Pass it as a Migrator's `progress`.
     """
 
-    def __init__(self, out: Output, foreign: Foreign) -> None:
+    def __init__(self, out: Output) -> None:
         self._out = out
-        self._foreign = foreign
         self._stage: Stage | None = None
         self._since = 0.0
         self._drawn = 0.0
         self._waiting = ""
         self._is_open = False
 
-    def __enter__(self) -> ProgressBar:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._close()
-
     def __call__(self, progress: Progress) -> None:
         """Show the progress of the run."""
-        if not self._out.is_terminal:
-            return
         now = time.monotonic()
         if progress.stage != self._stage:
-            self._close()
+            self.close()
             self._stage, self._since = progress.stage, now
         is_long = self._is_open or progress.waiting or now - self._since > _QUIET_SECONDS
         is_news = progress.waiting != self._waiting
         if is_long and (is_news or now - self._drawn > _REDRAW_SECONDS):
             self._is_open, self._drawn, self._waiting = True, now, progress.waiting
-            self._out.over(self._text(progress, now - self._since))
+            self._out.over(fitting(progress, now - self._since, self._out.width))
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End the line."""
         if self._is_open:
             self._is_open = False
             self._out.line("")
 
-    def _text(self, progress: Progress, seconds: float) -> str:
-        length = max(progress.dbsize, progress.scanned, 1)
-        done = progress.scanned / length
-        bar = f"[{'#' * int(done * _WIDTH):-<{_WIDTH}}] {progress.scanned}/{length} {done:4.0%}"
-        waiting = f", {self._foreign.shown(progress.waiting)}" if progress.waiting else ""
-        return f"{bar} {_label(progress, seconds)}{waiting}"
+
+class ProgressLines:
+    """Writes a dated line every 10 seconds, for the log of a job.
+
+    Pass it as a Migrator's `progress`.
+    """
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._stage: Stage | None = None
+        self._since = 0.0
+        self._written = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        """Write the progress of the run if a line is due."""
+        now = time.monotonic()
+        if progress.stage != self._stage:
+            self._stage, self._since = progress.stage, now
+        if now - self._written >= _LINE_SECONDS:
+            self._written = now
+            parts = (text for text, _ in _parts(progress, now - self._since))
+            self.write(", ".join(parts))
+
+    def close(self) -> None:
+        """Do nothing: each line is ended."""
+
+    def write(self, text: str) -> None:
+        """Write a line with the date and time (RFC 3339, UTC)."""
+        self._out.line(f"{datetime.now(timezone.utc).isoformat(timespec='seconds')} {text}")
 
 
-def _label(progress: Progress, seconds: float) -> str:
-    label: str = progress.stage
-    if progress.stage == "migrating" and isinstance(progress.so_far, Migration):
-        migrated = progress.so_far.total
-        label += f": {migrated} migrated, {migrated / max(seconds, 0.001):.0f}/s"
-    if progress.stage == "converting" and isinstance(progress.so_far, Migration):
-        label += f": {sum(progress.so_far.converted.values())} converted"
-    return label
+def fitting(progress: Progress, seconds: float, width: int) -> str:
+    """The progress of a stage in at most `width` characters, without its least important parts.
+
+    `seconds`: how long the stage has taken so far.
+    """
+    filled = int(_share(progress) * _BAR)
+    parts = [(f"[{'#' * filled:-<{_BAR}}]", 3), *_parts(progress, seconds)]
+    while len(text := "  ".join(text for text, _ in parts)) > width and len(parts) > 1:
+        parts.remove(max(parts, key=lambda part: part[1]))
+    return text[:width]
+
+
+def _parts(progress: Progress, seconds: float) -> Iterator[tuple[str, int]]:
+    """The parts of a progress in the order of the line, each with its rank: 0 is kept longest."""
+    share = _share(progress)
+    yield f"{share:4.0%}".strip(), 1
+    yield progress.stage, 4
+    if isinstance(progress.so_far, Migration):
+        done = sum(progress.so_far.converted.values())
+        verb = "converted"
+        if progress.stage == "migrating":
+            done, verb = progress.so_far.total, "migrated"
+        if progress.stage in ("migrating", "converting"):
+            yield f"{done} {verb}", 5
+            yield f"{done / max(seconds, 0.001):.0f}/s", 7
+    yield f"{progress.scanned}/{max(progress.dbsize, progress.scanned)} scanned", 6
+    if 0 < share < 1:
+        yield _left(seconds * (1 - share) / share), 2
+    if progress.waiting:
+        yield progress.waiting, 0
+
+
+def _share(progress: Progress) -> float:
+    return progress.scanned / max(progress.dbsize, progress.scanned, 1)
+
+
+def _left(seconds: float) -> str:
+    if seconds < 2 * _MINUTE:
+        return f"{seconds:.0f} s left"
+    if seconds < 2 * _HOUR:
+        return f"{seconds / _MINUTE:.0f} min left"
+    return f"{seconds / _HOUR:.0f} h left"

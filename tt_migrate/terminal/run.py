@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,8 @@ from tt_migrate.terminal.internal_error import internal_error
 from tt_migrate.terminal.json_report import JsonReport
 from tt_migrate.terminal.options import Options
 from tt_migrate.terminal.output import Output, OutputError
-from tt_migrate.terminal.progress import ProgressBar
+from tt_migrate.terminal.progress import ProgressBar, ProgressLines
+from tt_migrate.terminal.record import RecordError, open_record
 from tt_migrate.terminal.redaction import Foreign
 from tt_migrate.terminal.signals import StoppedBySignal, StopSignals
 from tt_migrate.terminal.text_report import TextReport
@@ -33,6 +35,7 @@ from tt_migrate.terminal.watch import Watch
 from tt_migrate.terminal.words import counted
 
 _LONGEST_ANSWER = 100
+_SHOWN = 20
 _UNWRITTEN = logging.NullHandler()
 """Without a handler, Python writes libraries' log messages to stderr, unescaped."""
 
@@ -64,10 +67,14 @@ class _Run:
         self._signals = signals
         self._out = out
         self._err = err
-        self._watch = Watch()
+        # Dated lines for the log of a job.
+        is_logged = options.verbose and not err.is_terminal
+        self._log = ProgressLines(err) if is_logged else None
+        self._watch = Watch(ProgressBar(err) if err.is_terminal else self._log)
         self._old_socket: Path | None = None
         plan = options.plan
-        self._report: Report = TextReport(out, err, plan, options.quiet)
+        limit = options.limit if options.limit is not None else _SHOWN if out.is_terminal else 0
+        self._report: Report = TextReport(out, err, plan, options.quiet, limit)
         if options.json:
             self._report = JsonReport(out, err, plan, options.mode, options=options.shown)
 
@@ -83,6 +90,8 @@ class _Run:
         ending.tell()
         if self._options.verbose and self._report.server:
             self._err.line(_effort(effort))
+        if self._log:
+            self._log.write(f"ended with exit status {ending.status}")
         return ending.status
 
     def _ending(self) -> Ending:
@@ -90,7 +99,7 @@ class _Run:
             return self._carried_out()
         except OutputError as error:
             return Ending(exit_status.USAGE, partial(self._err.line, f"Error: {error}"))
-        except ConfigError as error:
+        except (ConfigError, RecordError) as error:
             return self._stopped(exit_status.USAGE, str(error))
         except (RedisError, OSError) as error:
             report = self._report
@@ -107,14 +116,23 @@ class _Run:
         options, watch = self._options, self._watch
         settings = load_settings(options.town_dir, options.town_name, options.redis_url, os.environ)
         url, foreign = redacted(settings.redis), Foreign.without(*secrets(settings.redis))
-        self._report = replace(self._report, town=settings.town, server=url, foreign=foreign)
+        self._report = replace(
+            self._report,
+            town=settings.town,
+            server=url,
+            repeated=options.repeated(url),
+            foreign=foreign,
+        )
         self._old_socket = settings.redis.old_socket
-        watch.bar = ProgressBar(self._err, foreign)
         if options.verbose:
             self._err.lines(_settings(settings, url))
-        with open_client(settings.redis) as client:
+        with ExitStack() as held:
+            client = held.enter_context(open_client(settings.redis))
             if options.verbose:
                 self._err.line(f"server: {_server(inspect_server(client), foreign)}")
+            database = client.connection_pool.connection_kwargs.get("db") or 0
+            self._report = replace(self._report, database=database)
+            record = open_record(options.record, foreign) if options.record else nullcontext()
             migrator = Migrator(
                 client,
                 settings.town,
@@ -122,8 +140,11 @@ class _Run:
                 options.max_pause_ms,
                 options.nice,
                 watch,
+                held.enter_context(record),
                 shield=self._signals.shield,
             )
+            if self._log:
+                self._log.write(f"{options.plan.name} begins, mode {options.mode}")
             if options.check:
                 count = watch.follow(partial(self._checked, migrator))
                 status = exit_status.LEFT_BEHIND if count.undone else exit_status.DONE
@@ -156,7 +177,12 @@ class _Run:
     def _migrated(self, migration: Migration) -> Ending:
         is_whole = migration.complete and not migration.effort.evicted
         status = exit_status.DONE if is_whole else exit_status.LEFT_BEHIND
-        return Ending(status, partial(self._report.migrated, migration))
+        return Ending(status, partial(self._told, migration))
+
+    def _told(self, migration: Migration) -> None:
+        if self._options.force:
+            self._report.tell_towns(migration)
+        self._report.migrated(migration)
 
 
 def _confirmed(out: Output) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby, islice
 
 from tt_migrate.escape import shown, shown_text
-from tt_migrate.keyspace import in_order, town_key_start
-from tt_migrate.plan import HASH, UPGRADE, Plan
+from tt_migrate.keyspace import RECORDS, family_and_id, in_order, town_key_start
+from tt_migrate.plan import HASH, RENAME, UPGRADE, Plan
 from tt_migrate.results import Count, Migration, Preview, Result
 from tt_migrate.terminal.output import Output
 from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
@@ -15,6 +17,7 @@ from tt_migrate.terminal.words import Words, command_for, counted, words_for
 
 FORCE_HINT = "Nothing was changed. --force skips this prompt."
 _TOWNS_NAMED = 10
+_FEW = 20
 
 
 def ambiguous_reason(plan: Plan, town: str, key: bytes) -> str:
@@ -28,16 +31,21 @@ def ambiguous_reason(plan: Plan, town: str, key: bytes) -> str:
 class TextReport:
     """Writes what was found and done. `quiet`: only problems.
 
-    `server` is the redacted URL. `town` and `server` are empty until the settings are loaded.
-    `foreign` escapes the server's own text.
+    `limit`: how many keys of each family a preview lists, 0: all. `server`: the redacted
+    URL. `database`: its number in the server. `repeated`: what hints repeat of the command line.
+    `foreign` escapes the server's own text. `town` and `server` are empty until the settings are
+    loaded.
     """
 
     out: Output
     err: Output
     plan: Plan
     quiet: bool
+    limit: int = 0
     town: str = ""
     server: str = ""
+    database: int = 0
+    repeated: str = ""
     foreign: Foreign = NO_SECRETS
 
     def question(self, count: Count) -> Output:
@@ -56,10 +64,12 @@ class TextReport:
             self.out.line(f"{self.out.symbols.done} {self._words.nothing_to_do} {town}")
 
     def previewed(self, preview: Preview) -> None:
-        """Write the report of --dry-run."""
+        """Write the report of --dry-run: on stderr where, on stdout what."""
         if self.quiet:
             self.out.lines([*self._left(preview), *self._refusal(preview)])
-        elif preview.remaining or preview.conversions or preview.unconverted:
+            return
+        self.err.lines(self._where(preview))
+        if preview.remaining or preview.conversions or preview.unconverted:
             self.out.lines(self._preview(preview))
         else:
             notes = (*self._notes(preview.count), *self._refusal(preview))
@@ -76,6 +86,13 @@ class TextReport:
         else:
             self.out.lines(self._nothing_to_do(migration.ambiguous, self._notes_after(migration)))
 
+    def tell_towns(self, migration: Migration) -> None:
+        """Write on stderr that keys which name no town went to this one, and others exist."""
+        towns = migration.left.towns if migration.left else ()
+        moved = migration.total or sum(migration.merged.values())
+        if towns and moved and self.plan.rename == "forward":
+            self.err.lines(line.strip() for line in self._other_towns(towns, "went"))
+
     def cancelled(self, count: Count) -> None:
         """Write that the run was cancelled at the prompt."""
         self.err.line(f"Cancelled. {FORCE_HINT}")
@@ -87,7 +104,7 @@ class TextReport:
         """
         if isinstance(so_far, Migration):
             self.out.lines(self._stopped(so_far))
-            again = f"Run '{command_for(self.plan)}' again to do the rest."
+            again = f"Run '{self._command(self.plan)}' again to do the rest."
             self.err.line(f"Error: {_sentence(error)} {again}")
         elif so_far is not None:
             self.err.line(f"Error: {_sentence(error)} Nothing was changed; run it again.")
@@ -98,6 +115,17 @@ class TextReport:
     def _words(self) -> Words:
         return words_for(self.plan)
 
+    def _command(self, plan: Plan) -> str:
+        return command_for(plan, self.repeated)
+
+    def _where(self, preview: Preview) -> Iterator[str]:
+        server = preview.server
+        said = f"{server.name} {server.version}, {server.role}" if server and server.name else ""
+        yield f"Server: {self.foreign.shown(said) or 'unknown'}, {self.server}"
+        size = counted(preview.dbsize, "key", "keys") if preview.dbsize else "size unknown or empty"
+        yield f"Database: {self.database}, {size}"
+        yield next(line.strip() for line in self._other_towns(preview.towns))
+
     def _town(self) -> str:
         return shown_text(self.town)
 
@@ -105,18 +133,40 @@ class TextReport:
         destination = self.plan.destination(self.town, key)
         return f"   {shown(key)} {self.out.symbols.arrow} {shown(destination)}"
 
+    def _few(
+        self,
+        keys: Iterable[bytes],
+        start: int,
+        lines: Callable[[Iterable[bytes]], Iterable[str]],
+    ) -> Iterator[str]:
+        """The lines for keys in order, for as many of each family as the limit allows."""
+        ordered = in_order(keys, start)
+        if not self.limit:
+            yield from lines(ordered)
+            return
+        for _, family in groupby(ordered, key=lambda key: family_and_id(key, start)[0]):
+            rest = iter(family)
+            yield from lines(islice(rest, self.limit))
+            more = sum(1 for _ in rest)
+            if more:
+                yield f"   {self.out.symbols.more} and {more:,} more (--limit 0 shows all)"
+
     def _moves(self, keys: Iterable[bytes]) -> Iterator[str]:
         # There may be a million keys, so a plain key is checked only once: its destination differs
         # only at the start, which is checked once for all.
         start, arrow = self.plan.name_start(self.town), self.out.symbols.arrow
         beginning = shown(self.plan.destination(self.town, b"-" * start))
         is_plain = "\\" not in beginning
-        for key in in_order(keys, start):
+        for key in keys:
             text = key.decode("ascii", "replace")
             if is_plain and key.isascii() and text.isprintable() and "\\" not in text:
                 yield f"   {text} {arrow} {beginning}{text[start:]}"
             else:
                 yield self._move(key)
+
+    def _merges(self, merges: Mapping[bytes, str], keys: Iterable[bytes]) -> Iterator[str]:
+        for key in keys:
+            yield f"{self._move(key)} ({self.foreign.words(merges[key])})"
 
     def _in_order(self, keys: Iterable[bytes]) -> Iterator[bytes]:
         return in_order(keys, self.plan.name_start(self.town))
@@ -135,8 +185,8 @@ class TextReport:
 
     def _advice(self, count: Count) -> str:
         if self.plan.name == "hash" and count.total:
-            return f"run 'tt migrate' first, or '{command_for(UPGRADE)}' for both"
-        return f"run '{command_for(self.plan)}{'' if count.promising else ' --dry-run'}'"
+            return f"run '{self._command(RENAME)}' first, or '{self._command(UPGRADE)}' for both"
+        return f"run '{self._command(self.plan)}{'' if count.promising else ' --dry-run'}'"
 
     def _nothing_to_do(self, ambiguous: Collection[bytes], notes: Iterable[str]) -> Iterator[str]:
         yield f"{self.out.symbols.done} {self._words.nothing_to_do}"
@@ -147,32 +197,56 @@ class TextReport:
         yield f"{self.out.symbols.preview} Migration Preview (dry run)"
         yield f"   Town: {self._town()}"
         yield ""
+        start = self.plan.name_start(self.town)
+        changes = preview.total + len(preview.merges) + len(preview.conversions)
         if preview.moves:
             yield f"   Keys to {self._words.verb}:"
-            yield from self._moves(preview.moves)
+            yield from self._few(preview.moves, start, self._moves)
             yield ""
         if preview.merges:
             yield "   Keys to merge with their destination:"
-            for key in self._in_order(preview.merges):
-                yield f"{self._move(key)} ({self.foreign.words(preview.merges[key])})"
+            yield from self._few(preview.merges, start, partial(self._merges, preview.merges))
             yield ""
         if preview.conversions:
             yield "   Records to convert from JSON string to hash:"
-            for key in in_order(preview.conversions, town_key_start(self.town)):
-                yield f"   {shown(key)}"
+            town_start = town_key_start(self.town)
+            yield from self._few(preview.conversions, town_start, _names)
             yield ""
+        if changes > _FEW:
+            yield from self._summary(preview)
         yield f"   Total: {', '.join(self._would_be(preview))}"
         left = list(self._left(preview))
         if left:
             yield ""
             yield "   Keys that would be left alone; nothing is ever overwritten:"
             yield from left
+            yield from self._merge_hint(preview)
         notes = (*self._notes(preview.count), *self._refusal(preview))
         yield from self._last_lines(preview.ambiguous, notes)
-        if preview.moves or preview.merges or preview.conversions:
+        if changes:
             yield ""
-            command, task = command_for(self.plan), self._words.task
+            command, task = self._command(self.plan), self._words.task
             yield f"   Run '{command}' (without --dry-run) to perform {task}."
+
+    def _summary(self, preview: Preview) -> Iterator[str]:
+        yield f"   Summary: town {self._town()}, server {self.server}"
+        if preview.moves:
+            yield from _families(f"Keys to {self._words.verb}", preview.keys)
+        if preview.merges:
+            yield from _families("Keys to merge", preview.keys_to_merge)
+        if preview.conversions:
+            yield from _families("Records to convert", preview.to_convert)
+
+    def _merge_hint(self, found: Preview | Migration) -> Iterator[str]:
+        """How to go on where a conflict can be one that --on-conflict merge settles."""
+        start = self.plan.name_start(self.town)
+        mergeable = any(family_and_id(key, start)[0] not in RECORDS for key in found.conflicts)
+        if mergeable and self.plan.rename == "forward" and not self.plan.merge:
+            command = self._command(replace(self.plan, merge=True))
+            yield (
+                "   Lists and stop flags can be merged with their destinations: run"
+                f" '{command}' (with --dry-run to see how)."
+            )
 
     def _would_be(self, preview: Preview) -> Iterator[str]:
         if self.plan.rename:
@@ -197,12 +271,12 @@ class TextReport:
         if self.plan.convert:
             yield from _families("JSON strings", count.to_convert)
         if self.plan.rename == "forward":
-            yield from self._other_towns(count)
+            yield from self._other_towns(count.towns)
         yield from (f"   {text}" for text in self._notes(count))
         yield ""
 
-    def _other_towns(self, count: Count) -> Iterator[str]:
-        towns = sorted(shown(town) for town in count.towns)
+    def _other_towns(self, found: Collection[bytes], verb: str = "go") -> Iterator[str]:
+        towns = sorted(map(shown, found))
         if not towns:
             yield "   Other towns on this server: none"
             return
@@ -210,7 +284,7 @@ class TextReport:
         yield f"   Other towns on this server: {', '.join(towns[:_TOWNS_NAMED])}" + (
             f" and {more} more" if more > 0 else ""
         )
-        yield f"   Old keys do not name their town: all of them go to {self._town()}."
+        yield f"   Old keys do not name their town: all of them {verb} to {self._town()}."
 
     def _complete(self, migration: Migration) -> Iterator[str]:
         noun, warning = self._words.noun, self.out.symbols.warning
@@ -245,7 +319,7 @@ class TextReport:
                 f"   {counted(migration.appeared, self._words.key, self._words.keys)} appeared"
                 " while the migration ran:"
                 f" {self._words.culprit} is still running. Stop it, then run"
-                f" '{command_for(self.plan)}' again."
+                f" '{self._command(self.plan)}' again."
             )
         yield from self._last_lines(migration.ambiguous, self._notes_after(migration))
 
@@ -259,6 +333,7 @@ class TextReport:
         if left:
             yield f"   Nothing was overwritten. Keys that were not {self._words.done}:"
             yield from left
+            yield from self._merge_hint(migration)
 
     def _done(self, migration: Migration) -> Iterator[str]:
         yield f"   Town: {self._town()}"
@@ -329,8 +404,8 @@ class TextReport:
             one = "old key does not have the town's name and is left out"
             many = "old keys do not have the town's name and are left out"
             yield (
-                f"{counted(count.total, one, many)}: run 'tt migrate' first, or"
-                f" '{command_for(UPGRADE)}' for both."
+                f"{counted(count.total, one, many)}: run '{self._command(RENAME)}' first, or"
+                f" '{self._command(UPGRADE)}' for both."
             )
         if self.plan.name == "reverse" and count.hashes:
             one = "record is a hash and stays one: Tinytown before 0.7 cannot read it."
@@ -358,8 +433,12 @@ class TextReport:
         if found:
             yield (
                 f"Tinytown 0.7 or later cannot read {' and '.join(found)} yet:"
-                f" run '{command_for(HASH)}'"
+                f" run '{self._command(HASH)}'"
             )
+
+
+def _names(keys: Iterable[bytes]) -> Iterator[str]:
+    return (f"   {shown(key)}" for key in keys)
 
 
 def _families(title: str, keys: Mapping[str, int]) -> Iterable[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
 from tt_migrate.results import Effort, Progress, Result
-from tt_migrate.terminal.progress import ProgressBar
+from tt_migrate.terminal.progress import ProgressBar, ProgressLines
 
 _R = TypeVar("_R")
 
@@ -17,16 +17,16 @@ _R = TypeVar("_R")
 class Watch:
     """Follows a run: keeps the last progress and the time, and updates the bar."""
 
-    def __init__(self) -> None:
-        self.bar: ProgressBar | None = None
+    def __init__(self, bar: ProgressBar | ProgressLines | None) -> None:
+        self._bar = bar
         self._so_far: Result | None = None
         self._began = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         """Receive a Migrator's progress."""
         self._so_far = progress.so_far
-        if self.bar:
-            self.bar(progress)
+        if self._bar:
+            self._bar(progress)
 
     @property
     def seconds(self) -> float:
@@ -48,5 +48,5 @@ class Watch:
     def follow(self, operation: Callable[[], _R]) -> _R:
         """Carry out an operation of the Migrator. The bar is closed when it ends."""
         self._so_far, self._began = None, time.monotonic()
-        with self.bar or nullcontext():
+        with closing(self._bar) if self._bar else nullcontext():
             return operation()

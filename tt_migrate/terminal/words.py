@@ -84,11 +84,11 @@ def counted(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
 
 
-def command_for(plan: Plan) -> str:
-    """Return the command that carries out a plan."""
+def command_for(plan: Plan, options: str = "") -> str:
+    """Return the command that carries out a plan. `options`: what it has besides."""
     operation = "" if plan.name == "rename" else f" --{plan.name}"
     oldest = " --legacy-prefix mt" if plan.oldest and plan.name == "rename" else ""
-    return f"tt migrate{operation}{oldest}{' --on-conflict merge' if plan.merge else ''}"
+    return f"tt migrate{options}{operation}{oldest}{' --on-conflict merge' if plan.merge else ''}"
 
 
 def words_for(plan: Plan) -> Words:

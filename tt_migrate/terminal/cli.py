@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -282,9 +282,14 @@ def main(name: str, args: list[str], signals: StopSignals) -> int:
 
 def _main(name: str, args: list[str], signals: StopSignals, out: Output, err: Output) -> int:
     text = StringIO()
+    completes = f"_{name.replace('-', '_').upper()}_COMPLETE" in os.environ
     try:
-        with redirect_stdout(text):  # --help and --version print
+        # --help and --version print. A shell reads completions as they are, tabs included.
+        with nullcontext() if completes else redirect_stdout(text):
             options = (tt if name == "tt" else migrate).main(args, name, standalone_mode=False)
+    except SystemExit as end:  # shell completion
+        signals.finish()
+        return int(end.code or 0)
     except click.ClickException as error:
         if isinstance(error, _UnknownCommand):
             signals.stop_ticking()

@@ -1,0 +1,73 @@
+"""Shell completion, by click, of `tt` and `tt-migrate`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.command import environment, script
+
+SHELLS = ["bash", "zsh", "fish"]
+
+
+def run(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        script(program), capture_output=True, text=True, env=environment(**variables), check=False
+    )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("program", ["tt", "tt-migrate"])
+def test_the_script_for_a_shell_is_printed(program: str, shell: str) -> None:
+    variable = f"_{program.upper().replace('-', '_')}_COMPLETE"
+    done = run(program, **{variable: f"{shell}_source"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{variable}={shell}_complete" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "expected"),
+    [
+        ("tt", "tt mig", ["plain,migrate"]),
+        ("tt", "tt migrate --up", ["plain,--upgrade"]),
+        ("tt-migrate", "tt-migrate --on-conflict ", ["plain,skip", "plain,merge"]),
+        ("tt-migrate", "tt-migrate --record ", ["file,"]),
+    ],
+)
+def test_words_are_completed(program: str, words: str, expected: list[str]) -> None:
+    variable = f"_{program.upper().replace('-', '_')}_COMPLETE"
+    position = str(len(words.split(" ")) - 1)
+    done = run(program, COMP_WORDS=words, COMP_CWORD=position, **{variable: "bash_complete"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == expected
+
+
+def test_fish_gets_the_help_after_a_tab() -> None:
+    variables = {"COMP_WORDS": "tt mig", "COMP_CWORD": "mig", "_TT_COMPLETE": "fish_complete"}
+    done = run("tt", **variables)
+    assert done.stdout.startswith("plain,migrate")
+    assert "\\t" not in done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
+def test_bash_takes_the_script(tmp_path: Path) -> None:
+    (tmp_path / "tt").write_text(f'#!/bin/sh\nexec {" ".join(script("tt"))} "$@"\n')
+    (tmp_path / "tt").chmod(0o755)
+    lines = [
+        'eval "$(_TT_COMPLETE=bash_source tt)"',
+        "COMP_WORDS=(tt migrate --rev) COMP_CWORD=2",
+        "_tt_completion tt; echo ${COMPREPLY[@]}",
+    ]
+    path = f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        env=environment(PATH=path),
+        check=False,
+    )
+    assert done.stdout == "--reverse\n", done.stderr

@@ -4,11 +4,12 @@ PYTHON ?= python3
 python := .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo try test lint coverage bench interop clean
+.PHONY: help demo try picture test lint coverage bench interop clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make demo    watch a migration, on a real server that comes along'
+	@echo 'make picture draw the demo anew, as docs/demo.svg'
 	@echo 'make try     open a shell in a town to migrate, on such a server'
 	@echo 'make test    run the tests; ARGS="-k preview" passes arguments to pytest'
 	@echo 'make lint    check style, types and the Lua scripts'
@@ -27,6 +28,9 @@ try: .venv/demo.installed
 
 # The versions of redis-py whose handshakes differ. The newest version is in .venv.
 redis_pys := lowest 7.0.1 7.4.0 8.0.0
+
+picture: .venv/demo.installed
+	@$(python) -m demo --picture
 
 test: .venv/test.installed .cache/hiredis/installed $(redis_pys:%=.cache/redis-py/%/installed)
 	$(python) -m pytest -n 2 $(ARGS)

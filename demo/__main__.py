@@ -1,4 +1,4 @@
-"""Run the demo (`make demo`), or a shell in an old town's directory (`make try`)."""
+"""Run the demo (`make demo`), a shell in an old town's directory (`make try`), or draw the demo."""
 
 from __future__ import annotations
 
@@ -10,5 +10,9 @@ if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from demo.journey import run
+from demo.picture import PICTURE, demo_output, drawn, shown_lines
 
-sys.exit(run(sys.argv[1:]))
+if sys.argv[1:] == ["--picture"]:
+    PICTURE.write_text(drawn(shown_lines(demo_output())), "utf-8")
+else:
+    sys.exit(run(sys.argv[1:]))

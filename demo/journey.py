@@ -30,11 +30,11 @@ class Demo:
         key = f"inbox:{old_town.SUPERVISOR}"
         message = redis.lindex(f"tt:{key}", 0)
         wrong = [
-            self._show("tt migrate --check", meant=1),
-            self._show("tt migrate --upgrade --dry-run"),
+            self._show("tt migrate --upgrade --dry-run --limit 1"),
             self._show("tt migrate --upgrade", answer="y\n"),
+            self._show("tt migrate"),
             self._show("tt migrate --check"),
-            self._show("tt migrate --upgrade"),
+            self._show("tt migrate --reverse --dry-run --limit 1"),
         ]
         arrived = message and redis.lindex(f"tt:my-project:{key}", 0) == message
         print("\nThe supervisor's first message arrived as it was:", bool(arrived), flush=True)
@@ -58,8 +58,8 @@ class Demo:
     def _run(self, command: list[str], answer: str | None = None) -> int:
         """Run a command in the town, with this checkout's `tt` on the PATH. Returns its status."""
         # The user may have set these for another town.
-        theirs = ("REDIS_URL", "TINYTOWN_REDIS_PASSWORD")
-        env = {name: value for name, value in os.environ.items() if name not in theirs}
+        theirs = ("REDIS_URL", "REDIS_PASSWORD", "TINYTOWN_REDIS_PASSWORD", "TT_MIGRATE_")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
         ours = (self.town.parent / "bin", Path(sys.executable).parent)
         env["PATH"] = os.pathsep.join([*map(str, ours), env.get("PATH", os.defpath)])
         return self.ending.run(command, self.town, env, answer)

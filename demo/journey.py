@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
         # The server's folder is removed even if this process is killed.
         town = server.directory / "my-project"
         old_town.settle(town, server.socket)
-        _put_command(server.directory / "bin")
+        _put_commands(server.directory / "bin", server.kind.cli)
         print(f"A real server, {server.kind.name}, runs for this demo only, at {server.url}.")
         print(f"It holds a town of Tinytown 0.6, {keys} keys, whose file tinytown.toml is here.")
         demo = Demo(server, town, ending)
@@ -101,14 +101,19 @@ def _kind() -> Kind:
     return ours if ours and ours.program else newest_kind()
 
 
-def _put_command(folder: Path) -> None:
-    """Write a `tt` script. The one that pip installs does not work from every path."""
+def _put_commands(folder: Path, cli: Path | None) -> None:
+    """Write a `tt` script, and link the server's client as `redis-cli`.
+
+    The script that pip installs does not work from every path.
+    """
     folder.mkdir()
     script = Path(sys.executable).with_name("tt")
     (folder / "tt").write_text(
         f'#!/bin/sh\nexec {shlex.join([sys.executable, str(script)])} "$@"\n'
     )
     (folder / "tt").chmod(0o755)
+    if cli:
+        (folder / "redis-cli").symlink_to(cli)
 
 
 def run(arguments: list[str]) -> int | str:

@@ -56,6 +56,14 @@ class Kind:
     def version(self) -> tuple[int, ...]:
         return tuple(int(part) for part in self.name.rpartition("-")[2].split("."))
 
+    @property
+    def cli(self) -> Path | None:
+        """The command-line client that comes with the server, or one on the PATH."""
+        product, _, _ = self.name.partition("-")
+        beside = self.program.with_name(f"{product}-cli") if self.program else None
+        found = beside if beside and beside.exists() else shutil.which("redis-cli")
+        return Path(found) if found else None
+
 
 @cache
 def kinds() -> tuple[Kind, ...]:

@@ -1,4 +1,4 @@
-"""The exit statuses, which --help lists and the README documents."""
+"""The exit statuses, which --help lists and docs/reference.md documents."""
 
 DONE = 0
 LEFT_BEHIND = 1

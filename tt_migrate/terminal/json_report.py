@@ -21,7 +21,7 @@ from tt_migrate.terminal.text_report import FORCE_HINT, TextReport, ambiguous_re
 
 @dataclass(frozen=True)
 class JsonReport:
-    """Writes what was found and done. The README documents the fields; they must not change.
+    """Writes what was found and done. docs/reference.md documents the fields; they must not change.
 
     `mode` is `preview`, `check` or `migrate`. `plan` and `mode` are None if the options could not
     be read. `server` is the redacted URL, and `repeated` what hints repeat of the command line.

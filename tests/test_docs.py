@@ -1,0 +1,252 @@
+"""Runs the commands and code in the documents, and compares what they say with the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from demo import old_town
+from tests.command import environment, script
+from tests.servers import Server
+from tests.test_json import FIELDS
+from tt_migrate.terminal.cli import migrate
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+)
+README = (ROOT / "README.md").read_text("utf-8")
+REFERENCE = (ROOT / "docs/reference.md").read_text("utf-8")
+NOT_RUN = {
+    "make": "each target has tests of its own, or takes long",
+    "pipx": "needs pipx",
+    "uv": "needs uv",
+    "python3": "test_packaging.py installs it",
+    "docker": "needs a Docker engine; test_compose.py checks the file",
+    "TOWN=/srv/my-project": "needs a Docker engine; test_compose.py checks the file",
+    "sudo": "needs systemd",
+    "git": "names no repository",
+    "eval": "test_completion.py runs it",
+    "_TT_COMPLETE=fish_source": "test_completion.py runs it",
+}
+"""Commands that are not run, by their first word, and why."""
+SYNOPSES = ("tt [", "tt-migrate [")
+FIGURES = ("docs/architecture.md",)
+"""Documents whose indented blocks are drawings."""
+
+
+def blocks(document: str) -> Iterator[list[str]]:
+    """The indented blocks of a document, without their indentation."""
+    text = (ROOT / document).read_text("utf-8")
+    text = re.sub(r"(?ms)^```.*?^```$", "", text)
+    for block in re.findall(r"(?m)(?<=\n\n)(?: {4}.*\n|\n(?= {4}))+", text):
+        width = len(block) - len(block.lstrip(" "))
+        yield [line[width:] for line in block.splitlines()]
+
+
+def commands(document: str) -> list[str]:
+    if document in FIGURES:
+        return []
+    found = []
+    for first, *rest in blocks(document):
+        if first.startswith("$ "):
+            found.append(first[2:])
+        elif not first.startswith(SYNOPSES):
+            found += [first, *rest]
+    return [command for command in found if command]
+
+
+COMMANDS = sorted({(document, line) for document in DOCUMENTS for line in commands(document)})
+RUN = [(document, line) for document, line in COMMANDS if not NOT_RUN.get(line.split()[0])]
+
+
+@pytest.fixture
+def town(newest: Server, tmp_path: Path) -> Path:
+    """The directory of a town whose server runs, with `tt` and `redis-cli` on the PATH."""
+    old_town.build(newest.client())
+    old_town.settle(tmp_path / "town", newest.socket)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("tt", "tt-migrate"):
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(script(name))} "$@"\n')
+        (programs / name).chmod(0o755)
+    cli = newest.kind.cli
+    if cli:
+        (programs / "redis-cli").symlink_to(cli)
+    return tmp_path / "town"
+
+
+def run(town: Path, command: str, answer: str = "y\n") -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(town.parent / "bin"), os.environ["PATH"]])
+    return subprocess.run(
+        command,
+        shell=True,
+        cwd=town,
+        env=environment(PATH=path),
+        input=answer,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+def test_there_are_commands_to_run() -> None:
+    assert len(RUN) > 15
+    assert {document for document, _ in RUN} >= {"README.md", "docs/operations.md"}
+
+
+@pytest.mark.parametrize(("document", "command"), RUN)
+def test_a_command_of_a_document_runs_as_printed(town: Path, document: str, command: str) -> None:
+    program, *_ = command.split()
+    if program == "redis-cli" and not (town.parent / "bin" / "redis-cli").exists():
+        pytest.skip("no redis-cli")
+    if program == "0":  # a line of a crontab
+        command = " ".join(command.split()[5:]).replace("/srv/my-project", str(town))
+        command = command.replace("~/.local/share/tt-migrate/bin/", f"{town.parent}/bin/")
+    done = run(town, command)
+    assert done.returncode == (1 if command.endswith("--check") else 0), done.stderr
+    assert "Usage:" not in done.stderr
+
+
+def conflict(redis: Redis) -> None:
+    redis.flushall()
+    redis.mset({"tt:stop:1": 1, "tt:my-project:stop:1": 2})
+
+
+STATES: dict[str, Callable[[Redis], object]] = {"tt migrate --force": conflict}
+"""What a command's output in a document was copied from, if not from the town as it is."""
+
+
+def shown() -> list[tuple[str, str, list[str]]]:
+    found = [(document, block) for document in DOCUMENTS for block in blocks(document)]
+    return [(name, first[2:], rest) for name, (first, *rest) in found if first.startswith("$ ")]
+
+
+@pytest.mark.parametrize(("document", "command", "lines"), shown())
+def test_the_output_shown_is_the_output(
+    newest: Server, town: Path, document: str, command: str, lines: list[str]
+) -> None:
+    if command in STATES:
+        STATES[command](newest.client())
+    written = re.sub(r"\d\.\d\d s", "0.00 s", run(town, command).stdout).splitlines()
+    for line in lines:
+        left_out = re.fullmatch(r" +\(\.\.\. (\d+) more lines \.\.\.\)", line)
+        if left_out:
+            del written[: int(left_out[1])]
+        else:
+            assert line == written.pop(0)
+    assert written == []
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_python_example_runs(newest: Server, town: Path, number: int) -> None:
+    text = (ROOT / "docs/python.md").read_text("utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 2
+    done = subprocess.run(
+        [sys.executable, "-c", examples[number]],
+        cwd=town,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    if number == 0:
+        assert lines[-2:] == ["32 {} {} 0", "{'agent': 7, 'task': 8} {} True"]
+    else:
+        assert len(lines) == 32
+        assert all(line.startswith("renamed b'tt:") for line in lines)
+
+
+def test_units_for_systemd_can_be_read() -> None:
+    text = (ROOT / "docs/operations.md").read_text("utf-8")
+    service, timer = re.findall(r"```ini\n(.*?)```", text, re.DOTALL)
+    for unit, section in ((service, "Service"), (timer, "Timer")):
+        parser = ConfigParser(interpolation=None)
+        parser.optionxform = str  # type: ignore[assignment,method-assign]
+        parser.read_string(unit)
+        assert section in parser
+    words = shlex.split(re.findall(r"ExecStart=(.*)", service)[0])[1:]
+    migrate.make_context("tt-migrate", words)
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_missed_bars_stand_in_performance_only() -> None:
+    for document in DOCUMENTS:
+        if document != "docs/performance.md":
+            assert "| no |" not in (ROOT / document).read_text("utf-8"), document
+
+
+def test_every_option_and_its_variable_are_in_the_reference() -> None:
+    for parameter in migrate.params:
+        for option in parameter.opts if parameter.param_type_name == "option" else ():
+            assert re.search(rf"`{option}[ `|]", REFERENCE), option
+    settings = (ROOT / "tt_migrate/settings/config.py").read_text("utf-8")
+    variables = re.findall(r'environ(?:ment)?\.get\("(\w+)"|"(\w*(?:URL|PASSWORD))"', settings)
+    for variable in filter(None, (name for pair in variables for name in pair)):
+        assert f"| `{variable}` |" in REFERENCE
+
+
+def test_every_field_of_the_json_document_is_in_the_reference() -> None:
+    table = REFERENCE.partition("## JSON")[2]
+    rows = re.findall(r"(?m)^\| ((?:`\w+`(?:, )?)+) \|", table)
+    named = {name for row in rows for name in re.findall(r"\w+", row)}
+    assert named == FIELDS | {"error", "moves", "merges", "conversions", "refused"}
+
+
+def test_measured_figures_are_those_of_the_last_bench() -> None:
+    results = (ROOT / "bench/results/README.md").read_text("utf-8").splitlines()
+    text = (ROOT / "docs/performance.md").read_text("utf-8")
+    figures = re.findall(r"(?m)^\| .* \| (?:yes|no) \|$", text)
+    assert len(figures) > 3
+    assert [row for row in figures if row not in results] == []
+
+
+def anchors(document: Path) -> set[str]:
+    titles = re.findall(r"(?m)^#+ (.*)$", document.read_text("utf-8"))
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_pictures_documents_and_sections_that_are_linked_exist() -> None:
+    for name in DOCUMENTS:
+        file = ROOT / name
+        for link in re.findall(r"\]\(((?!https?:)[^)]+)\)", file.read_text("utf-8")):
+            path, _, section = link.partition("#")
+            target = file.parent / path if path else file
+            assert target.exists(), f"{name}: {link}"
+            assert not section or section in anchors(target), f"{name}: {link}"
+
+
+def test_every_document_can_be_reached_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)", README))
+    assert {name for name in DOCUMENTS if name != "README.md"} <= linked
+
+
+@pytest.mark.parametrize("file", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_the_files_that_are_named_exist(file: str) -> None:
+    named = set(
+        re.findall(r"`([\w./-]+\.(?:py|lua|toml|yml|md))`", (ROOT / file).read_text("utf-8"))
+    )
+    places = (ROOT, ROOT / "tt_migrate", ROOT / "lua", *(ROOT / "tt_migrate").iterdir())
+    missing = {name for name in named if not any((place / name).is_file() for place in places)}
+    assert len(named) > 3
+    assert missing == set()
+
+
+def test_the_architecture_names_every_file_of_the_rooms() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    for file in (ROOT / "tt_migrate").rglob("*.py"):
+        assert file.name == "__init__.py" or f"{file.name}`" in text, file

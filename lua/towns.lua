@@ -6,18 +6,18 @@
 -- The other towns found so far, each once.
 local other_towns = {}
 local seen = {}
--- The starts of the keys of this town and of towns found so far: most keys are told by them, and patterns
--- are slow.
+-- The starts of the keys of towns that are known: most keys are told by them, and patterns are slow.
 local known_prefixes
 local MOST_KNOWN = 8
 
--- Returns whether a key is surely one of the town with the given prefix: it has a family and an id.
-local function is_family_key_of(prefix, key)
+-- Returns whether a key surely belongs to the town with the given prefix. What follows the prefix has one
+-- colon, and too much after it for the name of a key that each town has once.
+local function belongs_to(prefix, key)
   if find(key, prefix, 1, true) ~= 1 then
     return false
   end
-  local family, id = family_at(key, #prefix + 1)
-  return family ~= nil and not is_town_wide(key, id)
+  local colon = find(key, ':', #prefix + 1, true)
+  return colon and #key - colon > LONGEST_TOWN_WIDE and not find(key, ':', colon + 1, true)
 end
 
 -- Returns the town of a key of the new format, nil for any other key. A town's name may contain colons, so a
@@ -42,7 +42,7 @@ end
 local function note_town(prefix, key)
   known_prefixes = known_prefixes or {prefix}
   for n = 1, #known_prefixes do
-    if is_family_key_of(known_prefixes[n], key) then
+    if belongs_to(known_prefixes[n], key) then
       return
     end
   end

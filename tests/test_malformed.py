@@ -110,7 +110,7 @@ BATCH: list[Any] = [b"0", 1, 10, 3]
 REPLIES: dict[str, list[Any]] = {
     "inspect": [b"0" * 40, 0, 0, [b"TIME"], []],
     "count": [*BATCH, SEVEN, 1, 1, [b"other"], [1, 0], [1, 0], 1, 1, 0, 1],
-    "left": [*BATCH, SEVEN, [1, 0], [b"other"]],
+    "left": [*BATCH, SEVEN, [1, 0]],
     "preview": [
         *BATCH,
         KEY,
@@ -132,6 +132,7 @@ REPLIES: dict[str, list[Any]] = {
         [],
         [KEY],
         [b"tt:stop:1", b"how"],
+        [b"other"],
         b"",
     ],
     "records": [*BATCH, [NAME, RECORD], [KEY, NAME], [b"tt:town:task:2", b"is a list"]],

@@ -33,6 +33,7 @@ def migration(total: int) -> Migration:
         failed={},
         ambiguous=(),
         unconverted={},
+        towns=(),
         before=None,
         left=None,
         effort=Effort(1, 1.0, 5.0, 0),

@@ -162,6 +162,7 @@ class Migrator:
                     failed=moved.failed,
                     ambiguous=moved.ambiguous,
                     unconverted=records.unconverted,
+                    towns=left.count.towns if left and left.count else moved.towns,
                     before=before,
                     left=left,
                     effort=driver.effort(),
@@ -194,7 +195,7 @@ class Migrator:
     def _left(self, driver: Driver, so_far: Callable[[], Result]) -> Left:
         if self.plan.needs_count:
             count = self._count(driver, "verifying", so_far)
-            return Left(count.keys, count.strings, count.towns, count)
+            return Left(count.keys, count.strings, count)
         tally = LeftTally()
         driver.drive(driver.session.scan("left", tally), "verifying", so_far)
         return tally.result()

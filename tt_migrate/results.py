@@ -113,12 +113,11 @@ class Left:
     """What the final pass found left to do.
 
     `keys`: keys to move, by family. `strings`: agents and tasks of the town that are JSON strings.
-    `towns`: the other towns in the database. `count`: the full count, if the plan needs one.
+    `count`: the full count, if the plan needs one.
     """
 
     keys: Mapping[str, int]
     strings: Mapping[str, int]
-    towns: Collection[bytes]
     count: Count | None = None
 
     @property
@@ -202,8 +201,9 @@ class Preview:
             failed=self.failed,
             ambiguous=self.ambiguous,
             unconverted=self.unconverted,
+            towns=self.towns,
             before=count,
-            left=Left(count.keys, count.strings, count.towns, count),
+            left=Left(count.keys, count.strings, count),
             effort=self.effort,
             server=self.server,
         )
@@ -215,8 +215,8 @@ class Migration:
 
     `keys`: keys renamed, by family, as the server replied. `merged`: keys merged with their
     destination, by family. `converted`: records that became hashes, by family. `conflicts`,
-    `failed`, `ambiguous`, `unconverted`: keys that were left as they are, as in Preview. `before`:
-    what a REVERSE counted before it began. `left`: what the final pass found left to do. Both are
+    `failed`, `ambiguous`, `unconverted`: keys that were left as they are, as in Preview. `towns`: the
+    other towns in the database. `before`: what a REVERSE counted before it began. `left`: what the final pass found left to do. Both are
     None if the run had no such pass.
     """
 
@@ -229,6 +229,7 @@ class Migration:
     failed: Mapping[bytes, str]
     ambiguous: Collection[bytes]
     unconverted: Mapping[bytes, str]
+    towns: Collection[bytes]
     before: Count | None
     left: Left | None
     effort: Effort

@@ -58,7 +58,6 @@ class LeftReply(NamedTuple):
     dbsize: int
     families: list[int]
     strings: list[int]
-    towns: list[bytes]
 
 
 class PreviewReply(NamedTuple):
@@ -93,6 +92,7 @@ class MigrateReply(NamedTuple):
     postponed: list[bytes]
     renamed: list[bytes]
     joined: list[bytes]
+    towns: list[bytes]
     error: bytes
 
 

@@ -105,18 +105,15 @@ class LeftTally:
         """Forget everything."""
         self._families = [0] * len(FAMILIES)
         self._strings = [0] * len(RECORDS)
-        self._towns: set[bytes] = set()
 
     def add(self, reply: LeftReply) -> None:
         """Add a reply."""
         self._families = _added(self._families, reply.families)
         self._strings = _added(self._strings, reply.strings)
-        self._towns.update(names(reply.towns))
 
     def result(self) -> Left:
         """What was counted so far."""
-        families, strings = (FAMILIES, self._families), (RECORDS, self._strings)
-        return Left(_by_name(*families), _by_name(*strings), self._towns)
+        return Left(_by_name(FAMILIES, self._families), _by_name(RECORDS, self._strings))
 
 
 class PreviewTally:
@@ -175,6 +172,7 @@ class MigrationTally:
         self.args = (int(record.wanted),)
         self._families = [0] * len(FAMILIES)
         self._merged = [0] * len(FAMILIES)
+        self.towns: set[bytes] = set()
         self.restart()
 
     def restart(self) -> None:
@@ -190,7 +188,7 @@ class MigrationTally:
         """
         conflicts, failed = texts(reply.conflicts), texts(reply.failed)
         ambiguous = names(reply.ambiguous)
-        renamed, joined = names(reply.renamed), texts(reply.joined)
+        renamed, joined, towns = names(reply.renamed), texts(reply.joined), names(reply.towns)
         for keys in (conflicts, failed, ambiguous, names(reply.postponed), renamed, joined):
             check_families(keys, self._start)
         self._families = _added(self._families, reply.families)
@@ -198,6 +196,7 @@ class MigrationTally:
         self.conflicts.update(conflicts)
         self.failed.update(failed)
         self.ambiguous.update(ambiguous)
+        self.towns.update(towns)
         self._record.renamed(renamed)
         self._record.merged(joined)
         self._record.left(conflicts)

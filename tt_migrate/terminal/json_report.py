@@ -169,8 +169,7 @@ def _found(result: Result | None) -> int | None:
 
 def _towns(result: Result | None) -> list[str] | None:
     """The other towns on the server, None if the run had no pass that looks at them."""
-    looked = result.left if isinstance(result, Migration) else result
-    return sorted(map(shown, looked.towns)) if looked else None
+    return sorted(map(shown, result.towns)) if result else None
 
 
 def _version() -> str | None:

@@ -88,10 +88,9 @@ class TextReport:
 
     def tell_towns(self, migration: Migration) -> None:
         """Write on stderr that keys which name no town went to this one, and others exist."""
-        towns = migration.left.towns if migration.left else ()
         moved = migration.total or sum(migration.merged.values())
-        if towns and moved and self.plan.rename == "forward":
-            self.err.lines(line.strip() for line in self._other_towns(towns, "went"))
+        if migration.towns and moved and self.plan.rename == "forward":
+            self.err.lines(line.strip() for line in self._other_towns(migration.towns, "went"))
 
     def cancelled(self, count: Count) -> None:
         """Write that the run was cancelled at the prompt."""

@@ -215,9 +215,9 @@ class Migration:
 
     `keys`: keys renamed, by family, as the server replied. `merged`: keys merged with their
     destination, by family. `converted`: records that became hashes, by family. `conflicts`,
-    `failed`, `ambiguous`, `unconverted`: keys that were left as they are, as in Preview. `towns`: the
-    other towns in the database. `before`: what a REVERSE counted before it began. `left`: what the final pass found left to do. Both are
-    None if the run had no such pass.
+    `failed`, `ambiguous`, `unconverted`: keys that were left as they are, as in Preview. `towns`:
+    the other towns in the database. `before`: what a REVERSE counted before it began. `left`: what
+    the final pass found left to do. Both are None if the run had no such pass.
     """
 
     plan: Plan

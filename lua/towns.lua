@@ -38,7 +38,8 @@ local function town_of(key)
   return nil
 end
 
--- Adds the town of a key to other_towns, unless it is the town with the given prefix.
+-- Adds the town of a key to other_towns, unless it is the town with the given prefix. A key that flight.lua sets
+-- names no town.
 local function note_town(prefix, key)
   known_prefixes = known_prefixes or {prefix}
   for n = 1, #known_prefixes do
@@ -46,7 +47,7 @@ local function note_town(prefix, key)
       return
     end
   end
-  local town = town_of(key)
+  local town = not find(key, ':flight:%x+:table0x%x+$') and town_of(key)
   if town and not seen[town] then
     seen[town] = true
     if prefix_of(town) ~= prefix then

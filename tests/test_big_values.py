@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from typing import Any
 
 import pytest
 from redis import Redis
 
 from tests.servers import Server
 from tt_migrate import HASH, UPGRADE, Migrator
-from tt_migrate.engine.driver import Driver
+from tt_migrate.engine.conversion import Conversion
 from tt_migrate.engine.pacing import Pace
-from tt_migrate.engine.passes import Taken
+from tt_migrate.engine.passes import Call
 
 
 def put(redis: Redis, key: str, size: int, **more: object) -> None:
@@ -57,15 +56,16 @@ def test_a_call_carries_no_more_than_its_weight_and_one_record(
     for n in range(40):
         put(redis, f"tt:town:task:{n}", 30_000)
     calls: list[tuple[int, int]] = []
-    one_call = Driver._one_call
+    next_call = Conversion.next_call
 
-    def watched(self: Driver, work: Any) -> tuple[Taken, float]:
-        call = work.next_call(self._pace)
-        size = sum(len(arg) for arg in call.args if isinstance(arg, bytes))
-        calls.append((size, self._pace.weight))
-        return one_call(self, work)
+    def watched(self: Conversion, pace: Pace, *, alone: bool) -> Call | None:
+        call = next_call(self, pace, alone=alone)
+        if call:
+            size = sum(len(arg) for arg in call.args if isinstance(arg, bytes))
+            calls.append((size, pace.weight))
+        return call
 
-    monkeypatch.setattr(Driver, "_one_call", watched)
+    monkeypatch.setattr(Conversion, "next_call", watched)
     assert Migrator(redis, "town", HASH, max_pause_ms=1).migrate().complete
     assert max(size for size, _ in calls) > 50_000
     assert all(size < weight + 70_000 for size, weight in calls)

@@ -285,7 +285,7 @@ def test_a_script_flag_that_the_server_does_not_know_is_done_without(
     redis = own_server(kind=kind).client()
     town_of_old(redis)
     said = SaidServer("redis", version, "master")
-    monkeypatch.setattr("tt_migrate.engine.session.inspect_server", lambda client: said)
+    monkeypatch.setattr("tt_migrate.engine.session.server_of", lambda handshake: said)
     assert Migrator(redis, "town").count().total == 2
     assert Migrator(redis, "town").preview().total == 1
     assert Migrator(redis, "town", MERGE).migrate().complete

@@ -21,13 +21,14 @@ from tt_migrate.terminal.words import command_for
 LUA = Path(__file__).parent.parent / "lua"
 FILES = sorted(path.stem for path in LUA.glob("*.lua"))
 SCAN = ("town", "0", "100", "1000000", "")
+FLIGHT = (*SCAN, "", "0")
 CALLS: dict[str, tuple[object, ...]] = {
     "inspect": ("town", "0", "", "GET"),
-    "count": SCAN,
-    "left": SCAN,
+    "count": FLIGHT,
+    "left": FLIGHT,
     "preview": SCAN,
-    "migrate": (*SCAN, "0"),
-    "records": (*SCAN, "1000", "1"),
+    "migrate": (*FLIGHT, "0"),
+    "records": (*FLIGHT, "1000", "1"),
     "convert": ("", "tt:town:task:1", "{}", packed(b"id", b"1")),
     "fetch": ("", "1000", "tt:town:task:1"),
 }

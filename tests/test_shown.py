@@ -65,9 +65,9 @@ def test_reasons_that_a_server_gives_are_escaped_and_without_the_password() -> N
     key = bulk(b"tt:agent:hunter2hunter2\x1b")
     numbers = b"*7\r\n" + b":0\r\n" * 7
     migrated = reply(
-        numbers, numbers, b"*0\r\n", b"*2\r\n" + key + said, *[b"*0\r\n"] * 5, bulk(b"")
+        numbers, numbers, b"*0\r\n", b"*2\r\n" + key + said, *[b"*0\r\n"] * 5, b":0\r\n", bulk(b"")
     )
-    left = reply(numbers, b"*2\r\n:0\r\n:0\r\n")
+    left = reply(numbers, b"*2\r\n:0\r\n:0\r\n", b":0\r\n")
 
     def answer(command: list[bytes]) -> bytes:
         if command[0] == b"SCRIPT":
@@ -90,7 +90,7 @@ def test_reasons_that_a_server_gives_are_escaped_and_without_the_password() -> N
 
 def test_the_bar_shows_no_words_of_the_server() -> None:
     numbers = b"*7\r\n" + b":0\r\n" * 7
-    batch = b"*14\r\n$1\r\n7\r\n:1\r\n:1000\r\n:3\r\n" + numbers * 2 + b"*0\r\n" * 7
+    batch = b"*15\r\n$1\r\n7\r\n:1\r\n:1000\r\n:3\r\n" + numbers * 2 + b"*0\r\n" * 7 + b":0\r\n"
     replies = [inspection(), batch + bulk(b"")]
 
     def answer(command: list[bytes]) -> bytes:

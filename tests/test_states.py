@@ -24,7 +24,7 @@ from tests.servers import Kind, Server, StartServer
 from tests.test_recovery import at_batch, fill
 from tests.users import user_with, user_without
 from tt_migrate import UPGRADE, Migrator, Progress
-from tt_migrate.engine.passes import ScanPass, Taken
+from tt_migrate.engine.passes import Call, ScanPass, Taken
 from tt_migrate.engine.patience import (
     LONGEST_STANDSTILL_SECONDS,
     PATIENCE,
@@ -277,8 +277,9 @@ def test_a_server_clock_that_is_set_makes_no_long_rest_and_no_long_pause(
     fill(redis, 3000)
     take = ScanPass.take
 
-    def jump(self: ScanPass, reply: list[Any]) -> Taken:
-        return replace(take(self, reply), elapsed=elapsed)
+    def jump(self: ScanPass, call: Call, reply: list[Any]) -> Taken | None:
+        taken = take(self, call, reply)
+        return taken and replace(taken, elapsed=elapsed)
 
     monkeypatch.setattr(ScanPass, "take", jump)
     began = time.monotonic()

@@ -38,6 +38,8 @@ def test_a_key_left_alone_twice_is_listed_once_and_renames_add_up() -> None:
     for _ in range(2):
         families = [1, *[0] * 6]
         left = ([KEY, b"why"], [b"tt:stop:1", b"ERR no"])
-        tally.add(MigrateReply(b"0", 1, 10, 3, families, [0] * 7, *left, [], [], [], [], [], b""))
+        tally.add(
+            MigrateReply(b"0", 1, 10, 3, families, [0] * 7, *left, [], [], [], [], [], 0, b"")
+        )
     assert (tally.keys["agent"], tally.conflicts) == (2, {KEY: "why"})
     assert tally.failed == {b"tt:stop:1": "ERR no"}

@@ -34,7 +34,8 @@ class Effort:
     `batches`: script calls. `seconds`: wall time. `max_pause_ms`: the longest time that one call
     held the server, by the server's clock, in milliseconds; None if there is no clock.
     `reconnects`: how often the connection was lost. `evicted`: keys that the server evicted during
-    a migration; 0 if it evicts none or the user may not run INFO.
+    a migration; 0 if it evicts none or the user may not run INFO. `one_at_a_time`: why no call was
+    sent ahead of the reply to the one before; empty if calls were.
     """
 
     batches: int
@@ -42,6 +43,7 @@ class Effort:
     max_pause_ms: float | None
     reconnects: int
     evicted: int = 0
+    one_at_a_time: str = ""
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,9 @@ def run(
 
 
 @contextmanager
-def delayed(port: int, rtt_ms: float) -> Iterator[int]:
-    """A port that leads to another one with a delay."""
-    with _beside("proxy", str(port), str(rtt_ms)) as (line, _):
+def delayed(port: int, rtt_ms: float, jitter_ms: float = 0) -> Iterator[int]:
+    """A port that leads to another one with a delay, and with more delay by chance."""
+    with _beside("proxy", str(port), str(rtt_ms), str(jitter_ms)) as (line, _):
         yield int(line)
 
 

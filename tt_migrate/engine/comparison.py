@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -25,6 +25,8 @@ class Comparison:
     the fields that differ. Records that cannot be compared get none.
     """
 
+    is_guarded = False
+
     def __init__(self, session: Session, plan: Plan, conflicts: Mapping[bytes, str]) -> None:
         self._script = session.script("fetch")
         self._session = session
@@ -45,12 +47,20 @@ class Comparison:
     def restart(self) -> None:
         """Continue: a list of keys needs no cursor."""
 
-    def next_call(self, pace: Pace) -> Call:
-        """Read the next keys."""
+    def lost(self, calls: Iterable[Call]) -> None:
+        """Continue: keys leave the list when their reply is taken."""
+
+    def end_call(self, pace: Pace) -> Call | None:
+        """None: there is no cursor."""
+
+    def next_call(self, pace: Pace, *, alone: bool) -> Call | None:
+        """Read the next keys. A later call needs the reply to know its keys."""
+        if not alone:
+            return None
         keys = islice(reversed(self._todo), _KEYS_A_CALL)
         return Call(self._script, (self._session.denied, pace.weight, *keys))
 
-    def take(self, reply: list[Any]) -> Taken:
+    def take(self, call: Call, reply: list[Any]) -> Taken:
         """Compare each destination with the key before it."""
         elapsed, *found = reply
         weight = 0

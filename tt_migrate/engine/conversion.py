@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 from tt_migrate.engine.json_to_hash import RecordError, fields_of
 from tt_migrate.engine.pacing import Pace
-from tt_migrate.engine.passes import Call, Taken
+from tt_migrate.engine.passes import Call, Place, Taken
 from tt_migrate.engine.record import Record
 from tt_migrate.engine.replies import (
     ConvertReply,
@@ -29,6 +28,10 @@ from tt_migrate.keyspace import check_families, family_and_id, town_bytes, town_
 
 _TEXT_WEIGHT = 16
 _KEYS_A_CALL = 1000
+_READ, _READ_AHEAD = 1024 * 1024, 256 * 1024
+"""The weight that one call reads at most, alone and ahead of replies."""
+_MOST_READING = 12
+"""How many calls that read are in flight at most: what they read waits in memory."""
 _TRIES = 100
 
 
@@ -60,30 +63,47 @@ class RecordReader:
 
     def restart(self) -> None:
         """Start over."""
-        self._cursor: bytes | None = b"0"
+        self._place = Place()
         self._unread: deque[tuple[bytes, bytes]] = deque()
 
     @property
     def over(self) -> bool:
-        """Whether all records are read."""
-        return self._cursor is None and not self._unread
+        """Whether all records are found and asked for."""
+        return self._place.cursor is None and not self._unread
 
     def read_again(self, key: bytes) -> None:
         """Read a record of the town again, because it has changed."""
         self._unread.append((key, key))
 
-    def next_call(self, pace: Pace) -> Call:
+    def next_call(self, pace: Pace, *, alone: bool) -> Call | None:
         """Read records that were found but not read, else find more."""
         if self._unread:
-            keys = (key for key, _ in islice(self._unread, _KEYS_A_CALL))
-            return Call(self._fetch, (self._session.denied, pace.weight, *keys))
-        cursor = self._cursor or b"0"
-        args = (self._town, cursor, pace.count, pace.budget, self._session.denied)
-        return Call(self._find, (*args, pace.weight, self._with_old))
+            asked = [self._unread.popleft() for _ in range(min(_KEYS_A_CALL, len(self._unread)))]
+            keys = (key for key, _ in asked)
+            return Call(self._fetch, (self._session.denied, pace.weight, *keys), tuple(asked))
+        word = self._place.word(pace, alone=alone)
+        return None if word is None else self._find_call(pace, word)
 
-    def take(self, reply: list[Any]) -> Taken:
+    def end_call(self, pace: Pace) -> Call | None:
+        """The call for a pass that ends before its last batch."""
+        return self._find_call(pace, b"end") if self._place.is_kept and pace.ahead else None
+
+    def _find_call(self, pace: Pace, word: bytes) -> Call:
+        flight = pace.flight_args(self._session.kept_in())
+        args = (self._town, word, pace.count, pace.budget, self._session.denied, *flight)
+        return Call(self._find, (*args, _READ_AHEAD if pace.ahead else _READ, self._with_old))
+
+    def take(self, call: Call, reply: list[Any]) -> Taken | None:
         """Take the reply to either call."""
-        return self._take_fetched(reply) if self._unread else self._take_found(reply)
+        if call.script is self._fetch:
+            return self._take_fetched(call, reply)
+        return None if self._place.is_early(call, reply) else self._take_found(reply)
+
+    def lost(self, calls: Iterable[Call]) -> None:
+        """Read what these calls were to read again, and find from the cursor of the last reply."""
+        for call in calls:
+            self._unread.extend(call.about)
+        self._place.lost()
 
     def _take_found(self, reply: list[Any]) -> Taken:
         said = RecordsReply(*reply)
@@ -95,14 +115,15 @@ class RecordReader:
             self._receive(key, value)
         self._unread.extend(pairs(said.unread))
         self._fail(texts(said.failed))
-        self._cursor = None if said.cursor == b"0" else names([said.cursor])[0]
+        self._place.reached(said.cursor, said.kept)
         return Taken(said.elapsed, steps=said.steps, weight=weight, dbsize=said.dbsize)
 
-    def _take_fetched(self, reply: list[Any]) -> Taken:
+    def _take_fetched(self, call: Call, reply: list[Any]) -> Taken:
         elapsed, *found = reply
         weight = 0
+        asked = deque(call.about)
         for kind, value in pairs(found):
-            _, name = self._unread.popleft()
+            _, name = asked.popleft()
             weight += weight_of(value)
             if kind == b"string":
                 self._receive(name, value)
@@ -110,18 +131,22 @@ class RecordReader:
                 self._fail(texts([name, value]))
             elif kind not in (b"hash", b"none"):
                 self._fail(texts([name, b"is a %b, neither string nor hash" % kind]))
+        self._unread.extendleft(reversed(asked))
         return Taken(elapsed, weight=weight)
 
 
 class ConversionPreview:
     """A pass that checks which records can be converted. Reads only."""
 
+    is_guarded = True
+
     def __init__(self, session: Session, tally: ConversionPreviewTally, *, with_old: bool) -> None:
         self._start = town_key_start(session.town)
         self._tally = tally
         reader = RecordReader(session, receive=self._judge, fail=self._fail, with_old=with_old)
         self._reader = reader
-        self.next_call, self.take = reader.next_call, reader.take
+        self.next_call, self.take, self.lost = reader.next_call, reader.take, reader.lost
+        self.end_call = reader.end_call
 
     @property
     def over(self) -> bool:
@@ -165,6 +190,8 @@ class Conversion:
     records than a few calls carry. `record`: told what became of each record.
     """
 
+    is_guarded = False
+
     def __init__(self, session: Session, tally: ConversionTally, record: Record) -> None:
         self._record = record
         self._script = session.script("convert")
@@ -173,13 +200,13 @@ class Conversion:
         self._tally = tally
         self._ready: deque[_Swap] = deque()
         self._weight = 0  # of the records in _ready
-        self._sent: list[_Swap] = []
+        self._reading = 0  # calls in flight that read
         self._tries: Counter[bytes] = Counter()
         self._reader = RecordReader(session, receive=self._prepare, fail=self._fail)
 
     @property
     def over(self) -> bool:
-        """Whether all records that can be converted are converted."""
+        """Whether all records that can be converted are converted or sent."""
         return self._reader.over and not self._ready
 
     def restart(self) -> None:
@@ -189,47 +216,63 @@ class Conversion:
         self._reader.restart()
         self._tally.restart()
 
-    def next_call(self, pace: Pace) -> Call:
+    def next_call(self, pace: Pace, *, alone: bool) -> Call | None:
         """Convert the records read so far if they fill a call or are the last, else read more."""
-        self._sent = []
-        if self._weight < pace.weight and not self._reader.over:
-            return self._reader.next_call(pace)
-        self._sent = self._first_swaps(pace)
-        records = (
-            text for swap in self._sent for text in (swap.key, swap.value, _packed(swap.texts))
-        )
-        return Call(self._script, (self._session.denied, *records))
+        most = pace.weight // 2 if pace.ahead else pace.weight
+        is_full = self._weight >= most
+        if not is_full and not self._reader.over and self._reading < _MOST_READING:
+            call = self._reader.next_call(pace, alone=alone)
+            if call:
+                self._reading += 1
+                return call
+        if not self._ready or not (is_full or self._reader.over or alone):
+            return None
+        swaps = self._first_swaps(most)
+        records = (text for swap in swaps for text in (swap.key, swap.value, _packed(swap.texts)))
+        return Call(self._script, (self._session.denied, *records), tuple(swaps))
 
-    def take(self, reply: list[Any]) -> Taken:
+    def end_call(self, pace: Pace) -> Call | None:
+        """The call for a pass that ends before its last batch."""
+        return self._reader.end_call(pace)
+
+    def lost(self, calls: Iterable[Call]) -> None:
+        """Read or convert again what these calls were for."""
+        for call in calls:
+            if call.script is self._script:
+                self._ready.extend(call.about)
+                self._weight += sum(swap.weight for swap in call.about)
+            else:
+                self._reading -= 1
+                self._reader.lost([call])
+
+    def take(self, call: Call, reply: list[Any]) -> Taken | None:
         """Take the reply to either call."""
-        if not self._sent:
+        if call.script is not self._script:
+            self._reading -= 1
+            taken = self._reader.take(call, reply)
             # The time to read records says nothing about the time to convert them.
-            return replace(self._reader.take(reply), weight=0)
-        said = ConvertReply(*reply)
+            return replace(taken, weight=0) if taken else None
+        said, swaps = ConvertReply(*reply), call.about
         for position in map(whole, said.converted):
-            key = self._sent[position - 1].key
+            key = swaps[position - 1].key
             family, _ = family_and_id(key, self._start)
             self._tally.converted[family] += 1
             self._record.converted(key)
         for position in map(whole, said.changed):
-            self._changed(self._sent[position - 1].key)
+            self._changed(swaps[position - 1].key)
         self._fail(texts(said.failed))
         if said.error:
             raise error_of(said.error)
-        weight = sum(swap.weight for swap in self._sent)
-        self._weight -= weight
-        for _ in self._sent:
-            self._ready.popleft()
-        return Taken(said.elapsed, weight=weight)
+        return Taken(said.elapsed, weight=sum(swap.weight for swap in swaps))
 
-    def _first_swaps(self, pace: Pace) -> list[_Swap]:
+    def _first_swaps(self, most: int) -> list[_Swap]:
+        """Take records for a call: at least one, else as many as weigh at most `most`."""
         swaps: list[_Swap] = []
         weight = 0
-        for swap in self._ready:
-            weight += swap.weight
-            if swaps and weight > pace.weight:
-                break
-            swaps.append(swap)
+        while self._ready and (not swaps or weight + self._ready[0].weight <= most):
+            swaps.append(self._ready.popleft())
+            weight += swaps[-1].weight
+        self._weight -= weight
         return swaps
 
     def _prepare(self, key: bytes, value: bytes) -> None:

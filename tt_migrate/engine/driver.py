@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from redis import exceptions as redis_errors
 from redis.retry import Retry
 
+from tt_migrate.engine.flight import Flight, Sent
 from tt_migrate.engine.pacing import Pace
-from tt_migrate.engine.passes import Pass, Taken
+from tt_migrate.engine.passes import Pass
 from tt_migrate.engine.patience import PATIENCE, PassingError, Standstill, patiently, two_words
 from tt_migrate.engine.replies import malformed_as_invalid
 from tt_migrate.engine.session import Process, Session
 from tt_migrate.results import Effort, Progress, Result, Stage
+
+_LANDING_SECONDS = 3
 
 ProgressCallback = Callable[[Progress], object]
 Shield = Callable[[], AbstractContextManager[object]]
@@ -50,6 +54,10 @@ class Driver:
         self._reconnects = 0
         self._evicted = 0
         self._process = session.process
+        self._flight = Flight(session.trip)
+        self._is_reading = False
+        self._why_alone = ""
+        self._must_load = False
 
     def effort(self) -> Effort:
         """What the run has cost so far."""
@@ -59,6 +67,7 @@ class Driver:
             max_pause_ms=self._longest / 1000 if self._longest else None,
             reconnects=self._reconnects,
             evicted=self._evicted,
+            one_at_a_time=self._why_alone,
         )
 
     def count_evictions(self) -> None:
@@ -73,60 +82,148 @@ class Driver:
         """Drive one pass until it is over. `stage` and `so_far` go into each Progress.
 
         Raises redis.exceptions.RedisError for an error that patiently() does not retry, or when the
-        retries are used up.
+        retries are used up. Whatever ends the pass, the calls in flight are read and counted first.
         """
         position = _Position(stage, so_far)
-        while not work.over:
-            held = patiently(
-                self._manner.patience,
-                lambda: self._attempt(work, position),
-                lambda error: self._lost(error, position),
-                begun=self._calls > 0,
-            )
-            if not work.over:
-                time.sleep(self._pace.rest(held))
+        try:
+            while not work.over or self._flight.calls:
+                held = patiently(
+                    self._manner.patience,
+                    lambda: self._attempt(work, position),
+                    lambda error: self._lost(error, work, position),
+                    begun=self._calls > 0,
+                )
+                if not self._flight.calls and not work.over:
+                    time.sleep(self._pace.rest(held))
+        except BaseException:
+            self._land(work, position)
+            raise
 
     def _attempt(self, work: Pass, position: _Position) -> float:
-        """Make the next call. Returns how many seconds it held the server."""
+        """Send what may be sent and read a reply. Returns how many seconds it held the server."""
         self.session.connect()
         if position.is_lost and not self.session.is_same_process():
             self._process = replace(self.session.process, evicted=0)
             position.reached = 0
             work.restart()
         position.is_lost = False
+        calls = self._calls
         with self._manner.shield():
             try:
-                taken, held = self._one_call(work)
+                held = self._next_reply(work, position)
             except redis_errors.ResponseError:
                 # A reply can report both what was done and the error that ended the call.
                 if self._calls:
                     self._tell(position)
                 raise
-            # An estimate from COUNT: MATCH hides how many keys a step visited.
-            position.advance(taken.steps * self._pace.count or 1, taken.dbsize)
-            self._pace = self._pace.after(taken.steps, taken.elapsed)
-            self._pace = self._pace.after_values(taken.weight, taken.elapsed)
-            waits = self._pace.nice > 0 and not work.over
-            self._tell(position, "nice pause" if waits else "")
+            if self._calls > calls:
+                waits = self._pace.nice > 0 and not work.over
+                self._tell(position, "nice pause" if waits else "")
         return held
 
-    def _one_call(self, work: Pass) -> tuple[Taken, float]:
-        """Make a pass's next call. Returns what its reply says and how long it held the server."""
-        call = work.next_call(self._pace)
-        began = time.monotonic()
-        reply = self.session.call(call)
-        seconds = time.monotonic() - began
-        self._calls += 1
+    def _next_reply(self, work: Pass, position: _Position) -> float:
+        """Send what may be sent, and read a reply. Returns how many seconds it held the server."""
+        flight = self._flight
+        near = "" if flight.is_worth_it else "a round trip takes less than a millisecond"
+        self._why_alone = self.session.why_alone or near
+        self._pace = replace(self._pace, ahead=not self._why_alone)
+        if self._pace.ahead and not self._must_load:
+            self._send_ahead(work)
+        if flight.calls:
+            return self._read(work, position, self.session.receive)
+        call = work.next_call(self._pace, alone=True)
+        if call is None:
+            return 0.0
+        self._must_load = False
+        flight.calls.append(Sent(call, self._pace, time.monotonic()))
+        return self._read(work, position, lambda: self.session.call(call))
+
+    def _send_ahead(self, work: Pass) -> None:
+        """Send calls when they are due, until a reply has come."""
+        flight, guarded = self._flight, work.is_guarded
+        while flight.has_room(guarded=guarded):
+            if flight.calls and self.session.is_readable(flight.wait()):
+                return
+            call = work.next_call(self._pace, alone=False)
+            if call is None:
+                return
+            flight.sent(call, self._pace, guarded=guarded)
+            self.session.send(call)
+
+    def _read(self, work: Pass, position: _Position, receive: Callable[[], Any]) -> float:
+        """Read the oldest reply. An error is raised after the other replies are read."""
+        try:
+            return self._read_one(work, position, receive)
+        except redis_errors.ResponseError as error:
+            while self._flight.calls:
+                with suppress(redis_errors.ResponseError):
+                    self._read_one(work, position, self.session.receive)
+            if isinstance(error, redis_errors.NoScriptError):
+                self._must_load = True
+                return 0.0
+            raise
+
+    def _read_one(self, work: Pass, position: _Position, receive: Callable[[], Any]) -> float:
+        sent = self._flight.calls[0]
+        self._is_reading = True
+        try:
+            reply = receive()
+            self._flight.calls.popleft()
+            self._is_reading = False
+            return self._take(work, position, sent, reply)
+        except redis_errors.ResponseError:
+            if self._is_reading:
+                self._flight.calls.popleft()
+                self._is_reading = False
+            work.lost([sent.call])
+            raise
+
+    def _take(self, work: Pass, position: _Position, sent: Sent, reply: Any) -> float:
+        """Take a reply. Returns how many seconds the call held the server."""
+        seconds = time.monotonic() - sent.at
         with malformed_as_invalid():
-            taken = work.take(reply)
+            taken = work.take(sent.call, reply)
+        if taken is None:
+            return 0.0
+        self._calls += 1
         # The server's clock may be set during the call. The client's wait is the upper limit.
         elapsed = min(taken.elapsed, int(seconds * 1_000_000))
         self._longest = max(self._longest, elapsed)
         # If there is no clock, the round trip is the best estimate.
-        return replace(taken, elapsed=elapsed), elapsed / 1_000_000 or seconds
+        held = elapsed / 1_000_000 or seconds
+        # An estimate from COUNT: MATCH hides how many keys a step visited.
+        position.advance(taken.steps * sent.pace.count or 1, taken.dbsize)
+        # Each call teaches from the pace that it had, and only what it was about.
+        if taken.steps:
+            self._pace = replace(self._pace, count=sent.pace.after(taken.steps, elapsed).count)
+        if taken.weight:
+            weight = sent.pace.after_values(taken.weight, elapsed).weight
+            self._pace = replace(self._pace, weight=weight)
+        self._flight.took(seconds, held, self._pace.rest(held))
+        return held
 
-    def _lost(self, error: Exception, position: _Position) -> None:
+    def _land(self, work: Pass, position: _Position) -> None:
+        """Read the replies that are still to come, for some seconds, and forget the kept cursor."""
+        until = time.monotonic() + _LANDING_SECONDS
+        if not self._is_reading:
+            with suppress(Exception):
+                while self._flight.calls and self.session.is_readable(
+                    max(0.0, until - time.monotonic())
+                ):
+                    self._read(work, position, self.session.receive)
+                call = work.end_call(self._pace)
+                if call and not self._flight.calls:
+                    self.session.call(call)
+            if self._calls:
+                with suppress(Exception):
+                    self._tell(position)
+        self._flight.calls.clear()
+
+    def _lost(self, error: Exception, work: Pass, position: _Position) -> None:
         """Note a lost connection or a PassingError. Raises it if the pass stood still too long."""
+        self._is_reading = False
+        work.lost([sent.call for sent in self._flight.calls])
+        self._flight.calls.clear()
         position.standstill.loss(error)
         if not isinstance(error, PassingError) and not position.is_lost:
             self._reconnects += 1

@@ -28,12 +28,18 @@ class Pace:
     `nice`: the wait before the next call, as a multiple of the time that a call held the server.
     `count`: COUNT hint, keys.
     `weight`: bytes of values, and a fixed number of bytes for each record.
+    `ahead`: whether calls may be sent ahead of replies.
     """
 
     budget: int
     nice: float = 0.0
     count: int = 100
     weight: int = 64 * 1024
+    ahead: bool = False
+
+    def flight_args(self, kept_in: bytes) -> tuple[bytes, str]:
+        """The arguments `kept_in` and `nice` of a script that can keep its cursor."""
+        return kept_in if self.ahead else b"", f"{self.nice:.6f}"
 
     def rest(self, held: float) -> float:
         """How many seconds to wait after a call that held the server for `held` seconds.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,14 +12,19 @@ from tt_migrate.engine.scripts import Script
 from tt_migrate.engine.tallies import Tally
 
 _KEYS_A_CALL = 1000
+_MOST_LOSSES = 3
 
 
 @dataclass(frozen=True)
 class Call:
-    """A script and its ARGV. No script takes KEYS."""
+    """A script and its ARGV. No script takes KEYS.
+
+    `about`: what the pass must know of the call when its reply comes, or when it does not.
+    """
 
     script: Script
     args: tuple[Word, ...]
+    about: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,64 +48,143 @@ class Taken:
 
 
 class Pass(Protocol):
-    """What Driver.drive() drives until it is over."""
+    """What Driver.drive() drives until it is over.
+
+    `is_guarded`: whether the server keeps the distance between calls that were sent ahead.
+    """
+
+    is_guarded: bool
 
     @property
     def over(self) -> bool:
-        """Whether the pass is complete."""
+        """Whether there is nothing to send."""
 
-    def next_call(self, pace: Pace) -> Call:
-        """The next call. Does not advance the pass: it is asked for again if the reply is lost."""
+    def next_call(self, pace: Pace, *, alone: bool) -> Call | None:
+        """The next call, None if none can be sent before a reply has come.
 
-    def take(self, reply: list[Any]) -> Taken:
-        """Take the reply to the last call that next_call() returned.
+        `alone`: whether no call is in flight. Then there is a call, unless the pass is over.
+        """
+
+    def take(self, call: Call, reply: list[Any]) -> Taken | None:
+        """Take the reply to a call. Returns None if the call came too early to do anything.
 
         A TypeError, ValueError or LookupError means that the reply is malformed.
         """
+
+    def end_call(self, pace: Pace) -> Call | None:
+        """A call that makes the server forget the cursor it keeps, None if it keeps none."""
+
+    def lost(self, calls: Iterable[Call]) -> None:
+        """Note that there is no reply to these calls. What they were for must be sent again."""
 
     def restart(self) -> None:
         """Start over: another server process answers, and the cursor is not valid there."""
 
 
+class Place:
+    """Where a scan has got to, here and on the server (see flight.lua).
+
+    `cursor`: of the last reply, None at the end. `is_kept`: whether the server keeps it.
+    """
+
+    def __init__(self) -> None:
+        self.cursor: bytes | None = b"0"
+        self.is_kept = False
+        self._losses = 0
+
+    def word(self, pace: Pace, *, alone: bool) -> bytes | None:
+        """What the next call gives as its cursor, None if it cannot be sent before a reply."""
+        if self.cursor is None:
+            return None
+        return b"kept" if self.is_kept and pace.ahead else self.cursor if alone else None
+
+    def is_early(self, call: Call, reply: list[Any]) -> bool:
+        """Whether a reply says that the call has done nothing.
+
+        Only a call that goes on from the kept cursor can have such a reply.
+        """
+        if call.args[1] != b"kept" or reply not in ([b"early"], [b"gone"]):
+            return False
+        if reply == [b"gone"] and self.is_kept:
+            self.is_kept = False
+            self._losses += 1
+        return True
+
+    def reached(self, cursor: bytes, kept: int) -> None:
+        """Note the cursor of a reply, and whether the server keeps it."""
+        self.cursor = None if cursor == b"0" else names([cursor])[0]
+        self.is_kept = bool(whole(kept)) and self._losses < _MOST_LOSSES
+
+    def lost(self) -> None:
+        """Go on from the cursor of the last reply."""
+        self.is_kept = False
+
+
 class ScanPass:
     """Calls one script from cursor 0 until the cursor is 0 again. Sends postponed keys back to it.
 
-    `denied`: returns the commands that the user may not run, separated by spaces.
+    `denied`: returns the commands that the user may not run, separated by spaces. `kept_in`:
+    returns what the name of the key begins with that keeps the cursor; None if the script cannot
+    keep it.
     """
 
+    is_guarded = True
+
     def __init__(
-        self, script: Script, town: bytes, denied: Callable[[], bytes], tally: Tally
+        self,
+        script: Script,
+        town: bytes,
+        denied: Callable[[], bytes],
+        kept_in: Callable[[], bytes] | None,
+        tally: Tally,
     ) -> None:
         self._script = script
         self._town = town
         self._denied = denied
+        self._kept_in = kept_in
         self._tally = tally
-        self._cursor: bytes | None = b"0"
+        self._place = Place()
         self._postponed: list[bytes] = []
 
     @property
     def over(self) -> bool:
         """Whether the scan is complete and no key is postponed."""
-        return self._cursor is None and not self._postponed
+        return self._place.cursor is None and not self._postponed
 
-    def next_call(self, pace: Pace) -> Call:
+    def next_call(self, pace: Pace, *, alone: bool) -> Call | None:
         """A batch over the postponed keys, else a batch from where the last one ended."""
-        cursor = self._cursor or b"0"
-        args = (self._town, cursor, pace.count, pace.budget, self._denied())
-        return Call(self._script, (*args, *self._tally.args, *self._postponed[:_KEYS_A_CALL]))
+        if self._postponed:
+            return self._call(pace, self._place.cursor or b"0") if alone else None
+        word = self._place.word(pace, alone=alone)
+        return None if word is None else self._call(pace, word)
 
-    def take(self, reply: list[Any]) -> Taken:
+    def _call(self, pace: Pace, word: bytes) -> Call:
+        postponed = tuple(self._postponed[:_KEYS_A_CALL])
+        flight = pace.flight_args(self._kept_in()) if self._kept_in else ()
+        args = (self._town, word, pace.count, pace.budget, self._denied(), *flight)
+        return Call(self._script, (*args, *self._tally.args, *postponed), postponed)
+
+    def take(self, call: Call, reply: list[Any]) -> Taken | None:
         """Read cursor, steps, elapsed and dbsize. The tally adds up the rest."""
+        if self._place.is_early(call, reply):
+            return None
         said = self._tally.Reply(*reply)
         taken = Taken(said.elapsed, steps=said.steps, dbsize=said.dbsize)
         self._tally.add(said)
-        if not self._postponed:
-            self._cursor = None if said.cursor == b"0" else names([said.cursor])[0]
-        postponed = names(getattr(said, "postponed", []))
-        self._postponed = postponed + self._postponed[_KEYS_A_CALL:]
+        if not call.about:
+            self._place.reached(said.cursor, getattr(said, "kept", 0))
+        self._postponed = names(getattr(said, "postponed", [])) + self._postponed[len(call.about) :]
         return taken
+
+    def end_call(self, pace: Pace) -> Call | None:
+        """The call for a pass that ends before its last batch."""
+        return self._call(pace, b"end") if self._place.is_kept and pace.ahead else None
+
+    def lost(self, calls: Iterable[Call]) -> None:
+        """Go on from the cursor of the last reply."""
+        self._place.lost()
 
     def restart(self) -> None:
         """Start over. The tally keeps what was done."""
-        self._cursor, self._postponed = b"0", []
+        self._place, self._postponed = Place(), []
         self._tally.restart()

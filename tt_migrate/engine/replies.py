@@ -47,6 +47,7 @@ class CountReply(NamedTuple):
     others: int
     untyped: int
     new_only: int
+    kept: int
 
 
 class LeftReply(NamedTuple):
@@ -58,6 +59,7 @@ class LeftReply(NamedTuple):
     dbsize: int
     families: list[int]
     strings: list[int]
+    kept: int
 
 
 class PreviewReply(NamedTuple):
@@ -93,6 +95,7 @@ class MigrateReply(NamedTuple):
     renamed: list[bytes]
     joined: list[bytes]
     towns: list[bytes]
+    kept: int
     error: bytes
 
 
@@ -106,6 +109,7 @@ class RecordsReply(NamedTuple):
     records: list[bytes]
     unread: list[bytes]
     failed: list[bytes]
+    kept: int
 
 
 class ConvertReply(NamedTuple):

@@ -23,6 +23,8 @@ from tt_migrate.plan import Plan
 _LUA = importlib_resources.files("tt_migrate.lua")
 _READ_ONLY = "#!lua flags=no-writes\n"
 _READING = ("inspect", "count", "preview", "left", "records", "fetch")
+FLYING = ("migrate", "count", "left", "records")
+"""The operations whose scripts can keep their cursor (see flight.lua)."""
 
 _FLUSHES = 20
 """How often SCRIPT FLUSH may come between loading a script and calling it."""
@@ -100,11 +102,12 @@ class ScriptCaller:
         self._loads = loads
         self._sent: set[str] = set()
         self._ahead: list[Script] = []
+        self._known: list[Script] = []
         self._mark: Script | None = None
 
     def send_ahead(self, scripts: Sequence[Script]) -> None:
         """Send scripts together with the next call, if SCRIPT LOAD can be used."""
-        self._ahead = [*scripts]
+        self._ahead = self._known = [*scripts]
 
     def call(self, script: Script, *args: Word) -> Any:
         """Run a script with its ARGV, without KEYS. Raises redis.exceptions.RedisError."""
@@ -127,6 +130,29 @@ class ScriptCaller:
         self._sent.add(variant.sha)
         return reply
 
+    def send(self, script: Script, *args: Word) -> None:
+        """Send a call without reading the reply."""
+        connection = self._open_connection()
+        command = connection.pack_command("EVALSHA", self._variant(script).sha, 0, *args)
+        connection.send_packed_command(command)
+
+    def receive(self) -> Any:
+        """Read the reply to the oldest call of send(). Raises redis.exceptions.RedisError."""
+        try:
+            with malformed_as_invalid():
+                return self._open_connection().read_response(disable_decoding=True)
+        except NoScriptError:  # SCRIPT FLUSH
+            self._sent.clear()
+            self._ahead = self._known
+            raise
+        except ResponseError as refused:
+            self._refusals.note("EVALSHA", refused)
+            raise
+
+    def is_readable(self, seconds: float) -> bool:
+        """Wait for a reply for at most so many seconds. Returns whether there is one."""
+        return bool(self._open_connection().can_read(timeout=seconds))
+
     def mark(self) -> None:
         """Mark this server process by a script in its script cache, which it does not share.
 
@@ -148,6 +174,11 @@ class ScriptCaller:
         except NoScriptError:
             return False
         return True
+
+    def _open_connection(self) -> Any:
+        if self._client.connection is None:
+            raise RedisConnectionError("the connection is gone")
+        return self._client.connection
 
     def _variant(self, script: Script) -> Script:
         return script.guarded if self._guards else script
@@ -177,9 +208,7 @@ class ScriptCaller:
 
     def _load_and_call(self, variant: Script, *args: Word) -> Any:
         """Load a script and the scripts to send ahead, and call it, in one round trip."""
-        connection = self._client.connection
-        if connection is None:
-            raise RedisConnectionError("the connection is gone")
+        connection = self._open_connection()
         scripts = dict.fromkeys([variant, *map(self._variant, self._ahead)])
         commands: list[tuple[Word, ...]] = [("SCRIPT", "LOAD", script.text) for script in scripts]
         commands.append(("EVALSHA", variant.sha, 0, *args))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
@@ -16,6 +18,8 @@ from redis.exceptions import (
 from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.replies import ask, malformed_as_invalid, mapping
 from tt_migrate.results import Server
+
+_FRESH_SECONDS = 1
 
 
 class UnsupportedServerError(RedisError):
@@ -35,20 +39,52 @@ def may_know_script_flags(server: Server) -> bool:
     return not (major.isascii() and major.isdigit() and int(major) < 7)
 
 
-def inspect_server(client: Redis) -> Server:
-    """Ask a server what it is, with HELLO, which no ACL can forbid.
+@dataclass(frozen=True)
+class Handshake:
+    """The reply to the HELLO with which a connection began.
 
-    Raises UnsupportedServerError for a cluster node or a Sentinel, and redis.exceptions.RedisError
-    if the server does not answer.
+    `at`: when it came, by time.monotonic(). `seconds`: how long it took.
     """
+
+    reply: Any
+    at: float
+    seconds: float
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it still tells what the server is: a master can become a replica."""
+        return time.monotonic() - self.at < _FRESH_SECONDS
+
+
+def handshake_of(client: Redis) -> Handshake:
+    """What a server says to HELLO: when its connection began, if that was just now, or else now.
+
+    No ACL can forbid HELLO. The reply is None if the server does not know it. Raises
+    redis.exceptions.RedisError if the server does not answer.
+    """
+    handshake = getattr(client.connection, "handshake", None)
+    if isinstance(handshake, Handshake) and handshake.is_fresh:
+        return handshake
+    began = time.monotonic()
     try:
         reply = ask(client, "HELLO")
     except ResponseError as error:
-        if "unknown command" in str(error).lower():
-            return Server("", "", "")
-        raise
+        if "unknown command" not in str(error).lower():
+            raise
+        reply = None
+    now = time.monotonic()
+    return Handshake(reply, now, now - began)
+
+
+def server_of(handshake: Handshake) -> Server:
+    """What a server says it is.
+
+    Raises UnsupportedServerError for a cluster node or a Sentinel.
+    """
+    if handshake.reply is None:
+        return Server("", "", "")
     with malformed_as_invalid():
-        fields = _fields(mapping(reply))
+        fields = _fields(mapping(handshake.reply))
     mode = fields.get("mode", "")
     if mode == "cluster":
         raise UnsupportedServerError(

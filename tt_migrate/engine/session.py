@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from secrets import token_hex
 from typing import Any
 
 from redis import Redis
@@ -15,18 +16,22 @@ from redis.retry import Retry
 from tt_migrate.engine.passes import Call, ScanPass
 from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.replies import InspectReply, Word, malformed_as_invalid, names, whole
-from tt_migrate.engine.scripts import Script, ScriptCaller, script_for
+from tt_migrate.engine.scripts import FLYING, Script, ScriptCaller, script_for
 from tt_migrate.engine.server import (
     check_data,
     check_writable,
-    inspect_server,
+    handshake_of,
     is_restricted,
     may_know_script_flags,
+    server_of,
 )
 from tt_migrate.engine.tallies import Tally
 from tt_migrate.keyspace import town_bytes
 from tt_migrate.plan import OPTIONAL_COMMANDS, Plan
 from tt_migrate.results import Server
+
+_KEEPING = ("DEL", "GET", "SET")
+"""Commands with which a script keeps its cursor. A migration can do without."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Session:
     `client`: holds one connection and must not retry by itself. If it repeated a batch without the
     session, perhaps on a restarted server, the cursor would not be valid there. `refusals`: the
     commands known to be refused; the session adds to them. `operations`: scripts to send before the
-    first write. `writes`: whether the run changes anything, now or later.
+    first write. `writes`: whether the run changes anything, now or later. `trip`: about how many
+    seconds a round trip takes.
 
     Raises redis.exceptions.RedisError if the server cannot be reached or used.
     """
@@ -68,6 +74,8 @@ class Session:
         self.town = town
         self._refusals = refusals
         self._writes = writes
+        self._token = _new_token()
+        self.trip = 0.0
         self.server = self._usable_server()
         guards = may_know_script_flags(self.server)
         self._tries = self._must_try()
@@ -92,11 +100,42 @@ class Session:
 
     def script(self, operation: str) -> Script:
         """An operation's script."""
-        return script_for(operation, self._plan)
+        script = script_for(operation, self._plan)
+        # A script that keeps its cursor writes, so it cannot have the flag that refuses writes.
+        return replace(script, reads=script.reads and not (self._writes and operation in FLYING))
 
     def scan(self, operation: str, tally: Tally) -> ScanPass:
         """A pass that calls one operation's script."""
-        return ScanPass(self.script(operation), town_bytes(self.town), lambda: self.denied, tally)
+        kept_in = self.kept_in if operation in FLYING else None
+        town = town_bytes(self.town)
+        return ScanPass(self.script(operation), town, lambda: self.denied, kept_in, tally)
+
+    def kept_in(self) -> bytes:
+        """What the name of the key begins with that keeps a cursor for this connection."""
+        return b"tt:%b:flight:%b:" % (town_bytes(self.town), self._token)
+
+    @property
+    def why_alone(self) -> str:
+        """Why calls must be sent one at a time; empty if they need not."""
+        refused = (*self._refusals.denied, *self._refusals.missing)
+        lacking = [command for command in (*_KEEPING, "TIME", "EXISTS") if command in refused]
+        if not self._writes:
+            return "nothing is written"
+        if not self.server.name:
+            return "the server does not say what it is"
+        return f"the user may not run {', '.join(lacking)}" if lacking else ""
+
+    def send(self, call: Call) -> None:
+        """Send a call ahead of the replies to earlier ones."""
+        self._caller.send(call.script, *call.args)
+
+    def receive(self) -> Any:
+        """Read the reply to the oldest call of send()."""
+        return self._caller.receive()
+
+    def is_readable(self, seconds: float) -> bool:
+        """Wait for a reply for at most so many seconds. Returns whether there is one."""
+        return self._caller.is_readable(seconds)
 
     def call(self, call: Call) -> Any:
         """Run a script and return its reply. Raises redis.exceptions.RedisError."""
@@ -108,7 +147,8 @@ class Session:
             self._client.connection.connect()
 
     def drop(self) -> None:
-        """Drop the connection."""
+        """Drop the connection. Calls that are in flight there must not move a later cursor."""
+        self._token = _new_token()
         if self._client.connection:
             self._client.connection.disconnect()
 
@@ -131,7 +171,8 @@ class Session:
         return is_same
 
     def _usable_server(self) -> Server:
-        server = inspect_server(self._client)
+        handshake = handshake_of(self._client)
+        self.trip, server = handshake.seconds, server_of(handshake)
         check_data(server, self._client, self._refusals)
         if self._writes:
             check_writable(server)
@@ -201,7 +242,8 @@ class Session:
 
     @property
     def _commands(self) -> tuple[str, ...]:
-        return (*self._plan.commands, *OPTIONAL_COMMANDS)
+        keeping = _KEEPING if self._writes else ()
+        return (*self._plan.commands, *OPTIONAL_COMMANDS, *keeping)
 
     def _check_commands(self) -> None:
         """Raise an error before the first write if a command that the plan can need is refused."""
@@ -212,6 +254,10 @@ class Session:
             )
         if self.refused:
             raise redis_errors.ResponseError(f"NOCOMMAND {', '.join(self.refused)}")
+
+
+def _new_token() -> bytes:
+    return token_hex(8).encode()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from redis.exceptions import InvalidResponse
 from redis.retry import Retry
 
 from tt_migrate.engine.replies import malformed_as_invalid
+from tt_migrate.engine.server import Handshake
 from tt_migrate.escape import shown_text
 from tt_migrate.keyspace import town_bytes
 from tt_migrate.settings.config import URL_SOURCES, ConfigError, Endpoint, check_file
@@ -111,6 +113,7 @@ def _shake_hands(connection: Connection) -> None:
     # the latter, and then redis-py 7.0 to 8.0 fails on a Unix socket.
     for attribute in ("driver_info", "lib_name", "lib_version", "maint_notifications_config"):
         setattr(connection, attribute, None)
+    began = time.monotonic()
     try:
         connection.on_connect()
     except AttributeError:
@@ -119,6 +122,11 @@ def _shake_hands(connection: Connection) -> None:
             raise
     if connection.protocol == 3 and not isinstance(connection.handshake_metadata, dict):
         raise InvalidResponse("the reply to HELLO is not a map")
+    if connection.protocol == 3:
+        # Saves the engine a HELLO of its own.
+        now = time.monotonic()
+        handshake = Handshake(connection.handshake_metadata, now, now - began)
+        setattr(connection, "handshake", handshake)  # noqa: B010 - redis-py has no such name
 
 
 def _parts(endpoint: Endpoint) -> tuple[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from redis.exceptions import NoPermissionError, RedisError
 
-from tt_migrate.engine.server import inspect_server
+from tt_migrate.engine.server import handshake_of, server_of
 from tt_migrate.escape import shown_text
 from tt_migrate.migrator import Migrator
 from tt_migrate.results import Count, Effort, Migration, Server
@@ -129,7 +129,7 @@ class _Run:
         with ExitStack() as held:
             client = held.enter_context(open_client(settings.redis))
             if options.verbose:
-                self._err.line(f"server: {_server(inspect_server(client), foreign)}")
+                self._err.line(f"server: {_server(server_of(handshake_of(client)), foreign)}")
             database = client.connection_pool.connection_kwargs.get("db") or 0
             self._report = replace(self._report, database=database)
             record = open_record(options.record, foreign) if options.record else nullcontext()
@@ -213,4 +213,5 @@ def _server(server: Server, foreign: Foreign) -> str:
 def _effort(effort: Effort) -> str:
     pause = "unknown" if effort.max_pause_ms is None else f"{effort.max_pause_ms:.1f} ms"
     batches = counted(effort.batches, "batch", "batches")
-    return f"{batches} in {effort.seconds:.2f} s, longest pause {pause}"
+    alone = f", one at a time: {effort.one_at_a_time}" if effort.one_at_a_time else ""
+    return f"{batches} in {effort.seconds:.2f} s, longest pause {pause}{alone}"

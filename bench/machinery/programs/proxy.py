@@ -1,11 +1,14 @@
-"""A TCP proxy that makes each round trip take a given time: `proxy.py PORT MS`.
+"""A TCP proxy that makes each round trip take a given time: `proxy.py PORT MS [JITTER]`.
 
-Listens on a free port of 127.0.0.1, which it prints, and ends with its standard input.
+JITTER: how many milliseconds a round trip takes longer on average, by chance. As in TCP, nothing
+overtakes what was sent before it. Listens on a free port of 127.0.0.1, which it prints, and ends
+with its standard input.
 """
 
 from __future__ import annotations
 
 import queue
+import random
 import socket
 import sys
 import threading
@@ -13,15 +16,17 @@ import time
 from contextlib import suppress
 
 
-def main(port: int, rtt_ms: float) -> None:
+def main(port: int, rtt_ms: float, jitter_ms: float = 0) -> None:
     """Accept connections until the standard input ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
-        threading.Thread(target=_accept, args=(listener, port, rtt_ms), daemon=True).start()
+        threading.Thread(
+            target=_accept, args=(listener, port, rtt_ms, jitter_ms), daemon=True
+        ).start()
         sys.stdin.read()
 
 
-def _accept(listener: socket.socket, port: int, rtt_ms: float) -> None:
+def _accept(listener: socket.socket, port: int, rtt_ms: float, jitter_ms: float) -> None:
     while True:
         client, _ = listener.accept()
         server = socket.create_connection(("127.0.0.1", port))
@@ -29,13 +34,16 @@ def _accept(listener: socket.socket, port: int, rtt_ms: float) -> None:
             target.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # What has been sent does not delay what follows: a long line, not a slow one.
             line: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
-            delay = rtt_ms / 2000
-            threading.Thread(target=_receive, args=(source, line, delay), daemon=True).start()
+            delays = (rtt_ms / 2000, jitter_ms / 2000)
+            threading.Thread(target=_receive, args=(source, line, *delays), daemon=True).start()
             threading.Thread(target=_deliver, args=(target, line), daemon=True).start()
 
 
 def _receive(
-    source: socket.socket, line: queue.SimpleQueue[tuple[float, bytes]], delay: float
+    source: socket.socket,
+    line: queue.SimpleQueue[tuple[float, bytes]],
+    delay: float,
+    jitter: float,
 ) -> None:
     data = b"-"
     while data:
@@ -43,7 +51,8 @@ def _receive(
             data = source.recv(2**16)
         except OSError:
             data = b""
-        line.put((time.perf_counter() + delay, data))
+        late = random.expovariate(1 / jitter) if jitter else 0.0
+        line.put((time.perf_counter() + delay + late, data))
 
 
 def _deliver(target: socket.socket, line: queue.SimpleQueue[tuple[float, bytes]]) -> None:
@@ -58,4 +67,4 @@ def _deliver(target: socket.socket, line: queue.SimpleQueue[tuple[float, bytes]]
                 target.shutdown(socket.SHUT_WR)
 
 
-main(int(sys.argv[1]), float(sys.argv[2]))
+main(int(sys.argv[1]), *map(float, sys.argv[2:]))

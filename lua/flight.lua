@@ -1,0 +1,109 @@
+-- flight.lua: lets a client send calls ahead of replies. A key keeps the cursor for the next call, and the time
+-- before which that call may not work.
+--
+-- The key's value is `<cursor> <ready> <wait>`. ready: the time from which a call may work, in microseconds; 0
+-- until a call has seen that the last batch has ended. wait: the rest after a batch, in microseconds.
+--
+-- A script cannot know when it ends: TIME stands still in a script on Redis 8 and Valkey, and os.clock leaves out
+-- the time in which other processes had the processor. So the first call after a batch only looks at the
+-- clock.
+--
+-- Needs  batch
+-- Gives  flight_argument_error(more, takes_keys), kept_cursor(cursor, kept_in), keep(cursor, kept_in, nice)
+
+CURSOR_WORDS.kept, CURSOR_WORDS['end'] = true, true
+
+local KEPT_MILLISECONDS = 10000
+-- The time in which a server answers the clients that waited for a batch.
+local BREATH = 200
+
+-- Like scan_argument_error(), for scripts whose arguments `kept_in` and `nice` follow `denied`.
+local function flight_argument_error(more, takes_keys)
+  local problem = scan_argument_error('kept_in, nice' .. (more and ', ' .. more or ''), takes_keys)
+  local nice = tonumber(ARGV[7])
+  if problem then
+    return problem
+  elseif ARGV[6] == '' and CURSOR_WORDS[ARGV[2]] then
+    return 'BADARG kept_in: is empty, so that no cursor is kept'
+  elseif not (nice and nice >= 0 and nice <= 1000) then
+    return 'BADARG nice: is not a number from 0 to 1000'
+  end
+  return nil
+end
+
+-- Returns the key's name. A cursor means nothing to another process, which can have the data after a restart or a
+-- failover. So the name contains the address of a table of this process.
+local function kept_key(kept_in)
+  return kept_in .. string.gsub(tostring(redis), '%W', '')
+end
+
+-- Returns the time of the server's clock in microseconds, nil if the user may not run TIME.
+local function clock()
+  local time = try('TIME')
+  return not time.err and time[1] * 1000000 + time[2] or nil
+end
+
+-- Sets the key. It is not passed on to replicas and to the append-only file. Returns whether it was set.
+local function set_kept(kept_in, milliseconds, ...)
+  local key, value = kept_key(kept_in), string.format('%s %.0f %.0f', ...)
+  redis.set_repl(redis.REPL_NONE)
+  local reply = try('SET', key, value, 'PX', milliseconds)
+  if reply.err and string.find(reply.err, 'OOM', 1, true) then
+    -- After any write command, even one without effect, a full server allows a script to write.
+    try('RENAMENX', key, key)
+    reply = try('SET', key, value, 'PX', milliseconds)
+  end
+  redis.set_repl(redis.REPL_ALL)
+  return not reply.err
+end
+
+-- Deletes the key. Without the permission for DEL, it expires at once.
+local function forget(kept_in)
+  if try('EXISTS', kept_key(kept_in)) == 1 then
+    redis.set_repl(redis.REPL_NONE)
+    local deleted = try('DEL', kept_key(kept_in))
+    redis.set_repl(redis.REPL_ALL)
+    if deleted ~= 1 then
+      set_kept(kept_in, 1, '0', 0, 0)
+    end
+  end
+end
+
+-- Returns the cursor to scan from, or nil and the reply of this call: {'early'} if it comes too early to work,
+-- {'gone'} if no cursor is kept, {'ended'} if it was told to forget the cursor.
+local function kept_cursor(cursor, kept_in)
+  if cursor == 'end' then
+    forget(kept_in)
+    return nil, {'ended'}
+  elseif cursor ~= 'kept' then
+    return cursor
+  end
+  local kept = try('GET', kept_key(kept_in))
+  local at, ready, wait = string.match(type(kept) == 'string' and kept or '', '^(%d+) (%d+) (%d+)$')
+  local now = clock()
+  if not at or at == '0' or not now then
+    return nil, {'gone'}
+  end
+  ready, wait = tonumber(ready), tonumber(wait)
+  if ready > 0 and now >= ready then
+    return at
+  end
+  -- A call that comes too early puts the next batch off by a breath, but not by the whole wait: calls that keep
+  -- coming would put it off for ever. If the clock was set back, what is left is at most the wait.
+  local left = ready > 0 and math.max(BREATH, math.min(ready - now, wait)) or wait
+  set_kept(kept_in, KEPT_MILLISECONDS, at, now + left, wait)
+  return nil, {'early'}
+end
+
+-- Keeps the cursor of a batch that has ended, unless kept_in is empty. Returns 1 if the next call can go on from
+-- it, else 0. nice: the wait after the batch, as a multiple of its time.
+local function keep(cursor, kept_in, nice)
+  if kept_in == '' then
+    return 0
+  elseif cursor == '0' then
+    forget(kept_in)
+    return 0
+  end
+  local is_kept = clock() and set_kept(kept_in, KEPT_MILLISECONDS, cursor, 0, math.max(BREATH, nice * spent()))
+  return is_kept and 1 or 0
+end

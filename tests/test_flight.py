@@ -1,0 +1,478 @@
+"""Calls sent ahead of replies to a server far away: the cursor stays on the server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from bench.machinery.process import delayed
+from tests.command import TT, environment
+from tests.servers import Kind, Server, StartServer
+from tests.users import user_without
+from tests.waiting import wait_until
+from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migration, Migrator, Plan, Progress
+from tt_migrate.engine.scripts import source
+
+KEYS = 6000
+KEPT = "tt:town:flight:token:"
+
+
+def fill(redis: Redis, keys: int = KEYS) -> None:
+    for n in range(0, keys, 1000):
+        redis.mset({f"tt:inbox:{m}": m for m in range(n, n + 1000)})
+
+
+def calls(redis: Redis, command: str) -> int:
+    return int(redis.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+
+def flight_keys(redis: Redis) -> list[bytes]:
+    return list(redis.keys("*flight*"))  # type: ignore[arg-type]
+
+
+@contextmanager
+def far(server: Server, rtt_ms: float = 20, jitter_ms: float = 0) -> Iterator[Redis]:
+    """A client of a server at a distance."""
+    with delayed(server.port, rtt_ms, jitter_ms) as port, Redis(port=port) as redis:
+        yield redis
+
+
+def check_moved(redis: Redis, result: Migration, keys: int = KEYS) -> None:
+    assert (result.total, result.remaining, result.complete) == (keys, 0, True)
+    assert len(redis.keys("tt:town:inbox:*")) == keys
+    assert flight_keys(redis) == []
+
+
+def scan(redis: Redis, cursor: object, kept_in: str = KEPT, nice: object = 0) -> list[Any]:
+    """Call left.lua for a batch of one step of 10 keys."""
+    args = ("town", cursor, 10, 1, "", kept_in, nice)
+    reply: list[Any] = redis.eval(source("left", RENAME), 0, *args)  # type: ignore[arg-type]
+    return reply
+
+
+def test_a_cursor_is_kept_until_the_last_batch(redis: Redis) -> None:
+    fill(redis, 1000)
+    assert scan(redis, 0)[-1] == 1
+    [key] = flight_keys(redis)
+    cursor, ready, wait = redis.get(key).split()  # type: ignore[union-attr]
+    assert (int(ready), int(wait)) == (0, 200)
+    assert 0 < redis.pttl(key) <= 10_000
+    assert scan(redis, "kept") == [b"early"]
+    time.sleep(0.001)
+    reply = scan(redis, "kept")
+    assert reply[1] == 1
+    assert reply[0] != cursor
+    found = 0
+    while flight_keys(redis):
+        reply = scan(redis, "kept")
+        found += reply[4][1] if len(reply) > 1 else 0
+    assert reply[0] == b"0"
+    assert reply[-1] == 0
+    assert scan(redis, "kept") == [b"gone"]
+
+
+def test_a_batch_that_is_the_last_keeps_nothing(redis: Redis) -> None:
+    assert scan(redis, 0)[-1] == 0
+    fill(redis, 1000)
+    assert scan(redis, 0, kept_in="")[-1] == 0
+    assert flight_keys(redis) == []
+
+
+def test_nice_is_kept_by_the_server(redis: Redis) -> None:
+    fill(redis, 1000)
+    scan(redis, 0, nice=1000)
+    assert scan(redis, "kept", nice=1000) == [b"early"]
+    [key] = flight_keys(redis)
+    _, ready, wait = map(int, redis.get(key).split())  # type: ignore[union-attr]
+    seconds, micros = redis.time()
+    assert 0 < ready - (seconds * 1_000_000 + micros) <= wait
+    assert wait > 200
+
+
+def test_a_clock_that_is_set_back_delays_a_batch_by_its_wait_at_most(redis: Redis) -> None:
+    fill(redis, 1000)
+    scan(redis, 0)
+    [key] = flight_keys(redis)
+    cursor, _, _ = redis.get(key).split()  # type: ignore[union-attr]
+    seconds, _ = redis.time()
+    redis.set(key, f"{int(cursor)} {(seconds + 3600) * 1_000_000} 5000")
+    assert scan(redis, "kept") == [b"early"]
+    time.sleep(0.006)
+    assert len(scan(redis, "kept")) > 1
+
+
+def test_end_makes_the_server_forget_the_cursor(redis: Redis) -> None:
+    fill(redis, 1000)
+    scan(redis, 0)
+    assert scan(redis, "end") == [b"ended"]
+    assert flight_keys(redis) == []
+    assert scan(redis, "end") == [b"ended"]
+
+
+@pytest.mark.parametrize("word", ["kept", "end"])
+def test_a_word_for_a_cursor_needs_the_key_that_keeps_it(newest: Server, word: str) -> None:
+    with pytest.raises(ResponseError, match=r"^BADARG kept_in: "):
+        scan(newest.client(), word, kept_in="")
+
+
+@pytest.mark.parametrize("nice", ["", "-1", "nan", "1001", "much", "inf"])
+def test_a_malformed_nice_is_named(newest: Server, nice: str) -> None:
+    fill(newest.client(), 1000)
+    with pytest.raises(ResponseError, match=r"^BADARG nice: "):
+        scan(newest.client(), 0, nice=nice)
+    assert flight_keys(newest.client()) == []
+
+
+@pytest.mark.parametrize("value", ["", "0 0 0", "x 0 200", "5 0", "5 0 200 7", "5 -1 200"])
+def test_a_value_that_is_no_cursor_is_gone(newest: Server, value: str) -> None:
+    redis = newest.client()
+    fill(redis, 1000)
+    scan(redis, 0)
+    redis.set(flight_keys(redis)[0], value)
+    assert scan(redis, "kept") == [b"gone"]
+
+
+def test_a_key_of_another_type_is_gone(newest: Server) -> None:
+    redis = newest.client()
+    fill(redis, 1000)
+    scan(redis, 0)
+    [key] = flight_keys(redis)
+    redis.delete(key)
+    redis.rpush(key, "1 0 200")
+    assert scan(redis, "kept") == [b"gone"]
+
+
+@pytest.mark.parametrize("persistence", ["rdb", "aof"])
+def test_a_cursor_means_nothing_to_the_process_after_a_restart(
+    own_server: StartServer, kind: Kind, persistence: str
+) -> None:
+    options = ("--appendonly", "yes") if persistence == "aof" else ()
+    server = own_server(*options, kind=kind)
+    redis = server.client()
+    fill(redis, 1000)
+    assert scan(redis, 0)[-1] == 1
+    if persistence == "rdb":
+        redis.save()
+    server.kill()
+    server.restart()
+    redis = server.client()
+    assert redis.dbsize() >= 1000
+    assert scan(redis, "kept") == [b"gone"]
+
+
+def test_the_append_only_file_does_not_get_the_cursor(own_server: StartServer) -> None:
+    server = own_server("--appendonly", "yes")
+    fill(server.client())
+    with far(server) as redis:
+        check_moved(server.client(), Migrator(redis, "town", max_pause_ms=1).migrate())
+    assert calls(server.client(), "set") > 0, "nothing was sent ahead"
+    wait_until(lambda: server.client().info("persistence")["aof_pending_bio_fsync"] == 0)
+    written = b"".join(path.read_bytes() for path in server.directory.rglob("*.aof"))
+    assert b"inbox" in written
+    assert b"flight" not in written
+
+
+@pytest.mark.parametrize("jitter", [0, 10])
+def test_all_keys_are_moved_once_and_no_key_stays(server: Server, jitter: float) -> None:
+    fill(server.client())
+    with far(server, jitter_ms=jitter) as redis:
+        result = Migrator(redis, "town", max_pause_ms=1).migrate()
+    check_moved(server.client(), result)
+    assert calls(server.client(), "set") > 0, "nothing was sent ahead"
+
+
+def test_nothing_is_kept_near(server: Server) -> None:
+    redis = server.client()
+    fill(redis)
+    check_moved(redis, Migrator(redis, "town", max_pause_ms=1).migrate())
+    assert calls(redis, "set") == 0
+
+
+@pytest.mark.parametrize("plan", [RENAME, UPGRADE, HASH, REVERSE])
+def test_a_preview_and_a_check_write_nothing(newest: Server, plan: Plan) -> None:
+    fill(newest.client())
+    with far(newest) as redis:
+        migrator = Migrator(redis, "town", plan, max_pause_ms=1)
+        migrator.count()
+        migrator.preview()
+        migrator.check()
+    assert calls(newest.client(), "set") == 0
+    assert flight_keys(newest.client()) == []
+
+
+RECORD = {"name": "n", "agent_type": "worker", "state": "idle", "tasks_completed": 3}
+
+
+def put_records(redis: Redis, number: int, size: int = 10) -> None:
+    for n in range(number):
+        record = {"id": str(n), **RECORD, "text": "x" * size}
+        redis.set(f"tt:{('agent', 'task')[n % 2]}:{n}", json.dumps(record))
+
+
+def test_records_are_converted_as_near(server: Server) -> None:
+    put_records(server.client(), 3000)
+    put_records(server.client(), 20, size=100_000)
+    server.client().set("tt:agent:broken", "no JSON")
+    with far(server, jitter_ms=5) as redis:
+        result = Migrator(redis, "town", UPGRADE, max_pause_ms=1).migrate()
+    admin = server.client()
+    assert sum(result.converted.values()) == 3000
+    assert list(result.unconverted) == [b"tt:town:agent:broken"]
+    assert result.left
+    assert (result.left.not_hashes, result.remaining) == (1, 0)
+    assert admin.hget("tt:town:agent:2", "text") == b"x" * 100_000
+    assert admin.hgetall("tt:town:task:2999")[b"tasks_completed"] == b"3"
+    assert flight_keys(admin) == []
+
+
+def at(number: int, act: Callable[[], object]) -> Callable[[Progress], None]:
+    seen: list[Progress] = []
+
+    def progress(now: Progress) -> None:
+        seen.append(now)
+        if len(seen) == number:
+            act()
+
+    return progress
+
+
+def kill_connections(admin: Redis) -> None:
+    admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+def forget_cursor(admin: Redis) -> None:
+    for key in flight_keys(admin):
+        admin.delete(key)
+
+
+ACTS: dict[str, Callable[[Redis], object]] = {
+    "the connection is lost": kill_connections,
+    "the scripts are flushed": lambda admin: admin.script_flush(),
+    "the cursor is deleted": forget_cursor,
+    "another client's script is running": lambda admin: admin.eval(
+        "local n = 0 repeat n = n + 1 until n > 3e7", 0
+    ),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_whatever_happens_in_mid_flight_all_keys_are_moved(server: Server, act: str) -> None:
+    admin = server.client()
+    fill(admin)
+    with far(server) as redis:
+        progress = at(5, lambda: ACTS[act](admin))
+        result = Migrator(redis, "town", max_pause_ms=1, progress=progress).migrate()
+    assert (result.remaining, result.complete) == (0, True)
+    assert len(admin.keys("tt:town:inbox:*")) == KEYS
+    if act == "the connection is lost":
+        assert result.effort.reconnects == 1
+    else:
+        assert result.total == KEYS
+    if act in ("the connection is lost", "the scripts are flushed"):
+        # Neither another connection nor another Lua interpreter knows the key.
+        assert all(0 < admin.pttl(key) <= 10_000 for key in flight_keys(admin))
+    else:
+        assert flight_keys(admin) == []
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_whatever_happens_while_records_are_in_flight_each_is_converted(
+    newest: Server, act: str
+) -> None:
+    admin = newest.client()
+    put_records(admin, 2000)
+    acted: list[bool] = []
+
+    def progress(now: Progress) -> None:
+        if now.stage == "converting" and not acted:
+            acted.append(True)
+            ACTS[act](admin)
+
+    with far(newest) as redis:
+        result = Migrator(redis, "town", UPGRADE, max_pause_ms=1, progress=progress).migrate()
+    assert acted
+    assert result.complete
+    assert result.left
+    assert result.left.count
+    assert result.left.count.hashes == 2000
+
+
+class StopError(Exception):
+    """The caller's own."""
+
+
+def test_what_is_in_flight_when_the_caller_stops_is_counted(server: Server) -> None:
+    admin = server.client()
+    fill(admin, 20_000)
+    totals: list[int] = []
+
+    def progress(now: Progress) -> None:
+        assert isinstance(now.so_far, Migration)
+        totals.append(now.so_far.total)
+        if len(totals) == 4:
+            raise StopError
+
+    with far(server) as redis, pytest.raises(StopError):
+        Migrator(redis, "town", max_pause_ms=1, progress=progress).migrate()
+    moved = len(admin.keys("tt:town:inbox:*"))
+    assert 0 < moved < 20_000
+    assert totals[-1] == moved
+    assert flight_keys(admin) == []
+
+
+def test_a_signal_lets_what_is_in_flight_finish_and_counts_it(newest: Server) -> None:
+    admin = newest.client()
+    fill(admin, 50_000)
+    with delayed(newest.port, 20) as port:
+        command = [*TT, "--force", "--max-pause", "1", "--town-name", "town"]
+        process = subprocess.Popen(
+            [*command, "--redis-url", f"redis://127.0.0.1:{port}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        wait_until(lambda: len(admin.keys("tt:town:inbox:*")) > 1000)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    moved = len(admin.keys("tt:town:inbox:*"))
+    assert process.returncode == 143, err
+    assert moved < 50_000
+    assert f"Total: {moved} keys migrated" in out
+    assert flight_keys(admin) == []
+
+
+def test_a_killed_run_leaves_a_key_that_expires(newest: Server) -> None:
+    admin = newest.client()
+    fill(admin, 50_000)
+    with delayed(newest.port, 20) as port:
+        command = [*TT, "--force", "--max-pause", "1", "--town-name", "town"]
+        with subprocess.Popen(
+            [*command, "--redis-url", f"redis://127.0.0.1:{port}"], env=environment()
+        ) as process:
+            wait_until(lambda: bool(flight_keys(admin)))
+            process.kill()
+    assert all(0 < admin.pttl(key) <= 10_000 for key in flight_keys(admin))
+
+
+def test_two_runs_at_once_move_every_key(newest: Server) -> None:
+    fill(newest.client(), 20_000)
+    results: list[Migration] = []
+
+    def run() -> None:
+        with far(newest) as redis:
+            results.append(Migrator(redis, "town", max_pause_ms=1).migrate())
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(result.total for result in results) == 20_000
+    assert len(newest.client().keys("tt:town:inbox:*")) == 20_000
+    assert flight_keys(newest.client()) == []
+
+
+@pytest.mark.parametrize("command", ["set", "get", "time"])
+def test_a_user_who_may_not_keep_a_cursor_sends_one_call_at_a_time(
+    server: Server, command: str
+) -> None:
+    admin = server.client()
+    fill(admin, 2000)
+    user_without(server, command)
+    with delayed(server.port, 5) as port:
+        redis = Redis(port=port, username="less", password="secret")
+        result = Migrator(redis, "town", max_pause_ms=1).migrate()
+    assert (result.total, result.complete) == (2000, True)
+    assert calls(admin, "set") <= 1, "Redis 6.2 cannot be asked, so it is tried once"
+    assert command.upper() in result.effort.one_at_a_time
+
+
+def test_a_full_server_keeps_the_cursor(server: Server) -> None:
+    admin = server.client()
+    fill(admin)
+    admin.config_set("maxmemory", 1)
+    with far(server) as redis:
+        result = Migrator(redis, "town", max_pause_ms=1).migrate()
+    admin.config_set("maxmemory", 0)
+    check_moved(admin, result)
+    assert result.effort.one_at_a_time == ""
+
+
+def test_nice_is_kept_with_calls_in_flight(newest: Server) -> None:
+    admin = newest.client()
+    fill(admin)
+    with far(newest) as redis:
+        result = Migrator(redis, "town", max_pause_ms=1, nice=3).migrate()
+    check_moved(admin, result)
+    busy = admin.info("commandstats")["cmdstat_evalsha"]["usec"] / 1_000_000
+    assert result.effort.seconds > 2 * busy
+
+
+def test_merges_work_at_a_distance(newest: Server) -> None:
+    admin = newest.client()
+    for n in range(300):
+        admin.rpush(f"tt:inbox:{n}", "old")
+        admin.rpush(f"tt:town:inbox:{n}", "new")
+    with far(newest) as redis:
+        plan = replace(RENAME, merge=True)
+        result = Migrator(redis, "town", plan, max_pause_ms=1).migrate()
+    assert sum(result.merged.values()) == 300
+    assert admin.lrange("tt:town:inbox:7", 0, -1) == [b"old", b"new"]
+    assert result.complete
+
+
+def test_a_flight_key_is_no_town_and_no_key_to_move(newest: Server) -> None:
+    redis = newest.client()
+    for town in ("x", "x:docket", "agent", "x:mission:y"):
+        redis.flushall()
+        redis.set(f"tt:{town}:flight:{'ab' * 8}:table0x7f12ab", "1 0 200")
+        redis.set("tt:inbox:1", 1)
+        for plan in (RENAME, UPGRADE, REVERSE):
+            for other in (town, "z"):
+                count = Migrator(redis, other, plan).count()
+                assert set(count.towns) <= set()
+                assert count.total == (0 if plan is REVERSE else 1)
+
+
+@settings(
+    max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(
+    acts=st.lists(st.tuples(st.integers(1, 30), st.sampled_from([*ACTS])), max_size=4),
+    jitter=st.sampled_from([0, 5]),
+    pause=st.sampled_from([0.3, 1, 5]),
+)
+def test_every_key_is_moved_in_any_weather(
+    newest: Server, acts: list[tuple[int, str]], jitter: float, pause: float
+) -> None:
+    admin = newest.client()
+    admin.flushall()
+    fill(admin, 3000)
+    seen: list[Progress] = []
+
+    def progress(now: Progress) -> None:
+        seen.append(now)
+        for number, act in acts:
+            if number == len(seen):
+                ACTS[act](admin)
+
+    with far(newest, 5, jitter) as redis:
+        result = Migrator(redis, "town", max_pause_ms=pause, progress=progress).migrate()
+    assert result.complete
+    assert len(admin.keys("tt:town:inbox:*")) == 3000
+    if not result.effort.reconnects:
+        assert result.total == 3000

@@ -14,7 +14,7 @@ help:
 	@echo 'make test    run the tests; ARGS="-k preview" passes arguments to pytest'
 	@echo 'make lint    check style, types and the Lua scripts'
 	@echo 'make coverage run the tests, and name the lines and branches that none of them runs'
-	@echo 'make bench   measure, about 25 minutes; KEYS=20000 RTT=10,50 set keys and round trips'
+	@echo 'make bench   measure, about 40 minutes; KEYS=20000 RTT=10,50 set keys and round trips, ONLY=far one experiment'
 	@echo 'make interop migrate a town of the real Tinytown; needs cargo, which builds it'
 	@echo 'make clean   remove everything these targets made'
 	@echo
@@ -47,7 +47,7 @@ coverage: .venv/coverage.installed .cache/hiredis/installed $(redis_pys:%=.cache
 	$(python) -m pytest -n 2 --cov --cov-report=term $(ARGS)
 
 bench: .venv/test.installed .venv/bench.installed .cache/hiredis/installed
-	$(python) -m bench $(if $(KEYS),--keys $(KEYS)) $(if $(RTT),--rtt $(RTT))
+	$(python) -m bench $(if $(KEYS),--keys $(KEYS)) $(if $(RTT),--rtt $(RTT)) $(if $(ONLY),--only $(ONLY))
 
 interop: .venv/test.installed
 	$(python) -m interop $(ARGS)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bench import distance, foreign, gentle, local, size
+from bench import distance, far, foreign, gentle, local, size
 from bench.machinery import Run
 from bench.plots import draw
 from bench.results import Latency, Results
@@ -23,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("--keys", type=int, default=200_000, help="old keys, default 200000")
     parser.add_argument("--rtt", default="1,10,50", help="round-trip times, ms, default 1,10,50")
+    parser.add_argument("--only", help="one experiment; the others keep what was measured before")
     given = parser.parse_args()
     at_hand = [kind for kind in kinds() if kind.program]
     for kind in kinds():
@@ -32,10 +33,12 @@ def main() -> None:
     main_kind = next((kind for kind in at_hand if kind.name == "redis-8.2"), newest_kind())
     rtts = [float(rtt) for rtt in given.rtt.split(",")]
     found = []
-    for one in _measured(at_hand, main_kind, given.keys, rtts):
+    for one in _measured(at_hand, main_kind, given.keys, rtts, given.only):
         print(one, file=sys.stderr)
         found.append(one)
     results = Results.made(given.keys, main_kind.name, found)
+    if given.only:
+        results = Results.load(_FOLDER / "results.json").with_new(results)
     _FOLDER.mkdir(exist_ok=True)
     results.save(_FOLDER / "results.json")
     text = table(results)
@@ -45,7 +48,7 @@ def main() -> None:
 
 
 def _measured(
-    at_hand: list[Kind], kind: Kind, keys: int, rtts: list[float]
+    at_hand: list[Kind], kind: Kind, keys: int, rtts: list[float], only: str | None
 ) -> Iterator[Run | Latency]:
     most = 5 * keys
     experiments = {
@@ -53,12 +56,13 @@ def _measured(
             run for k in at_hand for run in local.runs(k, keys, keys if k == kind else keys // 10)
         ),
         "distance": distance.runs(kind, keys, rtts),
+        "far": far.runs(kind, keys),
         "foreign": foreign.runs(kind, keys),
         "size": size.runs(kind, most),
         "gentle": gentle.runs(kind, keys, most),
     }
     for name, found in experiments.items():
-        for one in found:
+        for one in found if only in (None, name) else ():
             if isinstance(one, Run):
                 yield replace(one, experiment=one.experiment or name)
             else:

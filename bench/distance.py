@@ -55,13 +55,3 @@ def bars(results: Results) -> Iterator[Bar]:
         what = f"{rtt:g} ms away, {results.keys:,} keys: faster than {CLIENT_SIDE.name}"
         slow, fast = (median("seconds", c.name, results.keys, rtt) for c in (CLIENT_SIDE, OURS))
         yield Bar(what, 2, slow / fast, at_least=True, unit="x")
-        for name in (OURS.name, PATIENT.name):
-            ideal = median("server_seconds", name, few, rtt) + 3 * rtt / 1000
-            ideal += results.median("seconds", experiment=STARTS, contestant=INTERPRETER)
-            yield Bar(
-                f"{rtt:g} ms away, {few:,} keys: `{name}` against server time, 3 round trips and"
-                " interpreter start",
-                1.5,
-                median("seconds", name, few, rtt) / ideal,
-                unit="x",
-            )

@@ -82,6 +82,14 @@ class Results:
         runs = tuple(one for one in found if isinstance(one, Run))
         return cls(keys, server, runs, tuple(one for one in found if isinstance(one, Latency)))
 
+    def with_new(self, new: Results) -> Results:
+        """These results, with other ones in place of those of the same experiments."""
+        experiments = {run.experiment for run in new.runs}
+        felt = {latency.contestant for latency in new.latencies}
+        runs = (run for run in self.runs if run.experiment not in experiments)
+        latencies = (one for one in self.latencies if one.contestant not in felt)
+        return replace(self, runs=(*runs, *new.runs), latencies=(*latencies, *new.latencies))
+
     def of(self, **wanted: Any) -> list[Run]:
         """The runs with these values."""
         return [r for r in self.runs if all(getattr(r, n) == v for n, v in wanted.items())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isnan
 
-from bench import distance, foreign, gentle, local, size
+from bench import distance, far, foreign, gentle, local, size
 from bench.machinery import PARTS
 from bench.machinery.contestants import LIMIT, OURS
 from bench.results import Bar, Results
@@ -13,6 +13,7 @@ from bench.results import Bar, Results
 _TITLES = {
     "local": "On one machine",
     "distance": "At a distance",
+    "far": "Calls sent ahead of replies",
     "foreign": "Among other keys",
     "size": "From few keys to many",
     "gentle": "While another client asks",
@@ -21,7 +22,7 @@ _TITLES = {
 
 def bars(results: Results) -> list[Bar]:
     """All bars in the order of the table."""
-    return [bar for of in (local, distance, foreign, gentle, size) for bar in of.bars(results)]
+    return [bar for of in (local, distance, far, foreign, gentle, size) for bar in of.bars(results)]
 
 
 def table(results: Results) -> str:

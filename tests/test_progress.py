@@ -45,7 +45,7 @@ HALF = Progress("migrating", 500_000, 1_000_000, migration(400_000), "connection
 
 def test_a_wide_terminal_shows_all_and_a_narrow_one_what_matters() -> None:
     assert fitting(HALF, 20, 120) == (
-        "[####----]  50%  migrating  400000 migrated  20000/s  500000/1000000 scanned"
+        "[####----]  50%  migrating  400000 migrated  20000/s  500000/1000000"
         "  20 s left  connection lost"
     )
     assert fitting(HALF, 20, 79) == (
@@ -131,6 +131,6 @@ def test_a_log_gets_a_dated_line_every_ten_seconds(monkeypatch: pytest.MonkeyPat
     assert len(written) == 3
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00 50%, migrating, 400000 migrated, 20000/s,"
-        " 500000/1000000 scanned, 20 s left, connection lost",
+        " 500000/1000000, 20 s left, connection lost",
         written[1],
     )

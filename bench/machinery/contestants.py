@@ -18,7 +18,7 @@ from interop.tinytown import NEW, build
 from tests.servers import Kind
 
 _HIREDIS = Path(__file__).parents[2] / ".cache" / "hiredis"
-_BY_SCRIPT = {"scan", "renamenx", "exists", "dbsize", "time", "type"}
+_BY_SCRIPT = {"scan", "renamenx", "exists", "dbsize", "time", "type", "set", "del"}
 """Commands that INFO commandstats counts although the scripts call them."""
 
 Calls = Mapping[str, int]
@@ -41,7 +41,8 @@ class Contestant:
     """A process that migrates the town of its directory on the server of REDIS_URL.
 
     `command`: from the server's URL. `round_trips`: from the calls that the server counted, None
-    where that does not tell. `moves`: whether it renames keys. `is_fed`: whether it reads the
+    where that does not tell. `moves`: whether it renames keys. `converts`: whether the
+    keys are records for it. `is_fed`: whether it reads the
     commands from its standard input. `libraries`: a folder of modules that only it has. `missing`:
     why it is not here for a kind of server, empty where it is.
     """
@@ -50,12 +51,13 @@ class Contestant:
     command: Callable[[str], list[str]]
     round_trips: Callable[[Calls], int | None] = _all
     moves: bool = True
+    converts: bool = False
     is_fed: bool = False
     libraries: str = ""
     missing: Callable[[Kind], str] = lambda kind: ""
 
 
-def ours(*options: str, moves: bool = True) -> Contestant:
+def ours(*options: str, moves: bool = True, converts: bool = False) -> Contestant:
     """`tt migrate` of this project; `--force` unless it only looks."""
     arguments = ["migrate", *(["--force"] if moves else []), *options]
     return Contestant(
@@ -63,6 +65,7 @@ def ours(*options: str, moves: bool = True) -> Contestant:
         lambda url: [str(Path(sys.executable).with_name("tt")), *arguments],
         _ours,
         moves,
+        converts,
     )
 
 

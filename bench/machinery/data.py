@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from redis import Redis
 TOWN = "my-project"
 _FAMILIES = ("agent", "inbox", "urgent", "task", "activity", "stop")
 _CHUNK = 10_000
+_RECORDS = ("agent", "task")
+_TEXT = "x" * 120
 
 
 def old_key(n: int) -> bytes:
@@ -29,6 +32,29 @@ def fill(redis: Redis, keys: int, foreign: int = 0) -> None:
         redis.mset({old_key(n): n for n in chunk})
     for chunk in _chunks(foreign):
         redis.mset({b"cache:session:%d:page" % n: n for n in chunk})
+
+
+def fill_records(redis: Redis, keys: int) -> None:
+    """Make a database hold so many agents and tasks of Tinytown 0.6: JSON of about 300 bytes."""
+    redis.flushall()
+    for chunk in _chunks(keys):
+        redis.mset({record_key(n): _record(n) for n in chunk})
+
+
+def record_key(n: int) -> bytes:
+    """The n-th record's old key."""
+    return b"tt:%b:%b" % (_RECORDS[n % 2].encode(), _record_id(n).encode())
+
+
+def check_records(redis: Redis, keys: int, *, moved: bool) -> None:
+    """Exit with a message unless every record is a hash under its new name, or as it was."""
+    for n in range(0, keys, max(1, keys // 1000)):
+        old, new = record_key(n), b"tt:%b:%b" % (TOWN.encode(), record_key(n)[3:])
+        found = redis.hget(new, "text") if moved else redis.get(old)
+        if found != (_TEXT.encode() if moved else _record(n).encode()):
+            raise SystemExit(f"bench: record {n} is not as it should be")
+    if redis.dbsize() != keys:
+        raise SystemExit(f"bench: {redis.dbsize()} records are there, not {keys}")
 
 
 def check(redis: Redis, name: Callable[[int], bytes], keys: int, foreign: int = 0) -> None:
@@ -51,6 +77,23 @@ def write_renames(path: Path, keys: int) -> None:
                 b"*3\r\n$8\r\nRENAMENX\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
                 % (len(old), old, len(new), new)
             )
+
+
+def _record_id(n: int) -> str:
+    return f"{n:08x}-0000-4000-8000-{n:012x}"
+
+
+def _record(n: int) -> str:
+    return json.dumps(
+        {
+            "id": _record_id(n),
+            "name": f"worker-{n}",
+            "state": "idle",
+            "created_at": "2026-01-01T00:00:00.000000Z",
+            "tasks_completed": n,
+            "text": _TEXT,
+        }
+    )
 
 
 def _chunks(total: int) -> list[range]:

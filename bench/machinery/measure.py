@@ -71,7 +71,10 @@ def measure(
     `beside`: what goes on while it runs.
     """
     redis = server.client()
-    data.fill(redis, keys, foreign)
+    if contestant.converts:
+        data.fill_records(redis, keys)
+    else:
+        data.fill(redis, keys, foreign)
     redis.config_set("slowlog-log-slower-than", _NOTED_MS * 1000)
     redis.config_set("slowlog-max-len", 100_000)
     redis.slowlog_reset()
@@ -94,7 +97,10 @@ def measure(
         calls = _difference(calls, _calls(redis))
     slowlog: list[Any] = redis.slowlog_get(100_000)
     taken = [entry["duration"] / 1000 for entry in slowlog]
-    data.check(redis, data.new_key if contestant.moves else data.old_key, keys, foreign)
+    if contestant.converts:
+        data.check_records(redis, keys, moved=contestant.moves)
+    else:
+        data.check(redis, data.new_key if contestant.moves else data.old_key, keys, foreign)
     return Run(
         server=server.kind.name,
         contestant=contestant.name,

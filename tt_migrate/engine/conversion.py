@@ -86,7 +86,7 @@ class RecordReader:
 
     def end_call(self, pace: Pace) -> Call | None:
         """The call for a pass that ends before its last batch."""
-        return self._find_call(pace, b"end") if self._place.is_kept and pace.ahead else None
+        return self._find_call(pace, b"end") if self._place.is_left else None
 
     def _find_call(self, pace: Pace, word: bytes) -> Call:
         flight = pace.flight_args(self._session.kept_in())
@@ -97,7 +97,7 @@ class RecordReader:
         """Take the reply to either call."""
         if call.script is self._fetch:
             return self._take_fetched(call, reply)
-        return None if self._place.is_early(call, reply) else self._take_found(reply)
+        return None if self._place.is_early(call, reply) else self._take_found(call, reply)
 
     def lost(self, calls: Iterable[Call]) -> None:
         """Read what these calls were to read again, and find from the cursor of the last reply."""
@@ -105,7 +105,7 @@ class RecordReader:
             self._unread.extend(call.about)
         self._place.lost()
 
-    def _take_found(self, reply: list[Any]) -> Taken:
+    def _take_found(self, call: Call, reply: list[Any]) -> Taken:
         said = RecordsReply(*reply)
         for keys in (names(said.records)[::2], names(said.unread)[1::2], texts(said.failed)):
             check_families(keys, self._start)
@@ -115,7 +115,7 @@ class RecordReader:
             self._receive(key, value)
         self._unread.extend(pairs(said.unread))
         self._fail(texts(said.failed))
-        self._place.reached(said.cursor, said.kept)
+        self._place.reached(call, said.cursor, said.kept)
         return Taken(said.elapsed, steps=said.steps, weight=weight, dbsize=said.dbsize)
 
     def _take_fetched(self, call: Call, reply: list[Any]) -> Taken:

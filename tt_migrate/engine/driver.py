@@ -95,6 +95,7 @@ class Driver:
                 )
                 if not self._flight.calls and not work.over:
                     time.sleep(self._pace.rest(held))
+            self._forget(work)
         except BaseException:
             self._land(work, position)
             raise
@@ -181,11 +182,12 @@ class Driver:
     def _take(self, work: Pass, position: _Position, sent: Sent, reply: Any) -> float:
         """Take a reply. Returns how many seconds the call held the server."""
         seconds = time.monotonic() - sent.at
+        self._calls += 1
         with malformed_as_invalid():
             taken = work.take(sent.call, reply)
         if taken is None:
+            self._calls -= 1
             return 0.0
-        self._calls += 1
         # The server's clock may be set during the call. The client's wait is the upper limit.
         elapsed = min(taken.elapsed, int(seconds * 1_000_000))
         self._longest = max(self._longest, elapsed)
@@ -211,13 +213,18 @@ class Driver:
                     max(0.0, until - time.monotonic())
                 ):
                     self._read(work, position, self.session.receive)
-                call = work.end_call(self._pace)
-                if call and not self._flight.calls:
-                    self.session.call(call)
+                if not self._flight.calls:
+                    self._forget(work)
             if self._calls:
                 with suppress(Exception):
                     self._tell(position)
         self._flight.calls.clear()
+
+    def _forget(self, work: Pass) -> None:
+        """Make the server forget a cursor that no last batch has removed."""
+        call = work.end_call(replace(self._pace, ahead=True))
+        if call:
+            self.session.call(call)
 
     def _lost(self, error: Exception, work: Pass, position: _Position) -> None:
         """Note a lost connection or a PassingError. Raises it if the pass stood still too long."""

@@ -13,6 +13,9 @@ from tt_migrate.engine.passes import Call
 _GUARDED_CALLS_A_BATCH = 3
 _MOST_AHEAD = 96
 _WORTH_SECONDS = 0.001
+_SURELY_FAR_SECONDS = 0.005
+# On a busy machine, a few round trips to a near server can take long.
+_TRIPS_TO_BE_SURE = 4
 _SHORTEST_PERIOD, _LONGEST_PERIOD = 0.0005, 1.0
 _SMOOTHING = 0.2
 
@@ -35,13 +38,15 @@ class Flight:
     def __init__(self, trip: float) -> None:
         self.calls: deque[Sent] = deque()
         self._trip = trip
+        self._trips = 0
         self._held = 0.0
         self._due = 0.0
 
     @property
     def is_worth_it(self) -> bool:
         """Whether a round trip takes so long that calls should be sent ahead."""
-        return self._trip >= _WORTH_SECONDS
+        is_sure = self._trips >= _TRIPS_TO_BE_SURE
+        return self._trip >= (_WORTH_SECONDS if is_sure else _SURELY_FAR_SECONDS)
 
     def has_room(self, *, guarded: bool) -> bool:
         """Whether another call may be sent before the next reply."""
@@ -60,6 +65,7 @@ class Flight:
 
     def took(self, seconds: float, held: float, rest: float) -> None:
         """Note how long a call took from here, how long it held the server, and the rest after."""
+        self._trips += 1
         self._trip = min(self._trip, max(0.0, seconds - held))
         share = _SMOOTHING if self._held else 1
         self._held += (held + rest - self._held) * share

@@ -13,6 +13,8 @@ from tt_migrate.engine.tallies import Tally
 
 _KEYS_A_CALL = 1000
 _MOST_LOSSES = 3
+_KEPT_IN = 5
+"""The position of `kept_in` in the arguments of a script that has it."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,12 @@ class Place:
     """Where a scan has got to, here and on the server (see flight.lua).
 
     `cursor`: of the last reply, None at the end. `is_kept`: whether the server keeps it.
+    `is_left`: whether a key that kept it may still be there.
     """
 
     def __init__(self) -> None:
         self.cursor: bytes | None = b"0"
-        self.is_kept = False
+        self.is_kept = self.is_left = False
         self._losses = 0
 
     def word(self, pace: Pace, *, alone: bool) -> bytes | None:
@@ -110,14 +113,16 @@ class Place:
             self._losses += 1
         return True
 
-    def reached(self, cursor: bytes, kept: int) -> None:
+    def reached(self, call: Call, cursor: bytes, kept: int) -> None:
         """Note the cursor of a reply, and whether the server keeps it."""
         self.cursor = None if cursor == b"0" else names([cursor])[0]
         self.is_kept = bool(whole(kept)) and self._losses < _MOST_LOSSES
+        if kept or (call.args[_KEPT_IN:] and call.args[_KEPT_IN] != b""):
+            self.is_left = bool(kept)
 
     def lost(self) -> None:
         """Go on from the cursor of the last reply."""
-        self.is_kept = False
+        self.is_kept = self.is_left = False
 
 
 class ScanPass:
@@ -172,13 +177,13 @@ class ScanPass:
         taken = Taken(said.elapsed, steps=said.steps, dbsize=said.dbsize)
         self._tally.add(said)
         if not call.about:
-            self._place.reached(said.cursor, getattr(said, "kept", 0))
+            self._place.reached(call, said.cursor, getattr(said, "kept", 0))
         self._postponed = names(getattr(said, "postponed", [])) + self._postponed[len(call.about) :]
         return taken
 
     def end_call(self, pace: Pace) -> Call | None:
         """The call for a pass that ends before its last batch."""
-        return self._call(pace, b"end") if self._place.is_kept and pace.ahead else None
+        return self._call(pace, b"end") if self._place.is_left else None
 
     def lost(self, calls: Iterable[Call]) -> None:
         """Go on from the cursor of the last reply."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -81,7 +82,9 @@ class Session:
         self._tries = self._must_try()
         loads = guards or bool(operations)
         self._caller = ScriptCaller(client, refusals, guards=guards, loads=loads)
+        began = time.monotonic()
         self.process = self._first_look()
+        self.trip = min(self.trip, time.monotonic() - began)
         self._caller.send_ahead([*map(self.script, operations)])
         self._mark()
         if writes:

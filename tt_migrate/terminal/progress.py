@@ -104,7 +104,7 @@ def _parts(progress: Progress, seconds: float) -> Iterator[tuple[str, int]]:
         if progress.stage in ("migrating", "converting"):
             yield f"{done} {verb}", 5
             yield f"{done / max(seconds, 0.001):.0f}/s", 7
-    yield f"{progress.scanned}/{max(progress.dbsize, progress.scanned)} scanned", 6
+    yield f"{progress.scanned}/{max(progress.dbsize, progress.scanned)}", 6
     if 0 < share < 1:
         yield _left(seconds * (1 - share) / share), 2
     if progress.waiting:

@@ -53,6 +53,26 @@ def test_fish_gets_the_help_after_a_tab() -> None:
     assert "\\t" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("redirect", "status", "errors"),
+    [
+        ("| true", 0, ""),
+        (">/dev/full", 2, "Error: cannot write the report: No space left on device\n"),
+    ],
+)
+def test_an_output_that_takes_nothing_is_no_internal_error(
+    redirect: str, status: int, errors: str
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {redirect}', "sh", *script("tt")],
+        capture_output=True,
+        text=True,
+        env=environment(_TT_COMPLETE="bash_source"),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (status, errors)
+
+
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
 def test_bash_takes_the_script(tmp_path: Path) -> None:
     (tmp_path / "tt").write_text(f'#!/bin/sh\nexec {" ".join(script("tt"))} "$@"\n')

@@ -6,8 +6,8 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
-from io import StringIO
+from contextlib import redirect_stdout
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -281,14 +281,15 @@ def main(name: str, args: list[str], signals: StopSignals) -> int:
 
 
 def _main(name: str, args: list[str], signals: StopSignals, out: Output, err: Output) -> int:
-    text = StringIO()
-    completes = f"_{name.replace('-', '_').upper()}_COMPLETE" in os.environ
+    # --help, --version and shell completion print. The last one prints bytes.
+    printed = BytesIO()
+    stream = TextIOWrapper(printed, "utf-8", write_through=True)
     try:
-        # --help and --version print. A shell reads completions as they are, tabs included.
-        with nullcontext() if completes else redirect_stdout(text):
+        with redirect_stdout(stream):
             options = (tt if name == "tt" else migrate).main(args, name, standalone_mode=False)
     except SystemExit as end:  # shell completion
         signals.finish()
+        out.as_it_is(printed.getvalue().decode())
         return int(end.code or 0)
     except click.ClickException as error:
         if isinstance(error, _UnknownCommand):
@@ -307,7 +308,7 @@ def _main(name: str, args: list[str], signals: StopSignals, out: Output, err: Ou
         return exit_status.USAGE
     if not isinstance(options, dict):
         signals.finish()
-        out.lines(text.getvalue().splitlines())
+        out.lines(printed.getvalue().decode().splitlines())
         return 0
     # The options are known, so from here on a signal leads to a report.
     signals.hold()

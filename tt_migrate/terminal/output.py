@@ -42,8 +42,9 @@ class OutputError(Exception):
 class Output:
     """One text stream. If its reader goes away (`| head`), the rest is dropped without an error.
 
-    Every method that writes escapes unprintable characters. It raises OutputError if writing fails
-    for another reason, unless the stream is `optional`: then the text is dropped.
+    Every method that writes, except `as_it_is`, escapes unprintable characters. It raises
+    OutputError if writing fails for another reason, unless the stream is `optional`: then the text
+    is dropped.
     """
 
     def __init__(self, stream: TextIO | None, *, optional: bool = False) -> None:
@@ -74,6 +75,11 @@ class Output:
     def line(self, line: str) -> None:
         """Write one line."""
         self.lines((line,))
+
+    def as_it_is(self, text: str) -> None:
+        """Write text of this program's own for a shell, tabs included. Nothing is escaped."""
+        self._write(text)
+        self.flush()
 
     def prompt(self, text: str) -> None:
         """Write without ending the line."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
 
 from demo import old_town
 from tests.command import environment, script
-from tests.servers import Server
+from tests.servers import Server, StartServer
 from tests.test_json import FIELDS
 from tt_migrate.terminal.cli import migrate
+from tt_migrate.terminal.errors import _MEANINGS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -26,38 +30,54 @@ DOCUMENTS = sorted(
 )
 README = (ROOT / "README.md").read_text("utf-8")
 REFERENCE = (ROOT / "docs/reference.md").read_text("utf-8")
+_ROLL_BACK = "the roll-back's own test runs it"
 NOT_RUN = {
-    "make": "each target has tests of its own, or takes long",
-    "pipx": "needs pipx",
-    "uv": "needs uv",
-    "python3": "test_packaging.py installs it",
-    "docker": "needs a Docker engine; test_compose.py checks the file",
-    "TOWN=/srv/my-project": "needs a Docker engine; test_compose.py checks the file",
-    "sudo": "needs systemd",
-    "git": "names no repository",
-    "eval": "test_completion.py runs it",
-    "_TT_COMPLETE=fish_source": "test_completion.py runs it",
+    "make ": "each target has tests of its own, or takes long",
+    "pipx ": "needs pipx",
+    "uv ": "needs uv",
+    "python3 -m venv ": "test_packaging.py installs it",
+    "docker ": "needs a Docker engine; test_compose.py checks the file",
+    "TOWN=/srv/my-project docker ": "needs a Docker engine; test_compose.py checks the file",
+    "kubectl ": "needs a cluster",
+    "sudo ": "needs systemd, or writes outside the town",
+    "git clone ": "names no repository",
+    "eval ": "test_completion.py runs it",
+    "autoload ": "needs zsh",
+    "_TT_COMPLETE=fish_source ": "needs fish; test_completion.py runs the first half",
+    "_TT_MIGRATE_COMPLETE=fish_source ": "needs fish; test_completion.py runs the first half",
+    "cp backup.rdb ": _ROLL_BACK,
+    "redis-cli -s .tt/redis.sock SHUTDOWN": _ROLL_BACK,
+    "redis-cli -s .tt/redis.sock CONFIG SET": _ROLL_BACK,
 }
-"""Commands that are not run, by their first word, and why."""
+"""Commands that are not run one by one, by their beginning, and why."""
 SYNOPSES = ("tt [", "tt-migrate [")
 FIGURES = ("docs/architecture.md",)
 """Documents whose indented blocks are drawings."""
 
 
-def blocks(document: str) -> Iterator[list[str]]:
-    """The indented blocks of a document, without their indentation."""
-    text = (ROOT / document).read_text("utf-8")
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text("utf-8")
+
+
+def section_of(document: str, title: str) -> str:
+    """The text below a title, up to the next title of the same rank or a higher one."""
+    rank = len(title) - len(title.lstrip("#"))
+    _, _, rest = text_of(document).partition(f"\n{title}\n")
+    assert rest, f"{document}: {title}"
+    return re.split(rf"(?m)^#{{1,{rank}}} ", rest)[0]
+
+
+def blocks(text: str) -> Iterator[list[str]]:
+    """The indented blocks of a text, without their indentation."""
     text = re.sub(r"(?ms)^```.*?^```$", "", text)
     for block in re.findall(r"(?m)(?<=\n\n)(?: {4}.*\n|\n(?= {4}))+", text):
         width = len(block) - len(block.lstrip(" "))
         yield [line[width:] for line in block.splitlines()]
 
 
-def commands(document: str) -> list[str]:
-    if document in FIGURES:
-        return []
+def commands(text: str) -> list[str]:
     found = []
-    for first, *rest in blocks(document):
+    for first, *rest in blocks(text):
         if first.startswith("$ "):
             found.append(first[2:])
         elif not first.startswith(SYNOPSES):
@@ -65,33 +85,46 @@ def commands(document: str) -> list[str]:
     return [command for command in found if command]
 
 
-COMMANDS = sorted({(document, line) for document in DOCUMENTS for line in commands(document)})
-RUN = [(document, line) for document, line in COMMANDS if not NOT_RUN.get(line.split()[0])]
+COMMANDS = sorted(
+    {
+        (document, line)
+        for document in DOCUMENTS
+        if document not in FIGURES
+        for line in commands(text_of(document))
+    }
+)
+RUN = [(document, line) for document, line in COMMANDS if not line.startswith(tuple(NOT_RUN))]
+
+
+def settled(server: Server, folder: Path) -> Path:
+    """Put a town on a server. Returns its directory; beside it, `bin` has the programs."""
+    old_town.build(server.client())
+    old_town.settle(folder / "town", server.socket)
+    programs = folder / "bin"
+    programs.mkdir()
+    for name in ("tt", "tt-migrate"):
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(script(name))} "$@"\n')
+        (programs / name).chmod(0o755)
+    if server.kind.cli:
+        (programs / "redis-cli").symlink_to(server.kind.cli)
+    return folder / "town"
 
 
 @pytest.fixture
 def town(newest: Server, tmp_path: Path) -> Path:
     """The directory of a town whose server runs, with `tt` and `redis-cli` on the PATH."""
-    old_town.build(newest.client())
-    old_town.settle(tmp_path / "town", newest.socket)
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in ("tt", "tt-migrate"):
-        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(script(name))} "$@"\n')
-        (programs / name).chmod(0o755)
-    cli = newest.kind.cli
-    if cli:
-        (programs / "redis-cli").symlink_to(cli)
-    return tmp_path / "town"
+    return settled(newest, tmp_path)
 
 
-def run(town: Path, command: str, answer: str = "y\n") -> subprocess.CompletedProcess[str]:
+def run(
+    town: Path, command: str, answer: str = "y\n", **variables: str
+) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(town.parent / "bin"), os.environ["PATH"]])
     return subprocess.run(
         command,
         shell=True,
         cwd=town,
-        env=environment(PATH=path),
+        env=environment(PATH=path, **variables),
         input=answer,
         capture_output=True,
         encoding="utf-8",
@@ -102,6 +135,19 @@ def run(town: Path, command: str, answer: str = "y\n") -> subprocess.CompletedPr
 def test_there_are_commands_to_run() -> None:
     assert len(RUN) > 15
     assert {document for document, _ in RUN} >= {"README.md", "docs/operations.md"}
+
+
+def test_every_command_that_is_not_run_is_there() -> None:
+    for start in NOT_RUN:
+        assert any(line.startswith(start) for _, line in COMMANDS), start
+
+
+def test_no_command_is_hidden_in_a_fence() -> None:
+    """Only indented blocks are run."""
+    for document in DOCUMENTS:
+        fences = re.findall(r"(?m)^\s*(?:```|~~~)(.*)$", text_of(document))
+        assert set(fences[::2]) <= {"python", "ini", "yaml"}, document
+        assert set(fences[1::2]) <= {""}, document
 
 
 @pytest.mark.parametrize(("document", "command"), RUN)
@@ -117,6 +163,46 @@ def test_a_command_of_a_document_runs_as_printed(town: Path, document: str, comm
     assert "Usage:" not in done.stderr
 
 
+def contents(redis: Redis) -> dict[Any, Any]:
+    keys: Any = redis.keys()
+    return {key: (redis.dump(key), redis.ttl(key) > 0) for key in keys}
+
+
+@pytest.mark.parametrize("appendonly", ["no", "yes"])
+def test_the_maintenance_window_and_its_roll_back_go_step_by_step(
+    own_server: StartServer, tmp_path: Path, appendonly: str
+) -> None:
+    (tmp_path / "town").mkdir()
+    where = ("--dir", str(tmp_path / "town"))
+    server = own_server(*where, "--appendonly", appendonly)
+    town, before = settled(server, tmp_path), contents(server.client())
+    if not server.kind.cli:
+        pytest.skip("no redis-cli")
+    window = section_of("docs/operations.md", "## A maintenance window")
+    forward, _, back = window.partition("### Roll back")
+    for command in commands(forward):
+        done = run(town, command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert contents(server.client()).keys().isdisjoint(before)
+
+    _, *steps = commands(back)  # the first is for a plain migration
+    for command in steps:
+        if appendonly == "no" and command.endswith("appendonly yes"):
+            continue
+        done = run(town, command)
+        assert (done.returncode, done.stderr) == (0, ""), command
+        if command.startswith("cp "):
+            server.args = (*where, "--appendonly", "no")
+            server.restart()
+            assert contents(server.client()) == before
+    while server.client().info("persistence")["aof_rewrite_in_progress"]:
+        time.sleep(0.01)
+    server.args = (*where, "--appendonly", appendonly)
+    server.restart()
+    assert contents(server.client()) == before
+    assert run(town, "tt migrate --check").returncode == 1
+
+
 def conflict(redis: Redis) -> None:
     redis.flushall()
     redis.mset({"tt:stop:1": 1, "tt:my-project:stop:1": 2})
@@ -127,7 +213,7 @@ STATES: dict[str, Callable[[Redis], object]] = {"tt migrate --force": conflict}
 
 
 def shown() -> list[tuple[str, str, list[str]]]:
-    found = [(document, block) for document in DOCUMENTS for block in blocks(document)]
+    found = [(document, block) for document in DOCUMENTS for block in blocks(text_of(document))]
     return [(name, first[2:], rest) for name, (first, *rest) in found if first.startswith("$ ")]
 
 
@@ -180,8 +266,55 @@ def test_units_for_systemd_can_be_read() -> None:
     migrate.make_context("tt-migrate", words)
 
 
+def test_the_commands_of_the_kubernetes_job_and_of_github_run(newest: Server, town: Path) -> None:
+    text = text_of("docs/operations.md")
+    [arguments] = re.findall(r"(?m)^ +args: \[(.*)\]$", text)
+    steps = re.findall(r"(?m)^ +- run: (.*)$", text)
+    image = (ROOT / "Dockerfile").read_text("utf-8")
+    assert 'ENTRYPOINT ["tt"]' in image
+    elsewhere = town.parent
+    assert steps[0] == "pip install ."
+    checked = run(elsewhere / "bin", steps[1], REDIS_URL=newest.url)
+    assert (checked.returncode, checked.stderr) == (1, "")
+    job = run(elsewhere / "bin", f"tt {arguments.replace(',', '')}", REDIS_URL=newest.url)
+    assert (job.returncode, job.stderr) == (0, "")
+    assert json.loads(job.stdout)["migrated"] == 32
+
+
 def test_the_readme_is_read_in_five_minutes() -> None:
     assert len(README.splitlines()) <= 150
+
+
+def test_the_readme_says_first_what_matters_first() -> None:
+    order = ["docs/demo.svg", "make demo", "pipx install", "Back up first", "tt migrate --upgrade"]
+    order += ["## Rename only", "## Check", "## The way back", "--nice 3", "## What it guarantees"]
+    places = [README.index(text) for text in order]
+    assert places == sorted(places)
+    assert "hashes stay hashes" in section_of("README.md", "## The way back").partition(".")[0]
+
+
+def sources() -> str:
+    """The program's texts, where neighbouring literals are one."""
+    files = (*(ROOT / "tt_migrate").rglob("*.py"), *(ROOT / "lua").glob("*.lua"))
+    text = "\n".join(file.read_text("utf-8") for file in files)
+    return re.sub(r'"\s+f?"', "", text)
+
+
+def test_what_the_questions_quote_is_what_the_program_says() -> None:
+    quoted = re.findall(r"(?m)^\| (`.*?) \|", text_of("docs/faq.md"))
+    messages = [text for cell in quoted for text in re.findall(r"`(.*?)`", cell)]
+    program = sources()
+    assert len(messages) > 25
+    for message in messages:
+        for part in re.split(r"\.\.\. ?|'task'|backlog", message):
+            assert part.strip() in program, message
+
+
+def test_every_error_of_a_server_has_an_answer() -> None:
+    answers = text_of("docs/faq.md")
+    for _, meaning in _MEANINGS:
+        beginning = re.split(r"[:;.,({]| and serves", meaning)[0].strip()
+        assert beginning in answers, meaning
 
 
 def test_missed_bars_stand_in_performance_only() -> None:
@@ -194,9 +327,13 @@ def test_every_option_and_its_variable_are_in_the_reference() -> None:
     for parameter in migrate.params:
         for option in parameter.opts if parameter.param_type_name == "option" else ():
             assert re.search(rf"`{option}[ `|]", REFERENCE), option
+        if parameter.envvar:
+            assert f"`{parameter.envvar}`" in REFERENCE
     settings = (ROOT / "tt_migrate/settings/config.py").read_text("utf-8")
     variables = re.findall(r'environ(?:ment)?\.get\("(\w+)"|"(\w*(?:URL|PASSWORD))"', settings)
-    for variable in filter(None, (name for pair in variables for name in pair)):
+    names = {name for pair in variables for name in pair if name}
+    assert len(names) == 3
+    for variable in names:
         assert f"| `{variable}` |" in REFERENCE
 
 

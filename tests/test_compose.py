@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,8 +22,11 @@ def compose() -> list[str]:
     pytest.skip("docker compose: not installed, and docker-compose neither")
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def _run(command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if name != "TOWN"}
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**env, **variables}
+    )
 
 
 def test_the_compose_file_is_valid(compose: list[str]) -> None:
@@ -38,3 +43,16 @@ def test_no_port_is_published(compose: list[str]) -> None:
     result = _run([*compose, "--profile", "migrate", "config"])
     assert "service_healthy" in result.stdout
     assert "ports:" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "town"), [({"TOWN": "/srv/my-project"}, "/srv/my-project"), ({}, str(ROOT))]
+)
+def test_a_town_of_ones_own_is_mounted_read_only_where_the_image_works(
+    compose: list[str], variables: dict[str, str], town: str
+) -> None:
+    result = _run([*compose, "--profile", "migrate", "config"], **variables)
+    short = f"- {town}:/town:ro"
+    long = rf"source: {re.escape(town)}\s+target: /town\s+read_only: true"
+    assert short in result.stdout or re.search(long, result.stdout), result.stdout
+    assert "\nWORKDIR /town\n" in (ROOT / "Dockerfile").read_text("utf-8")

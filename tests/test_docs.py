@@ -208,6 +208,24 @@ def conflict(redis: Redis) -> None:
     redis.mset({"tt:stop:1": 1, "tt:my-project:stop:1": 2})
 
 
+def test_the_user_that_the_documents_make_may_do_all_that_they_show(
+    server: Server, tmp_path: Path
+) -> None:
+    town, redis = settled(server, tmp_path), server.client()
+    redis.rpush("tt:my-project:backlog", "new")
+    redis.set("tt:my-project:stop:aaaaaaaa-4c1d-4e8f-9a2b-000000000005", 2)
+    permissions = section_of("docs/operations.md", "## Permissions")
+    [make] = [line for line in commands(permissions) if "ACL SETUSER" in line]
+    words = shlex.split(make)
+    redis.execute_command(*words[words.index("ACL") :])
+    user = {"REDIS_URL": server.url.replace("//", "//migration:change-me@").replace("/0", "/1")}
+    redis.execute_command("SWAPDB", "0", "1")
+    merge = "tt migrate --upgrade --on-conflict merge"
+    for command in (f"{merge} --dry-run", f"{merge} --force", "tt migrate --reverse --force"):
+        done = run(town, command, **user)
+        assert (done.returncode, "may not" in done.stdout) == (0, False), done.stdout + done.stderr
+
+
 STATES: dict[str, Callable[[Redis], object]] = {"tt migrate --force": conflict}
 """What a command's output in a document was copied from, if not from the town as it is."""
 
@@ -286,7 +304,13 @@ def test_the_readme_is_read_in_five_minutes() -> None:
 
 
 def test_the_readme_says_first_what_matters_first() -> None:
-    order = ["docs/demo.svg", "make demo", "pipx install", "Back up first", "tt migrate --upgrade"]
+    order = [
+        "docs/demo.svg",
+        "make demo",
+        "pipx install",
+        "**back up first**",
+        "tt migrate --upgrade",
+    ]
     order += ["## Rename only", "## Check", "## The way back", "--nice 3", "## What it guarantees"]
     places = [README.index(text) for text in order]
     assert places == sorted(places)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from demo import old_town
+from demo import old_town, redis_cli
 from demo.ending import Ending
 from tests.servers import Kind, Server, StartError, kinds, newest_kind
 
@@ -102,7 +102,7 @@ def _kind() -> Kind:
 
 
 def _put_commands(folder: Path, cli: Path | None) -> None:
-    """Write a `tt` script, and link the server's client as `redis-cli`.
+    """Write a `tt` script, and put `redis-cli` beside it.
 
     The script that pip installs does not work from every path.
     """
@@ -112,8 +112,7 @@ def _put_commands(folder: Path, cli: Path | None) -> None:
         f'#!/bin/sh\nexec {shlex.join([sys.executable, str(script)])} "$@"\n'
     )
     (folder / "tt").chmod(0o755)
-    if cli:
-        (folder / "redis-cli").symlink_to(cli)
+    redis_cli.put(folder, cli)
 
 
 def run(arguments: list[str]) -> int | str:

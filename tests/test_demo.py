@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,11 @@ import pytest
 
 from demo.picture import PICTURE, demo_output, shown_lines, text_of
 from tests.command import environment
-from tests.servers import short_place
+from tests.servers import Kind, Server, StartServer, short_place
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "demo"]
+STAND_IN = [sys.executable, str(ROOT / "demo" / "redis_cli.py")]
 ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
@@ -201,6 +203,49 @@ def test_the_shell_is_in_the_town_and_its_status_is_that_of_try(place: Path, she
     assert (done.returncode, done.stderr) == (5, "")
     assert "32 old keys need migration" in done.stdout
     assert "got 1" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["PING", "CONFIG GET dbfilename", "ECHO -n", "NONSENSE"])
+def test_the_stand_in_for_redis_cli_answers_like_it(newest: Server, command: str) -> None:
+    if not newest.kind.cli:
+        pytest.skip("no redis-cli")
+    ours, theirs = (
+        subprocess.run(
+            [*program, "-s", newest.socket, *command.split()],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for program in (STAND_IN, [str(newest.kind.cli)])
+    )
+    if command == "NONSENSE":
+        assert (ours.returncode, ours.stdout) == (1, "")
+        assert "unknown command" in ours.stderr.lower()
+    else:
+        assert (ours.returncode, ours.stdout, ours.stderr) == (0, theirs.stdout, "")
+
+
+def test_the_stand_in_for_redis_cli_makes_a_backup_and_ends_a_server(
+    own_server: StartServer, kind: Kind
+) -> None:
+    server = own_server(kind=kind)
+    server.client().mset({"a": "1", "b": b"\r\n$2\r\n"})
+    backup = ["--rdb", str(server.directory / "dump.rdb")]
+    for arguments in (backup, ["FLUSHALL"], ["SHUTDOWN", "NOSAVE"]):
+        subprocess.run([*STAND_IN, "-s", server.socket, *arguments], check=True)
+    server.restart()
+    assert server.client().mget("a", "b") == [b"1", b"\r\n$2\r\n"]
+
+
+def test_without_redis_cli_the_shell_has_a_stand_in(place: Path, tmp_path: Path) -> None:
+    for name in ("sh", "rm", "ls"):
+        (tmp_path / name).symlink_to(shutil.which(name) or name)
+    backup = (
+        "redis-cli -s .tt/redis.sock --rdb backup.rdb && ls backup.rdb\nredis-cli -s none PING\n"
+    )
+    done = demo(place, "--shell", answer=backup, PATH=str(tmp_path))
+    assert "backup.rdb" in done.stdout
+    assert (done.returncode, done.stderr.count("Error:")) == (1, 1)
 
 
 def test_a_signal_that_was_ignored_stays_ignored(place: Path) -> None:

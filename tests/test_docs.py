@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from demo import old_town
+from demo import old_town, redis_cli
 from tests.command import environment, script
 from tests.servers import Server, StartServer
 from tests.test_json import FIELDS
@@ -105,8 +105,7 @@ def settled(server: Server, folder: Path) -> Path:
     for name in ("tt", "tt-migrate"):
         (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(script(name))} "$@"\n')
         (programs / name).chmod(0o755)
-    if server.kind.cli:
-        (programs / "redis-cli").symlink_to(server.kind.cli)
+    redis_cli.put(programs, server.kind.cli)
     return folder / "town"
 
 
@@ -153,8 +152,6 @@ def test_no_command_is_hidden_in_a_fence() -> None:
 @pytest.mark.parametrize(("document", "command"), RUN)
 def test_a_command_of_a_document_runs_as_printed(town: Path, document: str, command: str) -> None:
     program, *_ = command.split()
-    if program == "redis-cli" and not (town.parent / "bin" / "redis-cli").exists():
-        pytest.skip("no redis-cli")
     if program == "0":  # a line of a crontab
         command = " ".join(command.split()[5:]).replace("/srv/my-project", str(town))
         command = command.replace("~/.local/share/tt-migrate/bin/", f"{town.parent}/bin/")
@@ -176,8 +173,6 @@ def test_the_maintenance_window_and_its_roll_back_go_step_by_step(
     where = ("--dir", str(tmp_path / "town"))
     server = own_server(*where, "--appendonly", appendonly)
     town, before = settled(server, tmp_path), contents(server.client())
-    if not server.kind.cli:
-        pytest.skip("no redis-cli")
     window = section_of("docs/operations.md", "## A maintenance window")
     forward, _, back = window.partition("### Roll back")
     for command in commands(forward):

@@ -21,12 +21,12 @@ from redis.exceptions import ResponseError
 from bench.machinery.process import delayed
 from tests.command import TT, environment
 from tests.servers import Kind, Server, StartServer
-from tests.users import user_without
+from tests.users import refusals, user_without
 from tests.waiting import wait_until
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migration, Migrator, Plan, Progress
 from tt_migrate.engine.scripts import source
 
-KEYS = 6000
+KEYS = 3000
 KEPT = "tt:town:flight:token:"
 
 
@@ -44,7 +44,7 @@ def flight_keys(redis: Redis) -> list[bytes]:
 
 
 @contextmanager
-def far(server: Server, rtt_ms: float = 20, jitter_ms: float = 0) -> Iterator[Redis]:
+def far(server: Server, rtt_ms: float = 15, jitter_ms: float = 0) -> Iterator[Redis]:
     """A client of a server at a distance."""
     with delayed(server.port, rtt_ms, jitter_ms) as port, Redis(port=port) as redis:
         yield redis
@@ -203,8 +203,8 @@ def test_nothing_is_kept_near(server: Server) -> None:
 
 @pytest.mark.parametrize("plan", [RENAME, UPGRADE, HASH, REVERSE])
 def test_a_preview_and_a_check_write_nothing(newest: Server, plan: Plan) -> None:
-    fill(newest.client())
-    with far(newest) as redis:
+    fill(newest.client(), 1000)
+    with far(newest, 5) as redis:
         migrator = Migrator(redis, "town", plan, max_pause_ms=1)
         migrator.count()
         migrator.preview()
@@ -223,18 +223,18 @@ def put_records(redis: Redis, number: int, size: int = 10) -> None:
 
 
 def test_records_are_converted_as_near(server: Server) -> None:
-    put_records(server.client(), 3000)
+    put_records(server.client(), 1000)
     put_records(server.client(), 20, size=100_000)
     server.client().set("tt:agent:broken", "no JSON")
     with far(server, jitter_ms=5) as redis:
         result = Migrator(redis, "town", UPGRADE, max_pause_ms=1).migrate()
     admin = server.client()
-    assert sum(result.converted.values()) == 3000
+    assert sum(result.converted.values()) == 1000
     assert list(result.unconverted) == [b"tt:town:agent:broken"]
     assert result.left
     assert (result.left.not_hashes, result.remaining) == (1, 0)
     assert admin.hget("tt:town:agent:2", "text") == b"x" * 100_000
-    assert admin.hgetall("tt:town:task:2999")[b"tasks_completed"] == b"3"
+    assert admin.hgetall("tt:town:task:999")[b"tasks_completed"] == b"3"
     assert flight_keys(admin) == []
 
 
@@ -293,7 +293,7 @@ def test_whatever_happens_while_records_are_in_flight_each_is_converted(
     newest: Server, act: str
 ) -> None:
     admin = newest.client()
-    put_records(admin, 2000)
+    put_records(admin, 1000)
     acted: list[bool] = []
 
     def progress(now: Progress) -> None:
@@ -307,7 +307,7 @@ def test_whatever_happens_while_records_are_in_flight_each_is_converted(
     assert result.complete
     assert result.left
     assert result.left.count
-    assert result.left.count.hashes == 2000
+    assert result.left.count.hashes == 1000
 
 
 class StopError(Exception):
@@ -399,6 +399,30 @@ def test_a_user_who_may_not_keep_a_cursor_sends_one_call_at_a_time(
     assert (result.total, result.complete) == (2000, True)
     assert calls(admin, "set") <= 1, "Redis 6.2 cannot be asked, so it is tried once"
     assert command.upper() in result.effort.one_at_a_time
+
+
+def test_a_user_who_may_not_set_the_key_is_refused_once_a_pass(server: Server) -> None:
+    admin = server.client()
+    fill(admin)
+    keys = ("~tt:inbox:*", "~tt:town:inbox:*", "~tt:town:agent:*", "~tt:agent:*")
+    user_without(server, keys=keys)
+    with (
+        delayed(server.port, 10) as port,
+        Redis(port=port, username="less", password="secret") as far,
+    ):
+        result = Migrator(far, "town", max_pause_ms=1).migrate()
+    check_moved(admin, result)
+    assert result.effort.one_at_a_time == "the server keeps no cursor for this user"
+    refused = refusals(server)
+    assert sum(refused[name] for name in refused if "flight" in name) <= 4
+
+
+def test_a_cursor_that_is_lost_again_and_again_is_not_kept_any_more(newest: Server) -> None:
+    admin = newest.client()
+    fill(admin)
+    with far(newest, 10) as redis:
+        migrator = Migrator(redis, "town", max_pause_ms=1, progress=lambda _: forget_cursor(admin))
+        check_moved(admin, migrator.migrate())
 
 
 def test_a_full_server_keeps_the_cursor(server: Server) -> None:

@@ -26,6 +26,7 @@ class Comparison:
     """
 
     is_guarded = False
+    why_alone = ""
 
     def __init__(self, session: Session, plan: Plan, conflicts: Mapping[bytes, str]) -> None:
         self._script = session.script("fetch")

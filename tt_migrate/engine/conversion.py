@@ -67,6 +67,11 @@ class RecordReader:
         self._unread: deque[tuple[bytes, bytes]] = deque()
 
     @property
+    def why_alone(self) -> str:
+        """Why the server does not keep the cursor; empty if it may."""
+        return self._place.why_alone
+
+    @property
     def over(self) -> bool:
         """Whether all records are found and asked for."""
         return self._place.cursor is None and not self._unread
@@ -91,7 +96,8 @@ class RecordReader:
     def _find_call(self, pace: Pace, word: bytes) -> Call:
         flight = pace.flight_args(self._session.kept_in())
         args = (self._town, word, pace.count, pace.budget, self._session.denied, *flight)
-        return Call(self._find, (*args, _READ_AHEAD if pace.ahead else _READ, self._with_old))
+        enough = _READ_AHEAD if pace.ahead else _READ
+        return Call(self._find, (*args, enough, self._with_old), keeps=pace.ahead)
 
     def take(self, call: Call, reply: list[Any]) -> Taken | None:
         """Take the reply to either call."""
@@ -149,6 +155,11 @@ class ConversionPreview:
         self.end_call = reader.end_call
 
     @property
+    def why_alone(self) -> str:
+        """As that of the reader."""
+        return self._reader.why_alone
+
+    @property
     def over(self) -> bool:
         """Whether all records are checked."""
         return self._reader.over
@@ -203,6 +214,11 @@ class Conversion:
         self._reading = 0  # calls in flight that read
         self._tries: Counter[bytes] = Counter()
         self._reader = RecordReader(session, receive=self._prepare, fail=self._fail)
+
+    @property
+    def why_alone(self) -> str:
+        """As that of the reader."""
+        return self._reader.why_alone
 
     @property
     def over(self) -> bool:

@@ -126,7 +126,7 @@ class Driver:
         """Send what may be sent, and read a reply. Returns how many seconds it held the server."""
         flight = self._flight
         near = "" if flight.is_worth_it else "a round trip takes less than a millisecond"
-        self._why_alone = self.session.why_alone or near
+        self._why_alone = self.session.why_alone or near or work.why_alone
         self._pace = replace(self._pace, ahead=not self._why_alone)
         if self._pace.ahead and not self._must_load:
             self._send_ahead(work)

@@ -13,20 +13,20 @@ from tt_migrate.engine.tallies import Tally
 
 _KEYS_A_CALL = 1000
 _MOST_LOSSES = 3
-_KEPT_IN = 5
-"""The position of `kept_in` in the arguments of a script that has it."""
 
 
 @dataclass(frozen=True)
 class Call:
     """A script and its ARGV. No script takes KEYS.
 
-    `about`: what the pass must know of the call when its reply comes, or when it does not.
+    `about`: what the pass must know of the call when its reply comes, or when it does not. `keeps`:
+    whether the server is asked to keep the cursor.
     """
 
     script: Script
     args: tuple[Word, ...]
     about: tuple[Any, ...] = ()
+    keeps: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,10 @@ class Pass(Protocol):
     is_guarded: bool
 
     @property
+    def why_alone(self) -> str:
+        """Why no call of this pass can be sent ahead of a reply; empty if one may."""
+
+    @property
     def over(self) -> bool:
         """Whether there is nothing to send."""
 
@@ -87,13 +91,14 @@ class Place:
     """Where a scan has got to, here and on the server (see flight.lua).
 
     `cursor`: of the last reply, None at the end. `is_kept`: whether the server keeps it.
-    `is_left`: whether a key that kept it may still be there.
+    `is_left`: whether a key that kept it may still be there. `why_alone`: as in Pass.
     """
 
     def __init__(self) -> None:
         self.cursor: bytes | None = b"0"
         self.is_kept = self.is_left = False
         self._losses = 0
+        self.why_alone = ""
 
     def word(self, pace: Pace, *, alone: bool) -> bytes | None:
         """What the next call gives as its cursor, None if it cannot be sent before a reply."""
@@ -111,14 +116,18 @@ class Place:
         if reply == [b"gone"] and self.is_kept:
             self.is_kept = False
             self._losses += 1
+            if self._losses == _MOST_LOSSES:
+                self.why_alone = f"the server lost the cursor {_MOST_LOSSES} times"
         return True
 
     def reached(self, call: Call, cursor: bytes, kept: int) -> None:
         """Note the cursor of a reply, and whether the server keeps it."""
         self.cursor = None if cursor == b"0" else names([cursor])[0]
-        self.is_kept = bool(whole(kept)) and self._losses < _MOST_LOSSES
-        if kept or (call.args[_KEPT_IN:] and call.args[_KEPT_IN] != b""):
+        self.is_kept = bool(whole(kept)) and not self.why_alone
+        if call.keeps:
             self.is_left = bool(kept)
+            if not kept and self.cursor:
+                self.why_alone = "the server keeps no cursor for this user"
 
     def lost(self) -> None:
         """Go on from the cursor of the last reply."""
@@ -152,6 +161,11 @@ class ScanPass:
         self._postponed: list[bytes] = []
 
     @property
+    def why_alone(self) -> str:
+        """Why the server does not keep the cursor; empty if it may."""
+        return self._place.why_alone
+
+    @property
     def over(self) -> bool:
         """Whether the scan is complete and no key is postponed."""
         return self._place.cursor is None and not self._postponed
@@ -167,7 +181,8 @@ class ScanPass:
         postponed = tuple(self._postponed[:_KEYS_A_CALL])
         flight = pace.flight_args(self._kept_in()) if self._kept_in else ()
         args = (self._town, word, pace.count, pace.budget, self._denied(), *flight)
-        return Call(self._script, (*args, *self._tally.args, *postponed), postponed)
+        keeps = flight[:1] not in ((), (b"",))
+        return Call(self._script, (*args, *self._tally.args, *postponed), postponed, keeps)
 
     def take(self, call: Call, reply: list[Any]) -> Taken | None:
         """Read cursor, steps, elapsed and dbsize. The tally adds up the rest."""

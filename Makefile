@@ -33,7 +33,7 @@ picture: .venv/demo.installed
 	@$(python) -m demo --picture
 
 test: .venv/test.installed .cache/hiredis/installed $(redis_pys:%=.cache/redis-py/%/installed)
-	$(python) -m pytest -n 2 $(ARGS)
+	$(python) -m pytest -n 3 --dist worksteal $(ARGS)
 
 lint: .venv/test.installed .venv/lint.installed
 	$(python) -m ruff check
@@ -44,7 +44,7 @@ lint: .venv/test.installed .venv/lint.installed
 		else echo 'The Lua files were not checked: lupa has no wheel for this Python.'; fi
 
 coverage: .venv/coverage.installed .cache/hiredis/installed $(redis_pys:%=.cache/redis-py/%/installed)
-	$(python) -m pytest -n 2 --cov --cov-report=term $(ARGS)
+	$(python) -m pytest -n 3 --dist worksteal --cov --cov-report=term $(ARGS)
 
 bench: .venv/test.installed .venv/bench.installed .cache/hiredis/installed
 	$(python) -m bench $(if $(KEYS),--keys $(KEYS)) $(if $(RTT),--rtt $(RTT)) $(if $(ONLY),--only $(ONLY))

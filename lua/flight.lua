@@ -25,16 +25,21 @@ local function flight_argument_error(more, takes_keys)
     return problem
   elseif ARGV[6] == '' and CURSOR_WORDS[ARGV[2]] then
     return 'BADARG kept_in: is empty, so that no cursor is kept'
+  elseif ARGV[6] ~= '' and string.find(ARGV[6], 'tt:' .. ARGV[1] .. ':flight:', 1, true) ~= 1 then
+    return 'BADARG kept_in: does not begin with tt:<town>:flight:'
   elseif not (nice and nice >= 0 and nice <= 1000) then
     return 'BADARG nice: is not a number from 0 to 1000'
   end
   return nil
 end
 
--- Returns the key's name. A cursor means nothing to another process, which can have the data after a restart or a
--- failover. So the name contains the address of a table of this process.
+-- The address of a table of this process. A cursor means nothing to another process, which can have the data after
+-- a restart or a failover, so the key's name contains the address. nil if the server does not show addresses: then no
+-- cursor is kept.
+local ADDRESS = string.match(tostring(redis), '0x%x+$')
+
 local function kept_key(kept_in)
-  return kept_in .. string.gsub(tostring(redis), '%W', '')
+  return kept_in .. (ADDRESS or '')
 end
 
 -- Returns the time of the server's clock in microseconds, nil if the user may not run TIME.
@@ -81,7 +86,7 @@ local function kept_cursor(cursor, kept_in)
   local kept = try('GET', kept_key(kept_in))
   local at, ready, wait = string.match(type(kept) == 'string' and kept or '', '^(%d+) (%d+) (%d+)$')
   local now = clock()
-  if not at or at == '0' or not now then
+  if not at or at == '0' or not now or not ADDRESS then
     return nil, {'gone'}
   end
   ready, wait = tonumber(ready), tonumber(wait)
@@ -98,7 +103,7 @@ end
 -- Keeps the cursor of a batch that has ended, unless kept_in is empty. Returns 1 if the next call can go on from
 -- it, else 0. nice: the wait after the batch, as a multiple of its time.
 local function keep(cursor, kept_in, nice)
-  if kept_in == '' then
+  if kept_in == '' or not ADDRESS then
     return 0
   elseif cursor == '0' then
     forget(kept_in)

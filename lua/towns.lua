@@ -47,7 +47,7 @@ local function note_town(prefix, key)
       return
     end
   end
-  local town = not find(key, ':flight:%x+:table0x%x+$') and town_of(key)
+  local town = not find(key, ':flight:%x+:0x%x+$') and town_of(key)
   if town and not seen[town] then
     seen[town] = true
     if prefix_of(town) ~= prefix then

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,14 +22,16 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from bench.machinery.process import delayed
-from tests.command import TT, environment
+from tests.command import TT, environment, tt
 from tests.servers import Kind, Server, StartServer
 from tests.users import refusals, user_without
 from tests.waiting import wait_until
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migration, Migrator, Plan, Progress
 from tt_migrate.engine.scripts import source
+from tt_migrate.results import Server as SaidServer
 
 KEYS = 3000
+ROOT = Path(__file__).parent.parent
 KEPT = "tt:town:flight:token:"
 
 
@@ -126,6 +131,18 @@ def test_end_makes_the_server_forget_the_cursor(redis: Redis) -> None:
 def test_a_word_for_a_cursor_needs_the_key_that_keeps_it(newest: Server, word: str) -> None:
     with pytest.raises(ResponseError, match=r"^BADARG kept_in: "):
         scan(newest.client(), word, kept_in="")
+
+
+@pytest.mark.parametrize("kept_in", ["x", "tt:town:agent:1", "tt:other:flight:", "tt:agent:1"])
+@pytest.mark.parametrize("cursor", [0, "kept", "end"])
+def test_only_a_key_of_a_flight_can_keep_a_cursor(
+    newest: Server, cursor: object, kept_in: str
+) -> None:
+    fill(newest.client(), 1000)
+    newest.client().set(kept_in, "precious")
+    with pytest.raises(ResponseError, match=r"^BADARG kept_in: "):
+        scan(newest.client(), cursor, kept_in)
+    assert newest.client().get(kept_in) == b"precious"
 
 
 @pytest.mark.parametrize("nice", ["", "-1", "nan", "1001", "much", "inf"])
@@ -412,7 +429,7 @@ def test_a_user_who_may_not_set_the_key_is_refused_once_a_pass(server: Server) -
     ):
         result = Migrator(far, "town", max_pause_ms=1).migrate()
     check_moved(admin, result)
-    assert result.effort.one_at_a_time == "the server keeps no cursor for this user"
+    assert result.effort.one_at_a_time == "the server does not keep the cursor"
     refused = refusals(server)
     assert sum(refused[name] for name in refused if "flight" in name) <= 4
 
@@ -423,6 +440,100 @@ def test_a_cursor_that_is_lost_again_and_again_is_not_kept_any_more(newest: Serv
     with far(newest, 10) as redis:
         migrator = Migrator(redis, "town", max_pause_ms=1, progress=lambda _: forget_cursor(admin))
         check_moved(admin, migrator.migrate())
+
+
+def test_a_client_that_decodes_replies_sends_one_call_at_a_time(newest: Server) -> None:
+    fill(newest.client(), 1000)
+    with delayed(newest.port, 5) as port, Redis(port=port, decode_responses=True) as redis:
+        result = Migrator(redis, "town", max_pause_ms=1).migrate()
+    check_moved(newest.client(), result, 1000)
+    assert result.effort.one_at_a_time == "the client decodes replies"
+
+
+def test_a_health_check_of_the_client_comes_not_between_replies(newest: Server) -> None:
+    fill(newest.client())
+    often: Any = 0.01
+    with delayed(newest.port, 15) as port, Redis(port=port, health_check_interval=often) as redis:
+        result = Migrator(redis, "town", max_pause_ms=1).migrate()
+    check_moved(newest.client(), result)
+    assert result.effort.one_at_a_time == ""
+
+
+def test_a_connection_with_replies_to_come_is_not_given_back(
+    newest: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tt_migrate.engine.driver._LANDING_SECONDS", 0.2)
+    admin = newest.client()
+    fill(admin)
+
+    def stop() -> None:
+        admin.execute_command("CLIENT", "PAUSE", 1000, "ALL")
+        raise StopError
+
+    with delayed(newest.port, 15) as port, Redis(port=port) as redis:
+        with pytest.raises(StopError):
+            Migrator(redis, "town", max_pause_ms=1, progress=at(4, stop)).migrate()
+        assert redis.ping() is True
+
+
+@pytest.mark.parametrize("name", ["", "keydb"])
+def test_a_server_of_another_kind_gets_one_call_at_a_time(
+    newest: Server, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    fill(newest.client(), 1000)
+    said = SaidServer(name, "7.0.0", "master")
+    monkeypatch.setattr("tt_migrate.engine.session.server_of", lambda handshake: said)
+    with far(newest, 5) as redis:
+        result = Migrator(redis, "town", max_pause_ms=1).migrate()
+    check_moved(newest.client(), result, 1000)
+    assert result.effort.one_at_a_time == "the server is neither Redis nor Valkey"
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("folder", ["", "redis-py/lowest", "redis-py/8.0.0", "hiredis"])
+def test_replies_in_flight_are_read_by_every_parser(
+    newest: Server, folder: str, protocol: int
+) -> None:
+    libraries = ROOT / ".cache" / folder
+    if folder and not (libraries / "installed").exists():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{folder} is not installed")
+    fill(newest.client())
+    with delayed(newest.port, 10) as port:
+        url = f"redis://127.0.0.1:{port}?protocol=resp{protocol}"
+        done = tt(
+            *("--force", "--json", "--max-pause", "1"),
+            url=url,
+            town="town",
+            program=[sys.executable, "-m", "tt_migrate", "migrate"],
+            PYTHONPATH=str(libraries) if folder else "",
+        )
+    assert json.loads(done.stdout)["migrated"] == KEYS, done.stderr
+    assert calls(newest.client(), "set") > 5, "nothing was sent ahead"
+
+
+def test_a_cursor_means_nothing_to_a_replica_that_became_the_master(
+    kind: Kind, own_server: StartServer
+) -> None:
+    master, replica = (own_server(kind=kind) for _ in range(2))
+    fill(master.client(), 1000)
+    follower = replica.client()
+    follower.replicaof("127.0.0.1", master.port)
+    wait_until(lambda: follower.dbsize() == 1000)
+    assert scan(master.client(), 0)[-1] == 1
+    wait_until(lambda: master.client().wait(1, 1000) == 1)
+    assert flight_keys(follower) == []
+    follower.replicaof("NO", "ONE")
+    assert scan(follower, "kept") == [b"gone"]
+
+
+def test_a_server_that_refuses_writes_in_mid_flight_ends_the_run(newest: Server) -> None:
+    admin = newest.client()
+    fill(admin)
+    refuse = at(4, lambda: admin.config_set("min-replicas-to-write", 1))
+    with far(newest) as redis, pytest.raises(ResponseError, match="NOREPLICAS"):
+        Migrator(redis, "town", max_pause_ms=1, progress=refuse).migrate()
+    admin.config_set("min-replicas-to-write", 0)
+    assert 0 < len(admin.keys("tt:town:inbox:*")) < KEYS
 
 
 def test_a_full_server_keeps_the_cursor(server: Server) -> None:
@@ -463,7 +574,7 @@ def test_a_flight_key_is_no_town_and_no_key_to_move(newest: Server) -> None:
     redis = newest.client()
     for town in ("x", "x:docket", "agent", "x:mission:y"):
         redis.flushall()
-        redis.set(f"tt:{town}:flight:{'ab' * 8}:table0x7f12ab", "1 0 200")
+        redis.set(f"tt:{town}:flight:{'ab' * 8}:0x7f12ab", "1 0 200")
         redis.set("tt:inbox:1", 1)
         for plan in (RENAME, UPGRADE, REVERSE):
             for other in (town, "z"):

@@ -218,6 +218,9 @@ class Driver:
             if self._calls:
                 with suppress(Exception):
                     self._tell(position)
+        if self._flight.calls:
+            # Nobody else must read their replies.
+            self.session.drop()
         self._flight.calls.clear()
 
     def _forget(self, work: Pass) -> None:

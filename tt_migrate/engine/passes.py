@@ -127,7 +127,7 @@ class Place:
         if call.keeps:
             self.is_left = bool(kept)
             if not kept and self.cursor:
-                self.why_alone = "the server keeps no cursor for this user"
+                self.why_alone = "the server does not keep the cursor"
 
     def lost(self) -> None:
         """Go on from the cursor of the last reply."""

@@ -134,7 +134,8 @@ class ScriptCaller:
         """Send a call without reading the reply."""
         connection = self._open_connection()
         command = connection.pack_command("EVALSHA", self._variant(script).sha, 0, *args)
-        connection.send_packed_command(command)
+        # A PING of redis-py's own would be answered among the replies.
+        connection.send_packed_command(command, check_health=False)
 
     def receive(self) -> Any:
         """Read the reply to the oldest call of send(). Raises redis.exceptions.RedisError."""

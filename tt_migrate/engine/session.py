@@ -12,6 +12,7 @@ from typing import Any
 from redis import Redis
 from redis import exceptions as redis_errors
 from redis.backoff import NoBackoff
+from redis.connection import CacheProxyConnection
 from redis.retry import Retry
 
 from tt_migrate.engine.passes import Call, ScanPass
@@ -124,8 +125,14 @@ class Session:
         lacking = [command for command in (*_KEEPING, "TIME", "EXISTS") if command in refused]
         if not self._writes:
             return "nothing is written"
-        if not self.server.name:
-            return "the server does not say what it is"
+        if self.server.name not in ("redis", "valkey"):
+            return "the server is neither Redis nor Valkey"
+        connection = self._client.connection
+        if isinstance(connection, CacheProxyConnection):
+            return "the client has a cache"
+        if connection and connection.encoder.decode_responses:
+            # hiredis decodes a reply as soon as redis-py looks whether there is one.
+            return "the client decodes replies"
         return f"the user may not run {', '.join(lacking)}" if lacking else ""
 
     def send(self, call: Call) -> None:

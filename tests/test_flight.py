@@ -230,31 +230,6 @@ def test_a_preview_and_a_check_write_nothing(newest: Server, plan: Plan) -> None
     assert flight_keys(newest.client()) == []
 
 
-RECORD = {"name": "n", "agent_type": "worker", "state": "idle", "tasks_completed": 3}
-
-
-def put_records(redis: Redis, number: int, size: int = 10) -> None:
-    for n in range(number):
-        record = {"id": str(n), **RECORD, "text": "x" * size}
-        redis.set(f"tt:{('agent', 'task')[n % 2]}:{n}", json.dumps(record))
-
-
-def test_records_are_converted_as_near(server: Server) -> None:
-    put_records(server.client(), 1000)
-    put_records(server.client(), 20, size=100_000)
-    server.client().set("tt:agent:broken", "no JSON")
-    with far(server, jitter_ms=5) as redis:
-        result = Migrator(redis, "town", UPGRADE, max_pause_ms=1).migrate()
-    admin = server.client()
-    assert sum(result.converted.values()) == 1000
-    assert list(result.unconverted) == [b"tt:town:agent:broken"]
-    assert result.left
-    assert (result.left.not_hashes, result.remaining) == (1, 0)
-    assert admin.hget("tt:town:agent:2", "text") == b"x" * 100_000
-    assert admin.hgetall("tt:town:task:999")[b"tasks_completed"] == b"3"
-    assert flight_keys(admin) == []
-
-
 def at(number: int, act: Callable[[], object]) -> Callable[[Progress], None]:
     seen: list[Progress] = []
 
@@ -283,6 +258,54 @@ ACTS: dict[str, Callable[[Redis], object]] = {
         "local n = 0 repeat n = n + 1 until n > 3e7", 0
     ),
 }
+ACTS_OF_A_PREVIEW = ("the connection is lost", "the scripts are flushed")
+
+
+@pytest.mark.parametrize("act", ["nothing", *ACTS_OF_A_PREVIEW])
+def test_a_preview_lists_the_same_far_away(server: Server, act: str) -> None:
+    admin = server.client()
+    put_records(admin, 600)
+    fill(admin, 1000)
+    admin.mset({"tt:web:inbox:1": 1, "tt:town:agent:7": "no JSON"})
+    near = Migrator(admin, "town", UPGRADE, max_pause_ms=1).preview()
+    progress = at(6, lambda: ACTS[act](admin) if act in ACTS else None)
+    admin.config_resetstat()
+    with far(server, 10) as redis:
+        found = Migrator(redis, "town", UPGRADE, max_pause_ms=1, progress=progress).preview()
+    assert (found.moves, found.conversions) == (near.moves, near.conversions)
+    assert (found.unconverted, found.towns) == (near.unconverted, near.towns)
+    assert found.count
+    assert near.count
+    assert found.count.keys == near.count.keys
+    assert found.effort.one_at_a_time == ""
+    assert calls(admin, "set") == 0
+    if act == "nothing":
+        assert "NOSCRIPT" not in str(admin.info("errorstats"))
+
+
+RECORD = {"name": "n", "agent_type": "worker", "state": "idle", "tasks_completed": 3}
+
+
+def put_records(redis: Redis, number: int, size: int = 10) -> None:
+    for n in range(number):
+        record = {"id": str(n), **RECORD, "text": "x" * size}
+        redis.set(f"tt:{('agent', 'task')[n % 2]}:{n}", json.dumps(record))
+
+
+def test_records_are_converted_as_near(server: Server) -> None:
+    put_records(server.client(), 1000)
+    put_records(server.client(), 20, size=100_000)
+    server.client().set("tt:agent:broken", "no JSON")
+    with far(server, jitter_ms=5) as redis:
+        result = Migrator(redis, "town", UPGRADE, max_pause_ms=1).migrate()
+    admin = server.client()
+    assert sum(result.converted.values()) == 1000
+    assert list(result.unconverted) == [b"tt:town:agent:broken"]
+    assert result.left
+    assert (result.left.not_hashes, result.remaining) == (1, 0)
+    assert admin.hget("tt:town:agent:2", "text") == b"x" * 100_000
+    assert admin.hgetall("tt:town:task:999")[b"tasks_completed"] == b"3"
+    assert flight_keys(admin) == []
 
 
 @pytest.mark.parametrize("act", ACTS)

@@ -15,6 +15,7 @@ from tt_migrate.engine.comparison import Comparison
 from tt_migrate.engine.conversion import Conversion, ConversionPreview
 from tt_migrate.engine.driver import Driver, Manner, ProgressCallback, Shield
 from tt_migrate.engine.pacing import pace_for
+from tt_migrate.engine.passes import Pass, SideBySide
 from tt_migrate.engine.patience import PATIENCE, patiently
 from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.record import Record, RecordCallback
@@ -123,16 +124,20 @@ class Migrator:
                     server=session.server,
                 )
 
+            passes: list[Pass] = []
+            counted = CountTally(self.plan, self.town)
             if self.plan.rename:
-                driver.drive(session.scan("preview", found), "previewing", result)
-            if self.plan.merge:
-                self._compare(driver, "previewing", found.conflicts, result)
+                passes.append(session.scan("preview", found))
             if self.plan.convert:
                 with_old = self.plan.rename is not None
-                work = ConversionPreview(session, records, with_old=with_old)
-                driver.drive(work, "previewing", result)
+                passes.append(ConversionPreview(session, records, with_old=with_old))
             if self.plan.needs_count:
-                return result(self._count(driver, "counting", result))
+                passes.append(self._count_pass(driver, counted))
+            driver.drive(SideBySide(passes), "previewing", result)
+            if self.plan.merge:
+                self._compare(driver, "previewing", found.conflicts, result)
+            if self.plan.needs_count:
+                return result(counted.result(driver.effort(), session.server))
             return result()
 
     def migrate(self) -> Migration:
@@ -208,10 +213,13 @@ class Migrator:
         def result() -> Count:
             return tally.result(driver.effort(), driver.session.server)
 
+        driver.drive(self._count_pass(driver, tally), stage, so_far or result)
+        return result()
+
+    def _count_pass(self, driver: Driver, tally: CountTally) -> Pass:
         if self.plan.convert and b"TYPE" in driver.session.denied.split():
             raise NoPermissionError("NOPERM the user has no permissions to run TYPE")
-        driver.drive(driver.session.scan("count", tally), stage, so_far or result)
-        return result()
+        return driver.session.scan("count", tally)
 
     @contextmanager
     def _driver(

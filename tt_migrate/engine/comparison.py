@@ -25,7 +25,8 @@ class Comparison:
     the fields that differ. Records that cannot be compared get none.
     """
 
-    is_guarded = False
+    is_guarded = keeps_cursor = False
+    breadth = 1
     why_alone = ""
 
     def __init__(self, session: Session, plan: Plan, conflicts: Mapping[bytes, str]) -> None:

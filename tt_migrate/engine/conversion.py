@@ -144,7 +144,8 @@ class RecordReader:
 class ConversionPreview:
     """A pass that checks which records can be converted. Reads only."""
 
-    is_guarded = True
+    is_guarded = keeps_cursor = True
+    breadth = 1
 
     def __init__(self, session: Session, tally: ConversionPreviewTally, *, with_old: bool) -> None:
         self._start = town_key_start(session.town)
@@ -202,6 +203,8 @@ class Conversion:
     """
 
     is_guarded = False
+    keeps_cursor = True
+    breadth = 1
 
     def __init__(self, session: Session, tally: ConversionTally, record: Record) -> None:
         self._record = record

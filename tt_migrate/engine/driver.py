@@ -126,7 +126,8 @@ class Driver:
         """Send what may be sent, and read a reply. Returns how many seconds it held the server."""
         flight = self._flight
         near = "" if flight.is_worth_it else "a round trip takes less than a millisecond"
-        self._why_alone = self.session.why_alone or near or work.why_alone
+        alone = self.session.why_alone(keeps_cursor=work.keeps_cursor)
+        self._why_alone = alone or near or work.why_alone
         self._pace = replace(self._pace, ahead=not self._why_alone)
         if self._pace.ahead and not self._must_load:
             self._send_ahead(work)
@@ -194,7 +195,7 @@ class Driver:
         # If there is no clock, the round trip is the best estimate.
         held = elapsed / 1_000_000 or seconds
         # An estimate from COUNT: MATCH hides how many keys a step visited.
-        position.advance(taken.steps * sent.pace.count or 1, taken.dbsize)
+        position.advance(taken.steps * sent.pace.count // work.breadth or 1, taken.dbsize)
         # Each call teaches from the pace that it had, and only what it was about.
         if taken.steps:
             self._pace = replace(self._pace, count=sent.pace.after(taken.steps, elapsed).count)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from tt_migrate.engine.pacing import Pace
@@ -53,9 +53,13 @@ class Pass(Protocol):
     """What Driver.drive() drives until it is over.
 
     `is_guarded`: whether the server keeps the distance between calls that were sent ahead.
+    `keeps_cursor`: whether it keeps a cursor for such calls. `breadth`: how many scans are made
+    side by side.
     """
 
     is_guarded: bool
+    keeps_cursor: bool
+    breadth: int
 
     @property
     def why_alone(self) -> str:
@@ -142,7 +146,8 @@ class ScanPass:
     keep it.
     """
 
-    is_guarded = True
+    is_guarded = keeps_cursor = True
+    breadth = 1
 
     def __init__(
         self,
@@ -208,3 +213,64 @@ class ScanPass:
         """Start over. The tally keeps what was done."""
         self._place, self._postponed = Place(), []
         self._tally.restart()
+
+
+class SideBySide:
+    """Passes that only read and do not depend on each other. One call of each is in flight."""
+
+    is_guarded = keeps_cursor = False
+    why_alone = ""
+
+    def __init__(self, passes: Sequence[Pass]) -> None:
+        self._passes = passes
+        self._asked: list[tuple[Call, Pass]] = []
+        self._begun: list[Pass] = []
+        self.breadth = max(1, len(passes))
+
+    @property
+    def over(self) -> bool:
+        """Whether all passes are over."""
+        return all(work.over for work in self._passes)
+
+    def next_call(self, pace: Pace, *, alone: bool) -> Call | None:
+        """The next call of the first pass that has none in flight.
+
+        The first call of each pass is made alone, because it sends the script.
+        """
+        busy = [work for _, work in self._asked]
+        open_ = [work for work in self._passes if not work.over and work not in busy]
+        new = [work for work in open_ if work not in self._begun]
+        if not open_ or (new and not alone):
+            return None
+        work = (new or open_)[0]
+        call = work.next_call(replace(pace, ahead=False), alone=True)
+        if call:
+            self._begun.append(work)
+            self._asked.append((call, work))
+        return call
+
+    def take(self, call: Call, reply: list[Any]) -> Taken | None:
+        """Let the pass of the call take the reply."""
+        return self._asked_by(call).take(call, reply)
+
+    def end_call(self, pace: Pace) -> Call | None:
+        """None: no cursor is kept."""
+
+    def lost(self, calls: Iterable[Call]) -> None:
+        """Let the pass of each call know."""
+        for call in calls:
+            work = self._asked_by(call)
+            self._begun = [begun for begun in self._begun if begun is not work]
+            work.lost([call])
+
+    def restart(self) -> None:
+        """Start all passes over."""
+        for work in self._passes:
+            work.restart()
+
+    def _asked_by(self, call: Call) -> Pass:
+        for n, (asked, work) in enumerate(self._asked):
+            if asked is call:
+                del self._asked[n]
+                return work
+        raise LookupError("a call of no pass")

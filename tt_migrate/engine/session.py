@@ -118,21 +118,25 @@ class Session:
         """What the name of the key begins with that keeps a cursor for this connection."""
         return b"tt:%b:flight:%b:" % (town_bytes(self.town), self._token)
 
-    @property
-    def why_alone(self) -> str:
-        """Why calls must be sent one at a time; empty if they need not."""
-        refused = (*self._refusals.denied, *self._refusals.missing)
-        lacking = [command for command in (*_KEEPING, "TIME", "EXISTS") if command in refused]
-        if not self._writes:
-            return "nothing is written"
-        if self.server.name not in ("redis", "valkey"):
-            return "the server is neither Redis nor Valkey"
+    def why_alone(self, *, keeps_cursor: bool) -> str:
+        """Why calls must be sent one at a time; empty if they need not.
+
+        `keeps_cursor`: whether a script is to keep its cursor for the calls that follow.
+        """
         connection = self._client.connection
         if isinstance(connection, CacheProxyConnection):
             return "the client has a cache"
         if connection and connection.encoder.decode_responses:
             # hiredis decodes a reply as soon as redis-py looks whether there is one.
             return "the client decodes replies"
+        if not keeps_cursor:
+            return ""
+        if not self._writes:
+            return "nothing is written"
+        if self.server.name not in ("redis", "valkey"):
+            return "the server is neither Redis nor Valkey"
+        refused = (*self._refusals.denied, *self._refusals.missing)
+        lacking = [command for command in (*_KEEPING, "TIME", "EXISTS") if command in refused]
         return f"the user may not run {', '.join(lacking)}" if lacking else ""
 
     def send(self, call: Call) -> None:

@@ -33,7 +33,8 @@ class Distance:
         return f"{self.rtt:g} ms away{jitter}"
 
 
-NEAR, FAR, JITTERY, VERY_FAR = Distance(0), Distance(50), Distance(50, 10), Distance(200)
+NEAR, TEN, FAR, VERY_FAR = map(Distance, (0, 10, 50, 200))
+JITTERY = Distance(50, 10)
 FELT = Distance(50, 5)
 
 
@@ -46,7 +47,7 @@ def runs(kind: Kind, keys: int) -> Iterator[Run | Latency]:
     """The same runs near and far, in turn."""
     records = keys // 5
     plans = [
-        (OURS, keys, (NEAR, FAR, JITTERY, VERY_FAR)),
+        (OURS, keys, (NEAR, TEN, FAR, JITTERY, VERY_FAR)),
         (UPGRADE, records, (NEAR, FAR, JITTERY)),
         (UPGRADE_PREVIEW, records, (NEAR, FAR)),
         (OURS, FEW, (NEAR, FAR, VERY_FAR)),

@@ -9,6 +9,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench import far
 from bench.distance import PATIENT
 from bench.machinery.contestants import CLIENT_SIDE, OURS, REPLAY
 from bench.results import Results
@@ -23,6 +24,7 @@ def draw(results: Results, folder: Path) -> None:
     """Write the pictures into a folder."""
     _local(results, folder / "local.svg")
     _distance(results, folder / "distance.svg")
+    _far(results, folder / "far.svg")
     _size(results, folder / "size.svg")
     _gentle(results, folder / "gentle.svg")
 
@@ -55,6 +57,23 @@ def _distance(results: Results, path: Path) -> None:
     axes.set_xlabel("round-trip time, ms")
     axes.set_ylim(bottom=0)
     _finish(figure, axes, path)
+
+
+def _far(results: Results, path: Path) -> None:
+    distances = (far.NEAR, far.TEN, far.FAR, far.JITTERY, far.VERY_FAR)
+    wanted = {"experiment": "far", "keys": results.keys}
+    names = [far.contestant_at(OURS, distance) for distance in distances]
+    seconds = [results.median("seconds", contestant=name, **wanted) for name in names]
+    figure, axes = pyplot.subplots(figsize=(7, 2.8))
+    labels = ["near", *(distance.name for distance in distances[1:])]
+    bars = axes.barh(labels, seconds, color=_OURS)
+    axes.bar_label(bars, [f" {taken:.1f} s" for taken in seconds])
+    axes.invert_yaxis()
+    axes.set_title(f"Migrating {results.keys:,} keys near and far, {results.server}", loc="left")
+    axes.set_xlabel("seconds, whole process")
+    axes.margins(x=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
 
 
 def _size(results: Results, path: Path) -> None:

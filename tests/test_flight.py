@@ -606,6 +606,28 @@ def test_nice_is_kept_with_calls_in_flight(newest: Server) -> None:
     assert result.effort.seconds > 2 * busy
 
 
+def test_a_cursor_that_is_evicted_is_begun_from_again(server: Server) -> None:
+    admin = server.client()
+    fill(admin)
+    # Of all keys, only the one that keeps the cursor has a time to live.
+    admin.config_set("maxmemory-policy", "volatile-ttl")
+    admin.config_set("maxmemory", 1)
+    with far(server) as redis:
+        result = Migrator(redis, "town", max_pause_ms=1).migrate()
+    admin.config_set("maxmemory", 0)
+    check_moved(admin, result)
+    assert admin.info("stats")["evicted_keys"] > 0
+
+
+def test_io_threads_do_not_disturb_the_distance(own_server: StartServer, kind: Kind) -> None:
+    server = own_server("--io-threads", "3", kind=kind)
+    fill(server.client())
+    with far(server, jitter_ms=5) as redis:
+        result = Migrator(redis, "town", max_pause_ms=1).migrate()
+    check_moved(server.client(), result)
+    assert calls(server.client(), "set") > 0, "nothing was sent ahead"
+
+
 def test_merges_work_at_a_distance(newest: Server) -> None:
     admin = newest.client()
     for n in range(300):

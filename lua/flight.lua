@@ -9,7 +9,7 @@
 -- clock.
 --
 -- Needs  batch
--- Gives  flight_argument_error(more, takes_keys), kept_cursor(cursor, kept_in), keep(cursor, kept_in, nice)
+-- Gives  flight_argument_error(more, takes_keys), kept_cursor(), keep(cursor)
 
 CURSOR_WORDS.kept, CURSOR_WORDS['end'] = true, true
 
@@ -38,8 +38,8 @@ end
 -- cursor is kept.
 local ADDRESS = string.match(tostring(redis), '0x%x+$')
 
-local function kept_key(kept_in)
-  return kept_in .. (ADDRESS or '')
+local function kept_key()
+  return ARGV[6] .. (ADDRESS or '')
 end
 
 -- Returns the time of the server's clock in microseconds, nil if the user may not run TIME.
@@ -49,8 +49,8 @@ local function clock()
 end
 
 -- Sets the key. It is not passed on to replicas and to the append-only file. Returns whether it was set.
-local function set_kept(kept_in, milliseconds, ...)
-  local key, value = kept_key(kept_in), string.format('%s %.0f %.0f', ...)
+local function set_kept(milliseconds, ...)
+  local key, value = kept_key(), string.format('%s %.0f %.0f', ...)
   redis.set_repl(redis.REPL_NONE)
   local reply = try('SET', key, value, 'PX', milliseconds)
   if reply.err and string.find(reply.err, 'OOM', 1, true) then
@@ -63,27 +63,28 @@ local function set_kept(kept_in, milliseconds, ...)
 end
 
 -- Deletes the key. Without the permission for DEL, it expires at once.
-local function forget(kept_in)
-  if try('EXISTS', kept_key(kept_in)) == 1 then
+local function forget()
+  if try('EXISTS', kept_key()) == 1 then
     redis.set_repl(redis.REPL_NONE)
-    local deleted = try('DEL', kept_key(kept_in))
+    local deleted = try('DEL', kept_key())
     redis.set_repl(redis.REPL_ALL)
     if deleted ~= 1 then
-      set_kept(kept_in, 1, '0', 0, 0)
+      set_kept(1, '0', 0, 0)
     end
   end
 end
 
 -- Returns the cursor to scan from, or nil and the reply of this call: {'early'} if it comes too early to work,
 -- {'gone'} if no cursor is kept, {'ended'} if it was told to forget the cursor.
-local function kept_cursor(cursor, kept_in)
+local function kept_cursor()
+  local cursor = ARGV[2]
   if cursor == 'end' then
-    forget(kept_in)
+    forget()
     return nil, {'ended'}
   elseif cursor ~= 'kept' then
     return cursor
   end
-  local kept = try('GET', kept_key(kept_in))
+  local kept = try('GET', kept_key())
   local at, ready, wait = string.match(type(kept) == 'string' and kept or '', '^(%d+) (%d+) (%d+)$')
   local now = clock()
   if not at or at == '0' or not now or not ADDRESS then
@@ -96,19 +97,20 @@ local function kept_cursor(cursor, kept_in)
   -- A call that comes too early puts the next batch off by a breath, but not by the whole wait: calls that keep
   -- coming would put it off for ever. If the clock was set back, what is left is at most the wait.
   local left = ready > 0 and math.max(BREATH, math.min(ready - now, wait)) or wait
-  set_kept(kept_in, KEPT_MILLISECONDS, at, now + left, wait)
+  set_kept(KEPT_MILLISECONDS, at, now + left, wait)
   return nil, {'early'}
 end
 
--- Keeps the cursor of a batch that has ended, unless kept_in is empty. Returns 1 if the next call can go on from
--- it, else 0. nice: the wait after the batch, as a multiple of its time.
-local function keep(cursor, kept_in, nice)
-  if kept_in == '' or not ADDRESS then
+-- Keeps the cursor of a batch that has ended, unless ARGV's kept_in is empty. Returns 1 if the next call can go on
+-- from it, else 0.
+local function keep(cursor)
+  if ARGV[6] == '' or not ADDRESS then
     return 0
   elseif cursor == '0' then
-    forget(kept_in)
+    forget()
     return 0
   end
-  local is_kept = clock() and set_kept(kept_in, KEPT_MILLISECONDS, cursor, 0, math.max(BREATH, nice * spent()))
+  local wait = math.max(BREATH, tonumber(ARGV[7]) * spent())
+  local is_kept = clock() and set_kept(KEPT_MILLISECONDS, cursor, 0, wait)
   return is_kept and 1 or 0
 end

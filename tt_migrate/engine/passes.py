@@ -224,7 +224,7 @@ class SideBySide:
     def __init__(self, passes: Sequence[Pass]) -> None:
         self._passes = passes
         self._asked: list[tuple[Call, Pass]] = []
-        self._begun: list[Pass] = []
+        self._begun: set[Pass] = set()
         self.breadth = max(1, len(passes))
 
     @property
@@ -245,7 +245,7 @@ class SideBySide:
         work = (new or open_)[0]
         call = work.next_call(replace(pace, ahead=False), alone=True)
         if call:
-            self._begun.append(work)
+            self._begun.add(work)
             self._asked.append((call, work))
         return call
 
@@ -260,7 +260,7 @@ class SideBySide:
         """Let the pass of each call know."""
         for call in calls:
             work = self._asked_by(call)
-            self._begun = [begun for begun in self._begun if begun is not work]
+            self._begun.discard(work)
             work.lost([call])
 
     def restart(self) -> None:

@@ -43,16 +43,15 @@ class Record:
 
     def left(self, keys: Mapping[bytes, str]) -> None:
         """Note keys to move that were left, and why. Each is passed on once."""
-        if self._callback:
-            self._note("left", {key: keys[key] for key in keys if key not in self._left})
-            self._left.update(keys)
+        self._leave(keys, self._destination)
 
     def left_record(self, keys: Mapping[bytes, str]) -> None:
         """Note records of the town that were not converted, and why. Each is passed on once."""
-        if self._callback:
-            new = {key: reason for key, reason in keys.items() if key not in self._left}
-            self._changes += (Change("left", key, key, reason) for key, reason in new.items())
-            self._left.update(new)
+        self._leave(keys, lambda key: key)
+
+    def ambiguous(self, keys: Iterable[bytes]) -> None:
+        """Note keys that were left because they may belong to another town."""
+        self._leave(dict.fromkeys(keys, "may belong to another town"), lambda key: None)
 
     def flush(self) -> None:
         """Pass what was noted to the callback."""
@@ -60,18 +59,19 @@ class Record:
         if self._callback and changes:
             self._callback(changes)
 
-    def ambiguous(self, keys: Iterable[bytes]) -> None:
-        """Note keys that were left because they may belong to another town."""
+    def _leave(
+        self, keys: Mapping[bytes, str], destination: Callable[[bytes], bytes | None]
+    ) -> None:
         if self._callback:
             new = [key for key in keys if key not in self._left]
-            self._changes += (
-                Change("left", key, None, "may belong to another town") for key in new
-            )
+            self._changes += (Change("left", key, destination(key), keys[key]) for key in new)
             self._left.update(new)
 
     def _note(self, action: Action, keys: Mapping[bytes, str]) -> None:
         if self._callback:
             self._changes += (
-                Change(action, key, self._plan.destination(self._town, key), reason)
-                for key, reason in keys.items()
+                Change(action, key, self._destination(key), reason) for key, reason in keys.items()
             )
+
+    def _destination(self, key: bytes) -> bytes:
+        return self._plan.destination(self._town, key)

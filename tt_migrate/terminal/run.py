@@ -17,7 +17,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from tt_migrate.engine.server import handshake_of, server_of
 from tt_migrate.escape import shown_text
 from tt_migrate.migrator import Migrator
-from tt_migrate.results import Count, Effort, Migration, Server
+from tt_migrate.results import Count, Effort, Migration
 from tt_migrate.settings.config import ConfigError, Settings, load_settings
 from tt_migrate.settings.connection import open_client, redacted, secrets
 from tt_migrate.terminal import exit_status
@@ -32,7 +32,7 @@ from tt_migrate.terminal.redaction import Foreign
 from tt_migrate.terminal.signals import StoppedBySignal, StopSignals
 from tt_migrate.terminal.text_report import TextReport
 from tt_migrate.terminal.watch import Watch
-from tt_migrate.terminal.words import counted
+from tt_migrate.terminal.words import counted, server_words
 
 _LONGEST_ANSWER = 100
 _SHOWN = 20
@@ -129,7 +129,8 @@ class _Run:
         with ExitStack() as held:
             client = held.enter_context(open_client(settings.redis))
             if options.verbose:
-                self._err.line(f"server: {_server(server_of(handshake_of(client)), foreign)}")
+                said = server_words(server_of(handshake_of(client)))
+                self._err.line(f"server: {foreign.shown(said)}")
             database = client.connection_pool.connection_kwargs.get("db") or 0
             self._report = replace(self._report, database=database)
             record = open_record(options.record, foreign) if options.record else nullcontext()
@@ -203,11 +204,6 @@ def _confirmed(out: Output) -> bool:
 def _settings(settings: Settings, url: str) -> Iterator[str]:
     yield f"town: {shown_text(settings.town)} (from {settings.town_source})"
     yield f"redis: {url} (from {settings.redis.source})"
-
-
-def _server(server: Server, foreign: Foreign) -> str:
-    said = f"{server.name} {server.version}, {server.role}"
-    return foreign.shown(said)
 
 
 def _effort(effort: Effort) -> str:

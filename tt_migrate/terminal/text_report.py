@@ -13,7 +13,7 @@ from tt_migrate.plan import HASH, RENAME, UPGRADE, Plan
 from tt_migrate.results import Count, Migration, Preview, Result
 from tt_migrate.terminal.output import Output
 from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
-from tt_migrate.terminal.words import Words, command_for, counted, words_for
+from tt_migrate.terminal.words import Words, command_for, counted, server_words, words_for
 
 FORCE_HINT = "Nothing was changed. --force skips this prompt."
 _TOWNS_NAMED = 10
@@ -119,7 +119,7 @@ class TextReport:
 
     def _where(self, preview: Preview) -> Iterator[str]:
         server = preview.server
-        said = f"{server.name} {server.version}, {server.role}" if server and server.name else ""
+        said = server_words(server) if server and server.name else ""
         yield f"Server: {self.foreign.shown(said) or 'unknown'}, {self.server}"
         size = counted(preview.dbsize, "key", "keys") if preview.dbsize else "size unknown or empty"
         yield f"Database: {self.database}, {size}"

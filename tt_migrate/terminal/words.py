@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tt_migrate.plan import Plan
+from tt_migrate.results import Server
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ _WORDS = {"rename": _RENAME, "hash": _HASH, "upgrade": _UPGRADE, "reverse": _REV
 def counted(number: int, one: str, many: str) -> str:
     """Return a number with its words: `1 key is left`, `2 keys are left`."""
     return f"{number} {one if number == 1 else many}"
+
+
+def server_words(server: Server) -> str:
+    """Return what a server is: `redis 8.2.1, master`."""
+    return f"{server.name} {server.version}, {server.role}"
 
 
 def command_for(plan: Plan, options: str = "") -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 PICTURE = Path(__file__).parent.parent / "docs" / "demo.svg"
 
 _SHOWN = ("tt migrate --upgrade --dry-run --limit 1", "tt migrate --upgrade")
+_ANSWERED = "   (answered with y)"
 _COLUMN, _LINE, _MARGIN = 8, 19, 16
 _FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+_BOLD = ' font-weight="bold" fill="#7ee787"'
 
 
 def demo_output() -> str:
@@ -35,10 +37,9 @@ def shown_lines(output: str) -> list[str]:
         step.partition("\n(exit status")[0]
         for command in _SHOWN
         for step in steps
-        if step.startswith((f"$ {command}\n", f"$ {command} "))
-        and not step.startswith(f"$ {command} --")
+        if step.startswith((f"$ {command}\n", f"$ {command}{_ANSWERED}"))
     )
-    text = re.sub(r" {3}\(answered with y\)", "", text).replace("[y/N] ", "[y/N] y")
+    text = text.replace(_ANSWERED, "").replace("[y/N] ", "[y/N] y")
     text = re.sub(r"unix://\S*/my-project/", "unix:///home/me/my-project/", text)
     text = re.sub(r"Server: \w+ [\d.]+,", "Server: valkey 9.1.2,", text)
     text = re.sub(r"\b([0-9a-f]{8})-[0-9a-f-]{27}", r"\1-…", text)
@@ -68,6 +69,3 @@ def drawn(lines: list[str]) -> str:
 def text_of(svg: str) -> list[str]:
     """The lines of text of an SVG that drawn() made."""
     return [unescape(line) for line in re.findall(r"<text [^>]*>(.*?)</text>", svg)]
-
-
-_BOLD = ' font-weight="bold" fill="#7ee787"'

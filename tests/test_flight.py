@@ -24,6 +24,7 @@ from redis.exceptions import ResponseError
 from bench.machinery.process import delayed
 from tests.command import TT, environment, tt
 from tests.servers import Kind, Server, StartServer
+from tests.test_recovery import at_batch
 from tests.users import refusals, user_without
 from tests.waiting import wait_until
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migration, Migrator, Plan, Progress
@@ -234,17 +235,6 @@ class StopError(Exception):
     """The caller's own."""
 
 
-def at(number: int, act: Callable[[], object]) -> Callable[[Progress], None]:
-    seen: list[Progress] = []
-
-    def progress(now: Progress) -> None:
-        seen.append(now)
-        if len(seen) == number:
-            act()
-
-    return progress
-
-
 def kill_connections(admin: Redis) -> None:
     admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
@@ -275,7 +265,7 @@ def set_clock_back(admin: Redis) -> None:
 def run_beside(admin: Redis) -> None:
     """Let another run migrate some keys."""
     with suppress(StopError):
-        Migrator(admin, "town", max_pause_ms=0.3, progress=at(3, stop_it)).migrate()
+        Migrator(admin, "town", max_pause_ms=0.3, progress=at_batch(3, stop_it)).migrate()
 
 
 def stop_it() -> None:
@@ -298,7 +288,7 @@ def test_a_preview_lists_the_same_far_away(server: Server, act: str) -> None:
     fill(admin, 1000)
     admin.mset({"tt:web:inbox:1": 1, "tt:town:agent:7": "no JSON"})
     near = Migrator(admin, "town", UPGRADE, max_pause_ms=1).preview()
-    progress = at(6, lambda: ACTS[act](admin) if act in ACTS else None)
+    progress = at_batch(6, lambda: ACTS[act](admin) if act in ACTS else None)
     admin.config_resetstat()
     with far(server, 10) as redis:
         found = Migrator(redis, "town", UPGRADE, max_pause_ms=1, progress=progress).preview()
@@ -343,7 +333,7 @@ def test_whatever_happens_in_mid_flight_all_keys_are_moved(server: Server, act: 
     admin = server.client()
     fill(admin)
     with far(server) as redis:
-        progress = at(5, lambda: ACTS[act](admin))
+        progress = at_batch(5, lambda: ACTS[act](admin))
         result = Migrator(redis, "town", max_pause_ms=1, progress=progress).migrate()
     assert (result.remaining, result.complete) == (0, True)
     assert len(admin.keys("tt:town:inbox:*")) == KEYS
@@ -521,7 +511,7 @@ def test_a_connection_with_replies_to_come_is_not_given_back(
 
     with delayed(newest.port, 15) as port, Redis(port=port) as redis:
         with pytest.raises(StopError):
-            Migrator(redis, "town", max_pause_ms=1, progress=at(4, stop)).migrate()
+            Migrator(redis, "town", max_pause_ms=1, progress=at_batch(4, stop)).migrate()
         assert redis.ping() is True
 
 
@@ -578,7 +568,7 @@ def test_a_cursor_means_nothing_to_a_replica_that_became_the_master(
 def test_a_server_that_refuses_writes_in_mid_flight_ends_the_run(newest: Server) -> None:
     admin = newest.client()
     fill(admin)
-    refuse = at(4, lambda: admin.config_set("min-replicas-to-write", 1))
+    refuse = at_batch(4, lambda: admin.config_set("min-replicas-to-write", 1))
     with far(newest) as redis, pytest.raises(ResponseError, match="NOREPLICAS"):
         Migrator(redis, "town", max_pause_ms=1, progress=refuse).migrate()
     admin.config_set("min-replicas-to-write", 0)

@@ -102,9 +102,15 @@ def test_every_reason_to_wait_has_two_words() -> None:
     assert reasons[-1] == "server loading"
 
 
-def test_the_bar_stays_in_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that time.monotonic() tells, to be set."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_the_bar_stays_in_its_line(clock: list[float]) -> None:
     stream = StringIO()
     bar = ProgressBar(Output(stream))
     for n in range(10):
@@ -118,9 +124,7 @@ def test_the_bar_stays_in_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue().count("\n") == 1
 
 
-def test_a_log_gets_a_dated_line_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+def test_a_log_gets_a_dated_line_every_ten_seconds(clock: list[float]) -> None:
     stream = StringIO()
     lines = ProgressLines(Output(stream))
     for n in range(36):

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from bench.machinery.process import delayed
@@ -28,6 +29,7 @@ from tests.test_recovery import at_batch
 from tests.users import refusals, user_without
 from tests.waiting import wait_until
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migration, Migrator, Plan, Progress
+from tt_migrate.engine.driver import Driver
 from tt_migrate.engine.scripts import source
 from tt_migrate.results import Server as SaidServer
 
@@ -676,3 +678,20 @@ def test_every_key_is_moved_in_any_weather(
         assert len(admin.keys("tt:town:inbox:*")) == 3000
         if not result.effort.reconnects and "another run moves some keys" not in happened:
             assert result.total == 3000
+
+
+def test_a_connection_that_is_lost_while_the_cursor_is_forgotten_does_not_end_the_run(
+    newest: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = newest.client()
+    fill(admin, 1000)
+    lost: list[bool] = []
+
+    def forget(self: Driver, work: object) -> None:
+        if not lost:
+            lost.append(True)
+            raise RedisConnectionError
+
+    monkeypatch.setattr(Driver, "_forget", forget)
+    check_moved(admin, Migrator(admin, "town", max_pause_ms=1).migrate(), 1000)
+    assert lost

@@ -95,7 +95,12 @@ class Driver:
                 )
                 if not self._flight.calls and not work.over:
                     time.sleep(self._pace.rest(held))
-            self._forget(work)
+            patiently(
+                self._manner.patience,
+                lambda: self._forget(work),
+                lambda error: self._lost(error, work, position),
+                begun=True,
+            )
         except BaseException:
             self._land(work, position)
             raise

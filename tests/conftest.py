@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from importlib.metadata import requires
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -94,8 +95,8 @@ def own_server() -> Iterator[StartServer]:
     """Starts servers for one test to configure, restart or kill. All are stopped after the test."""
     started: list[Server] = []
 
-    def start(*args: str, kind: Kind | None = None, loading_is_ready: bool = False) -> Server:
-        server = Server.start(kind or newest_kind(), *args, loading_is_ready=loading_is_ready)
+    def start(*args: str, kind: Kind | None = None, **more: Any) -> Server:
+        server = Server.start(kind or newest_kind(), *args, **more)
         started.append(server)
         return server
 

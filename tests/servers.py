@@ -145,18 +145,22 @@ class Server:
     port: int
     args: tuple[str, ...] = ()
     loading_is_ready: bool = False
+    config: str = ""
     _process: subprocess.Popen[bytes] | None = None
     _guard: subprocess.Popen[bytes] | None = None
     _clients: list[Redis] = field(default_factory=list)
 
     @classmethod
-    def start(cls, kind: Kind, *args: str, loading_is_ready: bool = False) -> Server:
+    def start(
+        cls, kind: Kind, *args: str, loading_is_ready: bool = False, config: str = ""
+    ) -> Server:
         """Start a server with additional options, such as `"--maxmemory", "5mb"`.
 
-        `loading_is_ready`: do not wait until the server has loaded its data.
+        `{port}` in an option stands for its port. `loading_is_ready`: do not wait until the server
+        has loaded its data. `config`: its configuration file, which the options override.
         """
         directory = Path(tempfile.mkdtemp(prefix="tt-", dir=short_place()))
-        server = cls(kind, directory, _free_port(), args, loading_is_ready)
+        server = cls(kind, directory, _free_port(), args, loading_is_ready, config)
         for _ in range(5):
             try:
                 server._launch()
@@ -244,11 +248,16 @@ class Server:
             "appendonly": "no",
         }
         command = [str(self.kind.program)]
+        if self.config:
+            file = self.directory / "conf"
+            if not file.exists():
+                file.write_text(self.config)
+            command.append(str(file))
         for name, value in options.items():
             command += [f"--{name}", value]
         with (self.directory / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, *self.args],
+                [*command, *(arg.replace("{port}", str(self.port)) for arg in self.args)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -303,7 +312,11 @@ class StartServer(Protocol):
     """The type of the fixture `own_server`."""
 
     def __call__(
-        self, *args: str, kind: Kind | None = None, loading_is_ready: bool = False
+        self,
+        *args: str,
+        kind: Kind | None = None,
+        loading_is_ready: bool = False,
+        config: str = "",
     ) -> Server: ...
 
 

@@ -187,7 +187,10 @@ def test_a_doubtful_url_is_refused(wrong: str) -> None:
         ("redis://h?password=hidden&db=x", "a parameter that must be a database number"),
         ("redis://h?protocol=hidden", "a parameter 'protocol' that must be resp2 or resp3"),
         ("https://hidden", "begins with https://, which is not supported: use redis://, "),
-        ("redis-sentinel://hidden", "redis-sentinel://, which is not supported: use redis://"),
+        (
+            "redis-sentinel://hidden",
+            "redis-sentinel://, which is not supported: use redis+sentinel://",
+        ),
         ("hidden1://h", "is not a valid Redis URL"),
     ],
 )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,11 +13,9 @@ from redis.backoff import ConstantBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from tests.servers import Kind, Server, StartServer
 from tests.users import user_without
-from tests.waiting import wait_until
 from tt_migrate import UPGRADE, Migration, Migrator, Progress
 from tt_migrate.engine.patience import PATIENCE
 from tt_migrate.engine.scripts import ScriptCaller
@@ -169,45 +164,6 @@ def test_a_failover_that_makes_the_server_a_replica_is_waited_for(
     result = Migrator(redis, "town", max_pause_ms=1, progress=progress).migrate()
     assert result.effort.reconnects >= 1
     assert (result.total, result.remaining) == (KEYS, 0)
-
-
-def test_a_sentinels_failover_is_followed(own_server: StartServer, tmp_path: Path) -> None:
-    master = own_server()
-    replica = own_server("--replicaof", "127.0.0.1", str(master.port))
-    fill(master.client())
-    wait_until(lambda: replica.client().dbsize() == KEYS)
-    with running_sentinel(master, tmp_path) as sentinel:
-        wait_until(lambda: len(sentinel.discover_slaves("town")) == 1)
-        client = sentinel.master_for("town")
-        progress = at_batch(3, master.kill)
-        result = Migrator(client, "town", max_pause_ms=1, progress=progress).migrate()
-        client.close()
-    assert result.effort.reconnects >= 1
-    assert result.remaining == 0
-    assert moved_keys(replica.client()) == KEYS
-
-
-@contextmanager
-def running_sentinel(master: Server, folder: Path) -> Iterator[Sentinel]:
-    """A Sentinel that promotes the replica half a second after the master is gone."""
-    settings = folder / "sentinel.conf"
-    settings.write_text(
-        f"port 0\nunixsocket {folder}/s\ndir {folder}\n"
-        f"sentinel monitor town 127.0.0.1 {master.port} 1\n"
-        "sentinel down-after-milliseconds town 500\n"
-    )
-    process = subprocess.Popen(
-        [str(master.kind.program), str(settings), "--sentinel"], stdout=subprocess.DEVNULL
-    )
-    sentinel = Sentinel([], sentinel_kwargs={})
-    sentinel.sentinels = [Redis(unix_socket_path=f"{folder}/s")]
-    try:
-        wait_until((folder / "s").exists)
-        yield sentinel
-    finally:
-        sentinel.sentinels[0].close()
-        process.terminate()
-        process.wait()
 
 
 def test_script_flush_before_every_batch_is_survived(server: Server) -> None:

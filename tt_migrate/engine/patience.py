@@ -10,6 +10,7 @@ from typing import TypeVar
 from redis import exceptions as redis_errors
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
 
 _R = TypeVar("_R")
 
@@ -73,6 +74,8 @@ def two_words(error: Exception) -> str:
         return "read-only server"
     if isinstance(error, redis_errors.BusyLoadingError):
         return "server loading"
+    if isinstance(error, MasterNotFoundError):
+        return "no master"
     return "no answer" if isinstance(error, redis_errors.TimeoutError) else "connection lost"
 
 

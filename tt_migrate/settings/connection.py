@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import ssl
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.backoff import NoBackoff
-from redis.exceptions import InvalidResponse
+from redis.exceptions import InvalidResponse, ResponseError
 from redis.retry import Retry
+from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from tt_migrate.engine.replies import malformed_as_invalid
 from tt_migrate.engine.server import Handshake
@@ -20,7 +21,8 @@ from tt_migrate.escape import shown_text
 from tt_migrate.keyspace import town_bytes
 from tt_migrate.settings.config import URL_SOURCES, ConfigError, Endpoint, check_file
 from tt_migrate.settings.deadline import DeadlineSocket
-from tt_migrate.settings.url import is_host, read_url, write_url
+from tt_migrate.settings.sentinel import MasterConnection, Sentinels
+from tt_migrate.settings.url import SECRETS, is_host, read_url, write_url
 
 _CONNECT_SECONDS = 5
 _REPLY_SECONDS = 10
@@ -53,36 +55,69 @@ class _SocketConnection(_Bounded, UnixDomainSocketConnection):
     pass
 
 
-_CLASSES = {"redis": _PlainConnection, "rediss": _TlsConnection, "unix": _SocketConnection}
+class _MasterConnection(_Bounded, MasterConnection, SentinelManagedConnection):
+    pass
+
+
+class _TlsMasterConnection(_Bounded, MasterConnection, SentinelManagedSSLConnection):
+    pass
+
+
+_CLASSES = {
+    "redis": _PlainConnection,
+    "rediss": _TlsConnection,
+    "unix": _SocketConnection,
+    "redis+sentinel": _MasterConnection,
+    "rediss+sentinel": _TlsMasterConnection,
+}
 
 
 def open_client(endpoint: Endpoint) -> Redis:
     """Return a client for an endpoint. It connects on first use.
 
-    Replies are bytes, and redis-py does not retry.
+    Replies are bytes, and redis-py does not retry. The client of a Sentinel's URL asks for the
+    master each time that it connects.
 
     Raises ConfigError for an invalid URL, host or TLS file.
     """
     kind, parts = _parts(endpoint)
-    parts = {
+    addresses, master = parts.pop("sentinels", None), parts.pop("master", "")
+    login_there = {
+        name.removeprefix("sentinel_"): parts.pop(name)
+        for name in ("sentinel_username", "sentinel_password")
+        if name in parts
+    }
+    settings = _pool_settings(kind, parts)
+    if addresses is None:
+        return Redis.from_pool(ConnectionPool(**settings))
+    # What the URL says of TLS, the protocol and the time to wait counts for the Sentinels too.
+    common = {name: parts[name] for name in parts.keys() - {"username", "password", "db"}}
+    there = _pool_settings(kind.removesuffix("+sentinel"), {**common, **login_there})
+    sentinels = Sentinels(
+        [Redis.from_pool(ConnectionPool(**there, host=host, port=port)) for host, port in addresses]
+    )
+    client: Redis = sentinels.master_for(master, **settings)  # type: ignore[no-untyped-call]
+    return client
+
+
+def _pool_settings(kind: str, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a connection pool takes, for the parts of a URL of this kind."""
+    settings = {
         "socket_connect_timeout": _CONNECT_SECONDS,
         "socket_timeout": _REPLY_SECONDS,
         # With RESP3, a server without a password accepts one; with RESP2 it refuses it.
         "protocol": 3,
+        "connection_class": _CLASSES[kind],
+        "redis_connect_func": _shake_hands,
+        "retry": Retry(NoBackoff(), 0),
         **parts,
     }
-    for name in parts.keys() & {"username", "password"}:
+    for name in settings.keys() & {"username", "password"}:
         # Options and variables can contain bytes that are not UTF-8, as surrogates.
-        parts[name] = parts[name].encode("utf-8", "surrogateescape")
-    if parts.get("ssl_cert_reqs") == "none":
-        parts["ssl_check_hostname"] = False  # Python requires this
-    pool = ConnectionPool(
-        connection_class=_CLASSES[kind],
-        redis_connect_func=_shake_hands,
-        retry=Retry(NoBackoff(), 0),
-        **parts,
-    )
-    return Redis.from_pool(pool)
+        settings[name] = settings[name].encode("utf-8", "surrogateescape")
+    if settings.get("ssl_cert_reqs") == "none":
+        settings["ssl_check_hostname"] = False  # Python requires this
+    return settings
 
 
 def redacted(endpoint: Endpoint) -> str:
@@ -96,15 +131,16 @@ def redacted(endpoint: Endpoint) -> str:
 
 
 def secrets(endpoint: Endpoint) -> list[bytes]:
-    """Return the password that a connection uses, decoded and as the URL spells it.
+    """Return the passwords that a connection uses, decoded and as the URL spells them.
 
     Raises ConfigError as open_client does.
     """
     _, parts = _parts(endpoint)
-    split = urlsplit(endpoint.url or "")
-    query = (parameter.partition("=") for parameter in split.query.split("&"))
-    spelt = [value for name, _, value in query if name in ("password", "pass")]
-    found = (parts.get("password"), split.password, *spelt)
+    address, _, query = (endpoint.url or "").partition("#")[0].partition("?")
+    login, _, _ = address.partition("://")[2].partition("/")[0].rpartition("@")
+    parameters = (parameter.partition("=") for parameter in query.split("&"))
+    spelt = [value for name, _, value in parameters if name in SECRETS]
+    found = (parts.get("password"), parts.get("sentinel_password"), login.partition(":")[2], *spelt)
     return [town_bytes(secret) for secret in found if secret]
 
 
@@ -120,12 +156,15 @@ def _shake_hands(connection: Connection) -> None:
         # redis-py treats any reply to HELLO as a map, even a mail server's greeting.
         if connection.protocol != 3 or isinstance(connection.handshake_metadata, dict):
             raise
-    if connection.protocol == 3 and not isinstance(connection.handshake_metadata, dict):
+    said: Any = connection.handshake_metadata
+    if isinstance(said, list) and b"proto" in said:
+        raise ResponseError("NOPROTO the reply to HELLO 3 is one of RESP2")
+    if connection.protocol == 3 and not isinstance(said, dict):
         raise InvalidResponse("the reply to HELLO is not a map")
     if connection.protocol == 3:
         # Saves the engine a HELLO of its own.
         now = time.monotonic()
-        handshake = Handshake(connection.handshake_metadata, now, now - began)
+        handshake = Handshake(said, now, now - began)
         setattr(connection, "handshake", handshake)  # noqa: B010 - redis-py has no such name
 
 
@@ -142,7 +181,7 @@ def _parts(endpoint: Endpoint) -> tuple[str, dict[str, Any]]:
         raise ConfigError(f"{_place(endpoint, 'host')} must be a host name or address")
     if endpoint.password:
         parts.setdefault("password", endpoint.password)
-    if kind == "rediss":
+    if kind.startswith("rediss"):
         for parameter, field in _TLS_FILES.items():
             if path := getattr(endpoint, field):
                 parts.setdefault(parameter, str(path))

@@ -19,8 +19,25 @@ _KINDS = {
     "unix": "unix",
     "redis+unix": "unix",
     "valkey+unix": "unix",
+    "redis+sentinel": "redis+sentinel",
+    "valkey+sentinel": "redis+sentinel",
+    "rediss+sentinel": "rediss+sentinel",
+    "valkeys+sentinel": "rediss+sentinel",
 }
-"""The URL schemes that Tinytown accepts, each with its canonical scheme."""
+"""The URL schemes, each with its canonical scheme. Tinytown accepts those without Sentinel."""
+
+_SENTINEL_PORT = 26379
+_OTHER_SPELLINGS = {
+    "sentinel": "redis+sentinel",
+    "redis-sentinel": "redis+sentinel",
+    "sentinels": "rediss+sentinel",
+    "rediss-sentinel": "rediss+sentinel",
+}
+_OTHER_SENTINEL_URL = re.compile(
+    r"[a-z-]+://(?P<login>[^/?#@]*@)?(?P<hosts>[\w.:,\[\]-]+)(?:/(?P<path>[\w./-]*))?"
+    r"(?:\?(?:[^#@]*&)?(?:sentinelMasterId=(?P<id>[\w.-]+))?[^#@]*)?(?:#(?P<name>[\w.-]+))?"
+)
+"""Other libraries have a master's name as the path, the fragment or a parameter."""
 
 _ALIASES = {"user": "username", "pass": "password"}
 """Other names for parameters that Tinytown accepts in unix:// URLs."""
@@ -56,6 +73,10 @@ _RULES: dict[str, _Rule] = {
     "socket_connect_timeout": _SECONDS,
 }
 _FLAGS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False)
+_SENTINEL_RULES: dict[str, _Rule] = {
+    "sentinel_username": (str, "text"),
+    "sentinel_password": (str, "text"),
+}
 _TLS_RULES: dict[str, _Rule] = {
     "ssl_certfile": _PATH,
     "ssl_keyfile": _PATH,
@@ -70,32 +91,45 @@ _TLS_RULES: dict[str, _Rule] = {
 
 
 def read_url(url: str, place: str) -> tuple[str, dict[str, Any]]:
-    """Return a URL's kind (`redis`, `rediss` or `unix`) and its parts, by redis-py's names.
+    """Return a URL's kind and its parts, by redis-py's names.
 
-    Bytes that are not UTF-8 become surrogates. `place`: how messages begin.
+    The kind is `redis`, `rediss`, `unix`, `redis+sentinel` or `rediss+sentinel`. For a Sentinel's
+    URL, the parts have `sentinels`, a tuple of hosts and ports, and `master`, its name. Bytes that
+    are not UTF-8 become surrogates. `place`: how messages begin.
 
     Raises ConfigError. The message contains no part of the URL that could belong to a password.
     """
     if scheme := _foreign_scheme(url):
-        known = ", ".join(f"{scheme}://" for scheme in _KINDS)
-        raise ConfigError(f"{place} begins with {scheme}://, which is not supported: use {known}")
+        raise ConfigError(
+            f"{place} begins with {scheme}://, which is not supported: {_cure(scheme.lower(), url)}"
+        )
     try:
-        split = urlsplit(url)
-        if _is_misread(url, split):
+        single, hosts = _split_hosts(url)
+        split = urlsplit(single)
+        if _is_misread(single, split):
             raise ValueError
         kind = _KINDS[split.scheme]
         parts = _address(kind, split)
+        if kind in _OTHER_SPELLINGS.values():
+            parts["sentinels"] = tuple(map(_sentinel, hosts))
     except ValueError:
+        meant = "redis+sentinel" if _SENTINEL_SCHEME.match(url) else ""
+        form = (
+            _SENTINEL_FORM
+            if meant
+            else "redis://USER:PASSWORD@HOST:PORT/DB, rediss:// or unix:///PATH"
+        )
         raise ConfigError(
-            f"{place} is not a valid Redis URL: write redis://USER:PASSWORD@HOST:PORT/DB, rediss://"
-            " or unix:///PATH, and percent-encode special characters in the password"
+            f"{place} is not a valid Redis URL: write {form}, and percent-encode special characters"
+            " in the password"
         ) from None
-    rules = _RULES | (_TLS_RULES if kind == "rediss" else {})
+    rules = _RULES | (_TLS_RULES if kind.startswith("rediss") else {})
+    rules |= _SENTINEL_RULES if "sentinels" in parts else {}
     secret_before = False
     for name, text in _parameters(kind, split):
         # After an unescaped `&` in a password, the rest of the password looks like a parameter.
         named = "" if secret_before else f" '{shown_text(name)}'"
-        secret_before = secret_before or name in ("password", "pass")
+        secret_before = secret_before or name in SECRETS
         if name not in rules:
             named = "" if split.password else named
             raise ConfigError(f"{place} has an unknown parameter{named}")
@@ -117,15 +151,29 @@ def write_url(kind: str, parts: Mapping[str, Any]) -> str:
     if kind == "unix":
         place = _quoted(parts["path"])
         query = ({"db": parts["db"]} if parts.get("db") else {}) | query
+    elif "sentinels" in parts:
+        master = _quoted(parts["master"]).replace("/", "%2F")
+        hosts = ",".join(_written(*address) for address in parts["sentinels"])
+        place = f"{hosts}/{master}/{parts.get('db', 0)}"
     else:
-        host = parts.get("host", "localhost").replace("%", "%25")
-        host = f"[{host}]" if ":" in host else host
-        place = f"{host}:{parts.get('port', 6379)}/{parts.get('db', 0)}"
-    ending = "&".join(f"{name}={_quoted(str(value))}" for name, value in query.items())
+        host = _written(parts.get("host", "localhost"), parts.get("port", 6379))
+        place = f"{host}/{parts.get('db', 0)}"
+    ending = "&".join(
+        f"{name}={'***' if name in SECRETS else _quoted(str(value))}"
+        for name, value in query.items()
+    )
     return f"{kind}://{login}{'@' if login else ''}{place}{'?' if ending else ''}{ending}"
 
 
-_NOT_IN_QUERY = ("username", "password", "host", "port", "path", "db")
+SECRETS = ("password", "pass", "sentinel_password")
+"""The parameters of URLs that are passwords."""
+
+_NOT_IN_QUERY = ("username", "password", "host", "port", "path", "db", "sentinels", "master")
+
+
+def _written(host: str, port: int) -> str:
+    host = host.replace("%", "%25")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_host(text: str) -> bool:
@@ -145,11 +193,56 @@ def _foreign_scheme(url: str) -> str | None:
     return match[1] if match and match[1].lower() not in _KINDS else None
 
 
+_SENTINEL_SCHEME = re.compile(r"[a-z]+\+sentinel://", re.IGNORECASE)
+_SENTINEL_FORM = "redis+sentinel://USER:PASSWORD@HOST:26379,HOST/MASTER/DB"
+
+
+def _cure(scheme: str, url: str) -> str:
+    """What to use in place of a URL with a foreign scheme. Shows no login."""
+    known = ", ".join(f"{scheme}://" for scheme in _KINDS)
+    if scheme in ("http", "https"):
+        return (
+            f"use {known}. This is the address of a REST service, no Redis URL: Upstash shows a"
+            " rediss:// URL too"
+        )
+    if scheme not in _OTHER_SPELLINGS:
+        return f"use {known}"
+    found = _OTHER_SENTINEL_URL.fullmatch(url)
+    parts = (found["name"] or found["id"], found["path"]) if found else ()
+    path = "/".join(part.strip("/") for part in parts if part and part.strip("/"))
+    if not found or not path:
+        return f"use {_SENTINEL_FORM}"
+    login = "USER:PASSWORD@" if found["login"] else ""
+    return f"use {_OTHER_SPELLINGS[scheme]}://{login}{found['hosts']}/{path}"
+
+
+def _split_hosts(url: str) -> tuple[str, list[str]]:
+    """Return a Sentinel's URL with the first host only, and all hosts. Other URLs have none."""
+    # urlsplit() takes one host, and refuses a list that has an IPv6 address.
+    found = re.fullmatch(r"([^:/?#]*://)([^/?#]*)(.*)", url, re.DOTALL)
+    if not found or not _SENTINEL_SCHEME.match(url):
+        return url, []
+    login, at, hosts = found[2].rpartition("@")
+    first, *others = hosts.split(",")
+    return f"{found[1]}{login}{at}{first}{found[3]}", [first, *others]
+
+
+def _sentinel(host: str) -> tuple[str, int]:
+    """Return a Sentinel's host and port. Raises ValueError."""
+    parts = _address("redis", urlsplit(f"redis://{host}"))
+    if "host" not in parts:
+        raise ValueError
+    return parts["host"], parts.get("port", _SENTINEL_PORT)
+
+
 def _is_misread(url: str, split: SplitResult) -> bool:
     # An unescaped `/`, `?` or `#` in a password ends the host part early. The start of the password
     # would be read as a host or a port, the rest as a path, a query or a fragment. urlsplit()
     # removes line breaks and tabs.
-    if split.fragment and (split.fragment, _KINDS.get(split.scheme)) != ("insecure", "rediss"):
+    if split.fragment and (split.fragment, _KINDS.get(split.scheme, "")[:6]) != (
+        "insecure",
+        "rediss",
+    ):
         return True
     return (
         split.scheme not in _KINDS
@@ -181,8 +274,16 @@ def _address(kind: str, split: SplitResult) -> dict[str, Any]:
         if not split.port:
             raise ValueError
         parts["port"] = split.port
-    if db := split.path.strip("/"):
-        parts["db"] = _database(db)
+    path = split.path.strip("/")
+    if kind in _OTHER_SPELLINGS.values():
+        # In an unescaped password, the `/` would make the rest of it the master's name.
+        master, _, path = path.partition("/")
+        if not master or "@" in split.path:
+            raise ValueError
+        login = {name: parts[name] for name in parts.keys() & {"username", "password"}}
+        parts = {**login, "master": unquote(master, errors="surrogateescape")}
+    if path:
+        parts["db"] = _database(path)
     return parts
 
 

@@ -9,6 +9,7 @@ from redis import exceptions as redis_errors
 
 from tt_migrate.engine.server import UnsupportedServerError, UnsyncedReplicaError
 from tt_migrate.escape import shown_text
+from tt_migrate.settings.sentinel import SentinelError
 from tt_migrate.settings.url import write_url
 from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
 
@@ -18,7 +19,7 @@ _NEEDED = (
 )
 _Sign = type[Exception] | str
 _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
-    ((UnsupportedServerError, UnsyncedReplicaError), "{text}"),
+    ((UnsupportedServerError, UnsyncedReplicaError, SentinelError), "{text}"),
     # Comes first, because its text can be anything.
     (
         (redis_errors.InvalidResponse,),

@@ -61,7 +61,7 @@ NO_SECRETS = Foreign()
 def without_url_passwords(text: str) -> str:
     """Return a text that quotes the command line, without the passwords of URLs in it."""
     text = re.sub(r"(://[^:@/]*:).*@", r"\1***@", text, flags=re.DOTALL)
-    return re.sub(r"(\bpass(?:word)?=)[^&\s']+", r"\1***", text)
+    return re.sub(r"(\b(?:sentinel_)?pass(?:word)?=)[^&\s']+", r"\1***", text)
 
 
 def _shared(text: str, secret: str) -> int:

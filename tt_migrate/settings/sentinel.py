@@ -1,0 +1,83 @@
+"""Finds the master by its Sentinels, and says why there is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from redis import Redis
+from redis import exceptions as redis_errors
+from redis.sentinel import MasterNotFoundError, Sentinel
+
+
+class SentinelError(MasterNotFoundError):
+    """The Sentinels name no master. The message is one line that says why and what to do."""
+
+
+class Sentinels(Sentinel):
+    """redis-py's Sentinel, with one client for each Sentinel process."""
+
+    def __init__(self, clients: Sequence[Redis]) -> None:
+        super().__init__([])  # type: ignore[no-untyped-call]
+        self.sentinels = [*clients]
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return the master's host and port.
+
+        Raises SentinelError if no Sentinel names one.
+        """
+        try:
+            host, port = super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        except (MasterNotFoundError, redis_errors.ResponseError):
+            raise SentinelError(self._why_no_master(service_name)) from None
+        return host, port
+
+    def _why_no_master(self, name: str) -> str:
+        """Ask each Sentinel again: redis-py's error does not say what each of them replied."""
+        known: set[str] = set()
+        errors: list[redis_errors.RedisError] = []
+        for sentinel in self.sentinels:
+            try:
+                known.update(map(str, sentinel.sentinel_masters()))
+            except redis_errors.RedisError as error:
+                errors.append(error)
+        if name in known:
+            return (
+                f"the Sentinels know no master '{name}' that is up: a failover may be under way, so"
+                " try again later"
+            )
+        if len(errors) < len(self.sentinels):
+            names = ", ".join(f"'{one}'" for one in sorted(known)) or "none"
+            return f"the Sentinels know no master '{name}': use one of those they know ({names})"
+        refused = [one for one in errors if isinstance(one, _REFUSALS)]
+        if refused:
+            return (
+                f"the Sentinels refuse the login ({refused[0]}): give the one for them, which can"
+                " differ from the master's, as sentinel_username and sentinel_password in the URL"
+            )
+        foreign = [one for one in errors if "unknown command" in str(one).lower()]
+        if foreign:
+            return f"these are no Sentinels ({foreign[0]}): a server's own URL begins with redis://"
+        return f"no Sentinel answers ({errors[0]}): check their hosts and ports, and that they run"
+
+
+class MasterConnection:
+    """Says of a master that does not answer that it is the one that the Sentinels name."""
+
+    def connect_to(self, address: tuple[str, int]) -> None:
+        """Connect to the master. Raises redis.exceptions.RedisError."""
+        try:
+            super().connect_to(address)  # type: ignore[misc]
+        except (redis_errors.ConnectionError, redis_errors.TimeoutError) as error:
+            if not isinstance(error, redis_errors.TimeoutError) and not re.search(
+                _AWAY, str(error)
+            ):
+                raise
+            raise SentinelError(
+                f"the master that the Sentinels name, {address[0]}:{address[1]}, does not answer: a"
+                " failover may be about to begin, so try again later"
+            ) from None
+
+
+_AWAY = "refused|unreachable|No route"
+_REFUSALS = (redis_errors.AuthenticationError, redis_errors.NoPermissionError)

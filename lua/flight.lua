@@ -35,8 +35,8 @@ end
 
 -- The address of a table of this process. A cursor means nothing to another process, which can have the data after
 -- a restart or a failover, so the key's name contains the address. nil if the server does not show addresses: then no
--- cursor is kept.
-local ADDRESS = string.match(tostring(redis), '0x%x+$')
+-- cursor is kept. Nor is one kept by a compatible server that cannot leave the key out of its replication.
+local ADDRESS = pcall(redis.set_repl, redis.REPL_ALL) and string.match(tostring(redis), '0x%x+$') or nil
 
 local function kept_key()
   return ARGV[6] .. (ADDRESS or '')

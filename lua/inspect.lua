@@ -1,8 +1,8 @@
 -- inspect.lua: what a run must know about the server before it begins: which process it is, whether it
--- evicts keys, and which commands the user may not run. Changes nothing.
+-- evicts keys, which commands the user may not run, and whether scripts may do what they need. Changes nothing.
 --
 -- Needs  batch
--- KEYS   none
+-- KEYS   none, or names in different slots: a service that spreads slots over several servers refuses the call
 -- ARGV   1 town      the town's name, any bytes, not empty
 --        2 try       for servers without redis.acl_check_cmd: '1' to try write commands, '0' to assume that
 --                    they are permitted
@@ -13,14 +13,16 @@
 --        3 evicting  1 if maxmemory and a policy that evicts keys are set, else 0
 --        4 denied    those of the commands that the user may not run, and COMMAND if it was refused on the way
 --        5 missing   those of the commands that the server does not know or has renamed
+--        6 obstacle  the server's error to SCAN or to a look at keys that are not in KEYS; empty if both work or
+--                    no commands are to be tested
 -- Errors BADARG  an argument is missing or wrong
 --
 -- Redis 7.0 and later have redis.acl_check_cmd, which adds no entry to ACL LOG. On older servers a command is
--- tried in a form that changes nothing: on keys that do not exist, and HSET with an incomplete pair. RPUSH
--- and LPUSH have no such form and count as permitted. A command that is refused because of its keys counts
+-- tried in a form that changes nothing: on a key that does not exist, HSET with an incomplete pair, and RESTORE
+-- with no valid value. RPUSH and LPUSH have no such form and count as permitted. A command that is refused because of its keys counts
 -- as permitted too: a run finds protected keys when it reaches them.
 
-local OLD_KEY = 'tt:agent:tt-migrate'
+-- Commands with two keys get the same key twice: in cluster mode, two keys may be in different slots.
 local TOWN_KEY = 'tt:' .. (ARGV[1] or '') .. ':agent:tt-migrate'
 local TRIALS = {
   DBSIZE = {},
@@ -38,8 +40,9 @@ local TRIALS = {
   LTRIM = {TOWN_KEY, '0', '-1'},
   PEXPIRE = {TOWN_KEY, '1'},
   PTTL = {TOWN_KEY},
-  RENAME = {TOWN_KEY, OLD_KEY},
-  RENAMENX = {TOWN_KEY, OLD_KEY},
+  RENAME = {TOWN_KEY, TOWN_KEY},
+  RENAMENX = {TOWN_KEY, TOWN_KEY},
+  RESTORE = {TOWN_KEY, '0', ''},
   RPUSH = {TOWN_KEY, 'value'},
   SCAN = {'0', 'COUNT', '1'},
   SET = {TOWN_KEY, 'value', 'XX'},
@@ -48,11 +51,11 @@ local TRIALS = {
 }
 local CHANGES_SOMETHING = {LPUSH = true, RPUSH = true}
 local WRITES = {
-  DEL = true, HSET = true, LTRIM = true, PEXPIRE = true, RENAME = true, RENAMENX = true, SET = true,
+  DEL = true, HSET = true, LTRIM = true, PEXPIRE = true, RENAME = true, RENAMENX = true, RESTORE = true, SET = true,
 }
 
-if #KEYS ~= 0 or not ARGV[3] or ARGV[1] == '' or (ARGV[2] ~= '0' and ARGV[2] ~= '1') then
-  return redis.error_reply("BADARG takes no KEYS; ARGV: a town, '0' or '1', refused commands, commands")
+if not ARGV[3] or ARGV[1] == '' or (ARGV[2] ~= '0' and ARGV[2] ~= '1') then
+  return redis.error_reply("BADARG ARGV: a town, '0' or '1', refused commands, commands")
 end
 for n = 4, #ARGV do
   if not TRIALS[ARGV[n]] then
@@ -64,7 +67,7 @@ deny(ARGV[3])
 -- The tried commands change nothing, but Redis before 7.0 would send an empty transaction to replicas and to
 -- the append-only file.
 if not redis.acl_check_cmd then
-  redis.set_repl(redis.REPL_NONE)
+  pcall(redis.set_repl, redis.REPL_NONE)
 end
 
 local function is_permitted(command, ...)
@@ -84,17 +87,15 @@ local function asked(command)
   if not known then
     return 'missing'
   end
-  local both = command == 'RENAME' or command == 'RENAMENX'
-  local is_for_its_keys = TRIALS[command][1] == TOWN_KEY
-    and not (is_open(TOWN_KEY) and (not both or is_open(OLD_KEY)))
-  return (permitted or is_for_its_keys) and 'permitted' or 'denied'
+  local is_for_its_key = TRIALS[command][1] == TOWN_KEY and not is_open(TOWN_KEY)
+  return (permitted or is_for_its_key) and 'permitted' or 'denied'
 end
 
-local existing = denied.EXISTS and {err = ''} or nil
+local existing = denied.EXISTS and {err = 'NOPERM EXISTS'} or nil
 
--- Returns how many of the two keys exist on which commands are tried, or the error. Runs EXISTS once.
-local function keys_there()
-  existing = existing or redis.pcall('EXISTS', OLD_KEY, TOWN_KEY)
+-- Returns 1 if the key exists on which commands are tried, 0 if not, or the error. Runs EXISTS once.
+local function key_there()
+  existing = existing or redis.pcall('EXISTS', TOWN_KEY)
   return existing
 end
 
@@ -115,10 +116,10 @@ local function tried(command)
   local with_key = TRIALS[command][1] == TOWN_KEY
   if CHANGES_SOMETHING[command] or (WRITES[command] and ARGV[2] == '0') then
     return 'permitted'
-  elseif with_key and command ~= 'EXISTS' and keys_there() ~= 0 then
+  elseif with_key and command ~= 'EXISTS' and key_there() ~= 0 then
     return 'permitted'
   end
-  local reply = command == 'EXISTS' and keys_there() or redis.pcall(command, unpack(TRIALS[command]))
+  local reply = command == 'EXISTS' and key_there() or redis.pcall(command, unpack(TRIALS[command]))
   local err = type(reply) == 'table' and reply.err or ''
   if string.find(err, "can't run this command", 1, true) then
     return 'denied'
@@ -139,6 +140,27 @@ if not may_ask_for_commands and not denied.COMMAND then
   found.denied[#found.denied + 1] = 'COMMAND'
 end
 
+-- Returns the error to a command. Returns an empty text if there is none or if the user may not run the command.
+local function error_to(command, ...)
+  if denied[command] or (redis.acl_check_cmd and not is_permitted(command, ...)) then
+    return ''
+  end
+  local reply = command == 'EXISTS' and key_there() or redis.pcall(command, ...)
+  return type(reply) == 'table' and reply.err and plain_error(reply.err, command) or ''
+end
+
+-- Returns the error to what every script does: SCAN, and a look at a key that is not in KEYS.
+local function obstacle()
+  deny(table.concat(found.denied, ' '))
+  local err = error_to('SCAN', '0', 'COUNT', '1')
+  if err == '' then
+    err = error_to('EXISTS', TOWN_KEY)
+  end
+  local is_about_user = string.find(err, '^NOPERM') or string.find(err, '^NOCOMMAND')
+    or string.find(err, "can't access", 1, true)
+  return is_about_user and '' or err
+end
+
 -- Returns a field of a section of INFO, empty if there is none.
 local function info(section, field)
   local text = may_ask_info and redis.pcall('INFO', section)
@@ -152,4 +174,5 @@ return {
   (limit ~= '' and limit ~= '0' and policy ~= '' and policy ~= 'noeviction') and 1 or 0,
   found.denied,
   found.missing,
+  #ARGV > 3 and obstacle() or '',
 }

@@ -78,6 +78,27 @@ def server(pool: Pool, kind: Kind) -> Iterator[Server]:
     yield from pool.lend(kind)
 
 
+@pytest.fixture(scope="session")
+def shards() -> Iterator[Pool]:
+    pool = Pool(in_cluster=True)
+    yield pool
+    pool.stop()
+
+
+@pytest.fixture
+def shard(shards: Pool, kind: Kind) -> Iterator[Server]:
+    """A cluster of each kind with one shard, empty and with its default settings."""
+    yield from shards.lend(kind)
+
+
+@pytest.fixture(params=["plain", "one-shard"])
+def either(
+    request: pytest.FixtureRequest, pool: Pool, shards: Pool, kind: Kind
+) -> Iterator[Server]:
+    """A server of each kind, and then a cluster of each kind with one shard."""
+    yield from (pool if request.param == "plain" else shards).lend(kind)
+
+
 @pytest.fixture
 def redis(server: Server) -> Redis:
     """A client of `server`. Replies are bytes."""

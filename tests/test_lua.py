@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from tests.servers import Kind, Server, StartServer
 from tests.waiting import wait_until
-from tt_migrate.engine.scripts import script_for, source
+from tt_migrate.engine.scripts import GUARDS, headed, script_for, source
 from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
 from tt_migrate.terminal.words import command_for
 
@@ -287,7 +287,7 @@ def test_the_server_refuses_a_write_by_a_reading_script(server: Server, operatio
     if server.kind.version < (7, 0):
         pytest.skip(f"{server.kind.name} knows no script flags")
     redis = server.client()
-    writing = script_for(operation, RENAME).guarded.text.replace(
+    writing = headed(script_for(operation, RENAME), GUARDS).text.replace(
         f"-- {operation}.lua", f"redis.call('SET', 'a', 'b')\n-- {operation}.lua"
     )
     with pytest.raises(ResponseError, match="Write commands are not allowed"):
@@ -352,8 +352,7 @@ def test_a_key_that_vanished_is_no_failure(redis: Redis) -> None:
     """Like an expiry between SCAN and RENAMENX; here the script itself deletes the key."""
     redis.set("tt:agent:1", 1)
     deleting = source("migrate", RENAME).replace(
-        "local reply = rename('RENAMENX'",
-        "redis.call('DEL', key)\n  local reply = rename('RENAMENX'",
+        "local reply = rename(key", "redis.call('DEL', key)\n  local reply = rename(key"
     )
     assert deleting != source("migrate", RENAME)
     args = ("t", "0", "10", "1000", "", *MORE["migrate"])

@@ -31,6 +31,7 @@ CALLS: dict[str, tuple[object, ...]] = {
     "records": (*FLIGHT, "1000", "1"),
     "convert": ("", "tt:town:task:1", "{}", packed(b"id", b"1")),
     "fetch": ("", "1000", "tt:town:task:1"),
+    "locate": (),
 }
 """The operations, each with valid arguments."""
 MERGE = replace(UPGRADE, merge=True)
@@ -58,7 +59,7 @@ def test_a_header_begins_with_the_files_name_and_says_what_it_needs(name: str) -
     assert lines[0].startswith(f"-- {name}.lua: ")
     assert all(line.startswith("--") for line in lines)
     assert sum(line.startswith("-- Needs  ") for line in lines) == 1
-    assert {*needs(text(name))} <= {*FILES, "<moves>", "<conflicts>"}
+    assert {*needs(text(name))} <= {*FILES, "<moves>", "<conflicts>", "<renames>"}
     parts = ("KEYS", "ARGV", "Reply", "Errors") if name in CALLS else ("Gives",)
     assert [part for part in parts if f"-- {part} " not in header(name)] == []
 
@@ -76,7 +77,7 @@ def test_a_part_gives_what_it_says(name: str) -> None:
 @pytest.mark.parametrize("plan", [RENAME, HASH, UPGRADE, REVERSE, MERGE], ids=command_for)
 @pytest.mark.parametrize("operation", CALLS)
 def test_a_script_stands_after_all_that_it_needs(operation: str, plan: Any) -> None:
-    chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts}
+    chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts, "<renames>": "rename"}
     order = re.findall(r"(?m)^-- (\w+)\.lua: ", source(operation, plan))
     assert order[-1] == operation
     assert len(order) == len({*order})
@@ -89,7 +90,7 @@ def test_a_script_carries_no_part_that_it_does_not_need() -> None:
     assert "equal_hashes" not in source("count", MERGE)
 
 
-@pytest.mark.parametrize("operation", [name for name in CALLS if name != "fetch"])
+@pytest.mark.parametrize("operation", [name for name in CALLS if name not in ("fetch", "locate")])
 def test_a_reply_has_the_fields_of_its_header(redis: Redis, operation: str) -> None:
     redis.mset({"tt:agent:1": 1, "tt:inbox:1": 1, "tt:town:inbox:1": 2, "tt:town:task:1": "{}"})
     reply = getattr(replies, f"{operation.capitalize()}Reply")

@@ -22,7 +22,7 @@ from tests.command import assert_harmless, tt_in_process
 from tests.hostile import bulk, hello, hostile_server, inspection
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan
 from tt_migrate.engine.patience import PATIENCE
-from tt_migrate.engine.scripts import script_for
+from tt_migrate.engine.scripts import GUARDS, headed, script_for
 from tt_migrate.settings.config import Endpoint
 from tt_migrate.settings.connection import open_client
 
@@ -108,7 +108,7 @@ KEY, NAME = b"tt:agent:1", b"tt:town:agent:1"
 RECORD = b'{"id":"1"}'
 BATCH: list[Any] = [b"0", 1, 10, 3]
 REPLIES: dict[str, list[Any]] = {
-    "inspect": [b"0" * 40, 0, 0, [b"TIME"], []],
+    "inspect": [b"0" * 40, 0, 0, [b"TIME"], [], b""],
     "count": [*BATCH, SEVEN, 1, 1, [b"other"], [1, 0], [1, 0], 1, 1, 0, 1, 0],
     "left": [*BATCH, SEVEN, [1, 0], 0],
     "preview": [
@@ -175,7 +175,7 @@ def test_a_part_of_another_type_is_no_internal_error(operation: str) -> None:
     if operation == "left":
         options, plan = ["--force"], RENAME
     scripts = [(name, script_for(name, plan)) for name in REPLIES]
-    shas = {script.guarded.sha.encode(): name for name, script in scripts}
+    shas = {headed(script, GUARDS).sha.encode(): name for name, script in scripts}
     shas |= {script.sha.encode(): name for name, script in scripts}
     said: dict[str, bytes] = {}
     calls: Counter[str] = Counter()

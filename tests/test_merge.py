@@ -482,13 +482,13 @@ LISTS = st.lists(st.binary(min_size=1, max_size=4), min_size=1, max_size=14)
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(old=LISTS, new=LISTS, family=st.sampled_from(["inbox", "urgent", "activity", "backlog"]))
 def test_nothing_is_lost_or_doubled_by_a_merge_or_by_a_second_one(
-    server: Server, old: list[bytes], new: list[bytes], family: str
+    either: Server, old: list[bytes], new: list[bytes], family: str
 ) -> None:
-    redis = server.client()
+    redis = either.client()
     redis.flushall()
     name = family if family == "backlog" else f"{family}:1"
     redis.rpush(f"tt:{name}", *old)

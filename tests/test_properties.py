@@ -85,7 +85,7 @@ def is_old(key: bytes) -> bool:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     keyspace=st.dictionaries(st.one_of(old_keys, foreign_keys), values, max_size=25),
@@ -93,12 +93,12 @@ def is_old(key: bytes) -> bool:
     taken=st.sets(st.integers(0, 24)),
 )
 def test_exactly_the_right_keys_move_and_nothing_is_lost(
-    server: Server,
+    either: Server,
     keyspace: dict[bytes, tuple[str, list[bytes], int | None]],
     town: str,
     taken: set[int],
 ) -> None:
-    redis = server.client()
+    redis = either.client()
     redis.flushall()
     for key, value in keyspace.items():
         write(redis, key, *value)

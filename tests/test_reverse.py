@@ -157,15 +157,15 @@ def test_options_that_make_no_sense_together_are_status_2(options: tuple[str, ..
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(keyspace=st.dictionaries(st.one_of(old_keys, foreign_keys), values, max_size=25), town=towns)
 def test_migrating_and_going_back_gives_the_keyspace_it_began_with(
-    server: Server, keyspace: dict[bytes, tuple[str, list[bytes], int | None]], town: str
+    either: Server, keyspace: dict[bytes, tuple[str, list[bytes], int | None]], town: str
 ) -> None:
     # Before the upgrade, no key has the town's name.
     prefix = b"tt:" + town_bytes(town) + b":"
-    redis = server.client()
+    redis = either.client()
     redis.flushall()
     before_upgrade = {key: value for key, value in keyspace.items() if not is_of_town(key, prefix)}
     for key, value in before_upgrade.items():

@@ -10,6 +10,9 @@ from tt_migrate.keyspace import new_key, old_key, old_key_start, town_key_start
 OPTIONAL_COMMANDS = ("DBSIZE", "EXISTS", "INFO", "TIME", "TYPE")
 """Commands that a migration can do without if the user may not run them."""
 
+COPYING_COMMANDS = ("PTTL", "DUMP", "RESTORE", "DEL")
+"""Commands that replace RENAME and RENAMENX in cluster mode, for names in different slots."""
+
 _CONVERTING = ("TYPE", "GET", "EXISTS", "PTTL", "HSET", "PEXPIRE", "RENAME", "DEL")
 _MERGING = (
     *("TYPE", "GET", "HLEN", "HGETALL", "LLEN", "LRANGE", "DUMP", "PTTL"),

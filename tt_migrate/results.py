@@ -18,13 +18,20 @@ Action = Literal["renamed", "merged", "converted", "left"]
 class Server:
     """What HELLO says of a server.
 
-    `name`: `redis` or `valkey`. `version`: for example `7.0.15`. `role`: `master` or `replica`. The
-    fields are empty for a server that does not know HELLO, such as some proxies.
+    `name`: `redis` or `valkey`. `version`: for example `7.0.15`. `role`: `master` or `replica`.
+    `mode`: `standalone`, `cluster` or `sentinel`. The fields are empty for a server that does not
+    know HELLO, such as some proxies.
     """
 
     name: str
     version: str
     role: str
+    mode: str = ""
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether the server is a node of a cluster."""
+        return self.mode == "cluster"
 
 
 @dataclass(frozen=True)

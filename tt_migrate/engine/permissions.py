@@ -25,7 +25,7 @@ class Refusals:
         self.run_id = b""
         self.denied: tuple[str, ...] = ()
         self.missing: tuple[str, ...] = ()
-        self.asked = self.tried = False
+        self.asked = self.tried = self.located = False
         self._errors: dict[str, ResponseError] = {}
 
     def __contains__(self, command: str) -> bool:
@@ -61,5 +61,5 @@ class Refusals:
     def forget(self) -> None:
         """Forget everything: another server process answers."""
         self.denied = self.missing = ()
-        self.asked = self.tried = False
+        self.asked = self.tried = self.located = False
         self._errors.clear()

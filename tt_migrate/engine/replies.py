@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.client import NEVER_DECODE
 from redis.exceptions import (
+    ClusterDownError,
     InvalidResponse,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
+    TryAgainError,
 )
 
 Word = bytes | int | str
@@ -28,6 +30,7 @@ class InspectReply(NamedTuple):
     evicting: int
     denied: list[bytes]
     missing: list[bytes]
+    obstacle: bytes
 
 
 class CountReply(NamedTuple):
@@ -195,7 +198,9 @@ def error_of(text: bytes) -> ResponseError:
 
 
 _ERRORS: dict[bytes, type[ResponseError]] = {
+    b"CLUSTERDOWN": ClusterDownError,
     b"NOPERM": NoPermissionError,
     b"OOM": OutOfMemoryError,
     b"READONLY": ReadOnlyError,
+    b"TRYAGAIN": TryAgainError,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from hashlib import sha1
 from typing import Any
@@ -21,25 +21,55 @@ from tt_migrate.engine.replies import Word, malformed_as_invalid
 from tt_migrate.plan import Plan
 
 _LUA = importlib_resources.files("tt_migrate.lua")
-_READ_ONLY = "#!lua flags=no-writes\n"
-_READING = ("inspect", "count", "preview", "left", "records", "fetch")
+_READING = ("inspect", "locate", "count", "preview", "left", "records", "fetch")
 FLYING = ("migrate", "count", "left", "records")
 """The operations whose scripts can keep their cursor (see flight.lua)."""
 
 _FLUSHES = 20
 """How often SCRIPT FLUSH may come between loading a script and calling it."""
 
+_NO_FLAGS = "[Cc]ompil|shebang|near '#'"
+"""What servers say of a script whose first line they do not know."""
 _NEEDS = re.compile("^-- Needs +(.+)$", re.MULTILINE)
 
 
+@dataclass(frozen=True)
+class Heads:
+    """The first lines of scripts, which tell a server what the scripts may do. Empty: none.
+
+    `reading`: of scripts that only call commands that read. `writing`: of all others.
+    """
+
+    reading: str = ""
+    writing: str = ""
+
+    @property
+    def guards(self) -> bool:
+        """Whether they make the server refuse writes of scripts that only read."""
+        return "no-writes" in self.reading
+
+
+NO_HEADS = Heads()
+GUARDS = Heads("#!lua flags=no-writes\n")
+"""Redis 7.0 and later and all versions of Valkey know this flag (Redis documentation, "Script
+flags")."""
+UNDECLARED = Heads(*["--!df flags=allow-undeclared-keys\n"] * 2)
+"""Dragonfly lets scripts with this line use keys that are not in KEYS (Dragonfly documentation,
+"Script flags"). For other servers it is a comment."""
+CLUSTER_GUARDS = Heads("#!lua flags=no-writes,allow-cross-slot-keys\n")
+"""With any flag, a script in cluster mode may use only one slot, unless it has this flag too."""
+
+
 @cache
-def source(operation: str, plan: Plan) -> str:
+def source(operation: str, plan: Plan, *, in_cluster: bool = False) -> str:
     """The text of an operation's script (`count`, `preview`, ...), after the files that it needs.
 
     Each Lua file names the files that it needs in its header. `<moves>` and `<conflicts>` stand for
-    the files that the plan chooses.
+    the files that the plan chooses, `<renames>` for the one that fits a server that is in cluster
+    mode, or is not.
     """
-    chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts}
+    renames = "rename_across_slots" if in_cluster else "rename"
+    chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts, "<renames>": renames}
     texts: dict[str, str] = {}
 
     def add(name: str) -> None:
@@ -67,38 +97,36 @@ class Script:
     reads: bool
 
     @cached_property
-    def guarded(self) -> Script:
-        """The script with a flag that makes the server refuse writes.
-
-        Redis 7.0 and later and all versions of Valkey support it (Redis documentation, "Script
-        flags").
-        """
-        return Script(_READ_ONLY + self.text, reads=False) if self.reads else self
-
-    @cached_property
     def sha(self) -> str:
         """The SHA1 digest that EVALSHA takes."""
         return sha1(self.text.encode()).hexdigest()  # noqa: S324 - chosen by Redis, not a secret
 
 
-def script_for(operation: str, plan: Plan) -> Script:
+def script_for(operation: str, plan: Plan, *, in_cluster: bool = False) -> Script:
     """An operation's script."""
-    return Script(source(operation, plan), reads=operation in _READING)
+    return Script(source(operation, plan, in_cluster=in_cluster), reads=operation in _READING)
+
+
+@cache
+def headed(script: Script, heads: Heads) -> Script:
+    """A script with its first line."""
+    head = heads.reading if script.reads else heads.writing
+    return replace(script, text=head + script.text)
 
 
 class ScriptCaller:
     """Calls scripts over a client that holds one connection.
 
-    `guards`: whether the server probably supports script flags. If it turns out not to, scripts are
-    called without. `loads`: whether SCRIPT LOAD may be used before EVAL. Redis before 7.0 passes
+    `heads`: first lines for scripts. If the server turns out not to know them, scripts are called
+    without. `loads`: whether SCRIPT LOAD may be used before EVAL. Redis before 7.0 passes
     SCRIPT LOAD on to its replicas and its append-only file. It does not pass on EVAL of a script
     that writes nothing (measured).
     """
 
-    def __init__(self, client: Redis, refusals: Refusals, *, guards: bool, loads: bool) -> None:
+    def __init__(self, client: Redis, refusals: Refusals, *, heads: Heads, loads: bool) -> None:
         self._client = client
         self._refusals = refusals
-        self._guards = guards
+        self._heads = heads
         self._loads = loads
         self._sent: set[str] = set()
         self._ahead: list[Script] = []
@@ -109,26 +137,55 @@ class ScriptCaller:
         """Send scripts together with the next call, if SCRIPT LOAD can be used."""
         self._ahead = self._known = [*scripts]
 
-    def call(self, script: Script, *args: Word) -> Any:
-        """Run a script with its ARGV, without KEYS. Raises redis.exceptions.RedisError."""
+    def call(self, script: Script, *args: Word, keys: Sequence[bytes] = ()) -> Any:
+        """Run a script with its KEYS and ARGV. Raises redis.exceptions.RedisError."""
+        words = (len(keys), *keys, *args)
         # Without it, a run that began with EVAL would end at its second call.
         self._refusals.check("EVALSHA")
         variant = self._variant(script)
         if variant.sha in self._sent and not self._ahead:
             try:
-                return self._evaluate("EVALSHA", variant.sha, *args)
+                return self._evaluate("EVALSHA", variant.sha, *words)
             except NoScriptError:  # SCRIPT FLUSH, or another server process
                 self._sent.discard(variant.sha)
         try:
-            reply = self._send(variant, *args)
+            reply = self._send(variant, *words)
         except ResponseError as error:
-            if variant is script or "compil" not in str(error).lower():
+            if variant == script or not re.search(_NO_FLAGS, str(error)):
                 raise
-            self._guards = False
-            return self.call(script, *args)
+            self._heads = NO_HEADS
+            return self.call(script, *args, keys=keys)
         self._ahead = []
         self._sent.add(variant.sha)
         return reply
+
+    def allow_undeclared_keys(self) -> bool:
+        """Call scripts with Dragonfly's flag from now on. Returns False if they had it already."""
+        had_it, self._heads = self._heads is UNDECLARED, UNDECLARED
+        return not had_it
+
+    def locate(self, script: Script, keys: Sequence[bytes]) -> set[bytes]:
+        """Call a script once for each key, with KEYS. Returns the different replies.
+
+        Errors about one call are left out, but for that of a server that does not have the script:
+        `NOSCRIPT` is a reply too.
+        """
+        variant = self._variant(script)
+        connection = self._open_connection()
+        load = ("SCRIPT", "LOAD", variant.text)
+        commands = [load, *(("EVALSHA", variant.sha, 1, key) for key in keys)]
+        found = set()
+        with self._client.single_connection_lock:
+            connection.send_packed_command(connection.pack_commands(commands))
+            for _ in commands:
+                try:
+                    with malformed_as_invalid():
+                        found.add(bytes(connection.read_response(disable_decoding=True)))
+                except NoScriptError:
+                    found.add(b"NOSCRIPT")
+                except ResponseError:
+                    pass
+        return found - {b"", variant.sha.encode()}
 
     def send(self, script: Script, *args: Word) -> None:
         """Send a call without reading the reply."""
@@ -160,7 +217,7 @@ class ScriptCaller:
         Redis before 7.0 copies scripts to replicas and files, so it cannot be marked.
         """
         self._mark = None
-        if self._guards:
+        if self._heads.guards:
             mark = Script(f"return '{uuid4()}'", reads=False)
             with suppress(ResponseError):
                 self._refusals.ask(self._client, "SCRIPT", "LOAD", mark.text)
@@ -171,7 +228,7 @@ class ScriptCaller:
         if self._mark is None:
             return False
         try:
-            self._evaluate("EVALSHA", self._mark.sha)
+            self._evaluate("EVALSHA", self._mark.sha, 0)
         except NoScriptError:
             return False
         return True
@@ -182,13 +239,13 @@ class ScriptCaller:
         return self._client.connection
 
     def _variant(self, script: Script) -> Script:
-        return script.guarded if self._guards else script
+        return headed(script, self._heads)
 
-    def _send(self, variant: Script, *args: Word) -> Any:
+    def _send(self, variant: Script, *words: Word) -> Any:
         """Call a script that the server may not know yet, by a command that is not refused."""
         if self._loads and "SCRIPT" not in self._refusals:
             try:
-                return self._load_and_call(variant, *args)
+                return self._load_and_call(variant, *words)
             except NoScriptError:  # SCRIPT FLUSH in between
                 pass
             except ResponseError:
@@ -196,23 +253,23 @@ class ScriptCaller:
                     raise
         if "EVAL" not in self._refusals:
             try:
-                return self._evaluate("EVAL", variant.text, *args)
+                return self._evaluate("EVAL", variant.text, *words)
             except ResponseError:
                 if "EVAL" not in self._refusals:
                     raise
         with suppress(NoScriptError):  # Another run may have sent it.
-            return self._evaluate("EVALSHA", variant.sha, *args)
+            return self._evaluate("EVALSHA", variant.sha, *words)
         for _ in range(_FLUSHES):
             with suppress(NoScriptError):
-                return self._load_and_call(variant, *args)
-        return self._load_and_call(variant, *args)
+                return self._load_and_call(variant, *words)
+        return self._load_and_call(variant, *words)
 
-    def _load_and_call(self, variant: Script, *args: Word) -> Any:
+    def _load_and_call(self, variant: Script, *words: Word) -> Any:
         """Load a script and the scripts to send ahead, and call it, in one round trip."""
         connection = self._open_connection()
         scripts = dict.fromkeys([variant, *map(self._variant, self._ahead)])
         commands: list[tuple[Word, ...]] = [("SCRIPT", "LOAD", script.text) for script in scripts]
-        commands.append(("EVALSHA", variant.sha, 0, *args))
+        commands.append(("EVALSHA", variant.sha, *words))
         error: ResponseError | None = None
         with self._client.single_connection_lock:
             connection.send_packed_command(connection.pack_commands(commands))
@@ -236,5 +293,5 @@ class ScriptCaller:
                 self._refusals.note("EVALSHA", refused)
                 raise
 
-    def _evaluate(self, how: str, script: str, *args: Word) -> Any:
-        return self._refusals.ask(self._client, how, script, 0, *args)
+    def _evaluate(self, how: str, script: str, *words: Word) -> Any:
+        return self._refusals.ask(self._client, how, script, *words)

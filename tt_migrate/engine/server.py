@@ -7,23 +7,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
+    ClusterDownError,
     NoPermissionError,
     ReadOnlyError,
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.replies import ask, malformed_as_invalid, mapping
 from tt_migrate.results import Server
 
 _FRESH_SECONDS = 1
+_SLOTS = 16384
 
 
 class UnsupportedServerError(RedisError):
-    """The server does not allow a script to rename keys: a cluster node or a Sentinel."""
+    """Keys cannot be renamed there: a Sentinel, or a node of a cluster with several shards."""
+
+
+class ObstacleError(ResponseError):
+    """The server does not let scripts do what they need. The message is the server's own."""
 
 
 class UnsyncedReplicaError(RedisConnectionError):
@@ -77,24 +83,45 @@ def handshake_of(client: Redis) -> Handshake:
 
 
 def server_of(handshake: Handshake) -> Server:
-    """What a server says it is.
-
-    Raises UnsupportedServerError for a cluster node or a Sentinel.
-    """
+    """What a server says it is."""
     if handshake.reply is None:
         return Server("", "", "")
     with malformed_as_invalid():
         fields = _fields(mapping(handshake.reply))
-    mode = fields.get("mode", "")
-    if mode == "cluster":
+    return Server(*(fields.get(name, "") for name in ("server", "version", "role", "mode")))
+
+
+def check_supported(server: Server, client: Redis, refusals: Refusals) -> None:
+    """Raise UnsupportedServerError for a Sentinel and for a cluster of several shards.
+
+    A replica in a cluster is told to answer instead of redirecting to its master.
+
+    Raises redis.exceptions.ClusterDownError while slots are not served.
+    """
+    if server.mode == "sentinel":
         raise UnsupportedServerError(
-            "the server is a node of a cluster: a rename to another slot is impossible there"
+            "the server is a Sentinel: use redis+sentinel://HOST:26379/MASTER, with the name of the"
+            " master that it watches"
         )
-    if mode == "sentinel":
+    if not server.in_cluster:
+        return
+    with malformed_as_invalid():
+        info = refusals.ask(client, "CLUSTER", "INFO").decode("utf-8", "replace")
+        fields = dict(line.split(":", 1) for line in info.split())
+        shards, slots = int(fields["cluster_size"]), int(fields["cluster_slots_assigned"])
+    if shards > 1:
         raise UnsupportedServerError(
-            "the server is a Sentinel: use the URL of the master it watches"
+            f"the server is one of {shards} shards of a cluster: new names belong to other shards,"
+            " and moving keys between shards is not supported yet. A cluster with one shard is"
         )
-    return Server(fields.get("server", ""), fields.get("version", ""), fields.get("role", ""))
+    if slots < _SLOTS:
+        raise UnsupportedServerError(
+            f"the cluster serves only {slots} of {_SLOTS} slots: assign all of them first"
+        )
+    if fields["cluster_state"] != "ok":
+        raise ClusterDownError("CLUSTERDOWN the cluster is down")
+    if server.role == "replica":
+        refusals.ask(client, "READONLY")
 
 
 def check_writable(server: Server) -> None:

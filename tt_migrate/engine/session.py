@@ -18,9 +18,20 @@ from redis.retry import Retry
 from tt_migrate.engine.passes import Call, ScanPass
 from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.replies import InspectReply, Word, malformed_as_invalid, names, whole
-from tt_migrate.engine.scripts import FLYING, Script, ScriptCaller, script_for
+from tt_migrate.engine.scripts import (
+    CLUSTER_GUARDS,
+    FLYING,
+    GUARDS,
+    NO_HEADS,
+    Script,
+    ScriptCaller,
+    script_for,
+)
 from tt_migrate.engine.server import (
+    ObstacleError,
+    UnsupportedServerError,
     check_data,
+    check_supported,
     check_writable,
     handshake_of,
     is_restricted,
@@ -29,9 +40,10 @@ from tt_migrate.engine.server import (
 )
 from tt_migrate.engine.tallies import Tally
 from tt_migrate.keyspace import town_bytes
-from tt_migrate.plan import OPTIONAL_COMMANDS, Plan
+from tt_migrate.plan import COPYING_COMMANDS, OPTIONAL_COMMANDS, Plan
 from tt_migrate.results import Server
 
+_NAMES = 16
 _KEEPING = ("DEL", "GET", "SET")
 """Commands with which a script keeps its cursor. A migration can do without."""
 
@@ -80,12 +92,16 @@ class Session:
         self.trip = 0.0
         self.server = self._usable_server()
         guards = may_know_script_flags(self.server)
+        heads = CLUSTER_GUARDS if self.server.in_cluster else GUARDS
         self._tries = self._must_try()
         loads = guards or bool(operations)
-        self._caller = ScriptCaller(client, refusals, guards=guards, loads=loads)
+        self._caller = ScriptCaller(
+            client, refusals, heads=heads if guards else NO_HEADS, loads=loads
+        )
         began = time.monotonic()
         self.process = self._first_look()
         self.trip = min(self.trip, time.monotonic() - began)
+        self._check_shards()
         self._caller.send_ahead([*map(self.script, operations)])
         self._mark()
         if writes:
@@ -100,11 +116,11 @@ class Session:
     def refused(self) -> tuple[str, ...]:
         """The commands that the plan can need and that the user may not run or the server lacks."""
         refused = (*self._refusals.denied, *self._refusals.missing)
-        return tuple(command for command in self._plan.commands if command in refused)
+        return tuple(command for command in self._needed if command in refused)
 
     def script(self, operation: str) -> Script:
         """An operation's script."""
-        script = script_for(operation, self._plan)
+        script = script_for(operation, self._plan, in_cluster=self.server.in_cluster)
         # A script that keeps its cursor writes, so it cannot have the flag that refuses writes.
         return replace(script, reads=script.reads and not (self._writes and operation in FLYING))
 
@@ -187,6 +203,7 @@ class Session:
     def _usable_server(self) -> Server:
         handshake = handshake_of(self._client)
         self.trip, server = handshake.seconds, server_of(handshake)
+        check_supported(server, self._client, self._refusals)
         check_data(server, self._client, self._refusals)
         if self._writes:
             check_writable(server)
@@ -212,7 +229,7 @@ class Session:
         if may_know_script_flags(self.server):
             return self.inspect(self._commands)
         if self._writes:
-            known.forget_commands(self._plan.commands)
+            known.forget_commands(self._needed)
         asked = known.asked and (known.tried or not self._tries) and not self._writes
         refused = (*known.denied, *known.missing)
         unknown = [command for command in self._commands if command not in refused]
@@ -239,7 +256,7 @@ class Session:
             " ".join(dict.fromkeys(refused)),
             *sorted(set(commands).difference(refused)),
         )
-        reply = self._caller.call(self.script("inspect"), *args)
+        reply = self._ask_inspect(args)
         with malformed_as_invalid():
             said = InspectReply(*reply)
             process = Process(
@@ -247,6 +264,11 @@ class Session:
             )
             denied = [name.decode() for name in names(said.denied)]
             missing = [name.decode() for name in names(said.missing)]
+            obstacle = names([said.obstacle])[0].decode("utf-8", "surrogateescape")
+        if "undeclared key" in obstacle and self._caller.allow_undeclared_keys():
+            return self.inspect(commands, refused)
+        if obstacle:
+            raise ObstacleError(obstacle)
         if commands:
             kept = [command for command in known.denied if command in refused]
             known.denied = tuple(dict.fromkeys((*kept, *denied)))
@@ -254,10 +276,47 @@ class Session:
             known.asked, known.tried = True, known.tried or self._tries
         return process
 
+    def _ask_inspect(self, args: Sequence[Word]) -> Any:
+        """Call inspect.lua, with keys in different slots where these should not matter."""
+        script = self.script("inspect")
+        keys = [] if self.server.in_cluster else self._names("inspect")
+        try:
+            return self._caller.call(script, *args, keys=keys)
+        except redis_errors.NoPermissionError:
+            # The server refuses a call if the user may not write one of the keys.
+            return self._caller.call(script, *args)
+
+    def _check_shards(self) -> None:
+        """Raise UnsupportedServerError for a proxy that spreads keys over several servers.
+
+        Most proxies refuse keys in different slots. Envoy does not, but it says who it is.
+        """
+        if self.server.name in ("redis", "valkey") or self._refusals.located:
+            return
+        names = self._names("locate")
+        # SCRIPT FLUSH gives a process another address, so ask again.
+        if all(len(self._caller.locate(self.script("locate"), names)) > 1 for _ in range(2)):
+            raise UnsupportedServerError(
+                "a proxy spreads the keys over several servers, of which a script sees one: use the"
+                " URL of a single server"
+            )
+        self._refusals.located = True
+
+    def _names(self, purpose: str) -> list[bytes]:
+        """Names of no key, in different slots."""
+        start = b"tt:%b:agent:tt-migrate-%b-" % (town_bytes(self.town), purpose.encode())
+        return [b"%b%d" % (start, n) for n in range(_NAMES)]
+
+    @property
+    def _needed(self) -> tuple[str, ...]:
+        """The commands that the plan can need here."""
+        copying = COPYING_COMMANDS if self.server.in_cluster else ()
+        return (*self._plan.commands, *copying)
+
     @property
     def _commands(self) -> tuple[str, ...]:
         keeping = _KEEPING if self._writes else ()
-        return (*self._plan.commands, *OPTIONAL_COMMANDS, *keeping)
+        return tuple(dict.fromkeys((*self._needed, *OPTIONAL_COMMANDS, *keeping)))
 
     def _check_commands(self) -> None:
         """Raise an error before the first write if a command that the plan can need is refused."""

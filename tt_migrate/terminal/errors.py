@@ -7,7 +7,11 @@ from pathlib import Path
 
 from redis import exceptions as redis_errors
 
-from tt_migrate.engine.server import UnsupportedServerError, UnsyncedReplicaError
+from tt_migrate.engine.server import (
+    ObstacleError,
+    UnsupportedServerError,
+    UnsyncedReplicaError,
+)
 from tt_migrate.escape import shown_text
 from tt_migrate.settings.sentinel import SentinelError
 from tt_migrate.settings.url import write_url
@@ -58,9 +62,18 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ),
     (("MISCONF",), "it refuses writes because it cannot save to disk: see its log"),
     (("NOREPLICAS",), "it refuses writes because too few of its replicas are connected"),
+    (
+        ("CLUSTERDOWN", "cluster is down", "not served"),
+        "its cluster is down, or does not serve all slots: try again later ({text})",
+    ),
+    (("TRYAGAIN",), "its cluster is moving slots: try again later ({text})"),
     (("BUSY ",), "it is busy with another client's script: try again later"),
     ((redis_errors.OutOfMemoryError,), "it is out of memory ({text})"),
     (("DB index is out of range",), "it has no database with that number"),
+    (
+        ("SELECT is not allowed in cluster mode",),
+        "it is in cluster mode, which has database 0 only: leave out the database",
+    ),
     (
         ("CERTIFICATE_VERIFY_FAILED",),
         "its certificate cannot be verified: check tls_ca_cert, or ssl_ca_certs in the URL"
@@ -76,13 +89,34 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ),
     (
         ("closed by server", "reset by peer", "Broken pipe"),
-        "it closed the connection. Is it still running, and is TLS on at both ends or at neither?",
+        "it closed the connection. Is it still running, and is TLS on at both ends or at neither? A"
+        " proxy such as twemproxy does so too: it knows no such scripts",
     ),
     (
         ("unknown command `HELLO`", "unknown command 'HELLO'"),
         "it does not know HELLO: it may be older than Redis 6, or a proxy. Try ?protocol=2 in the"
         " URL",
     ),
+    (("NOPROTO",), "it does not speak RESP3: add ?protocol=2 to the URL ({text})"),
+    (
+        ("CROSSSLOT", "NOTLOCAL", "same slot"),
+        "its keys are spread over several shards, of which a script sees one: use a database with"
+        " one shard ({text})",
+    ),
+    (
+        ("input keys", "number of keys", "numkeys", "KEYS array"),
+        "it runs no scripts without declared keys: use a server that does, such as a node-based"
+        " cluster of the same service ({text})",
+    ),
+    (
+        ("undeclared key",),
+        "it lets scripts use declared keys only: allow undeclared keys in its settings ({text})",
+    ),
+    (
+        ("scripting support disabled",),
+        "its Lua scripts are switched off: Garnet needs the option --lua ({text})",
+    ),
+    ((ObstacleError,), "it does not let scripts look at keys ({text})"),
     (
         ("NOCOMMAND", "nknown command", "Unknown Redis command", "Unknown Redis Command"),
         "it does not know {command}: renamed or disabled (rename-command), or blocked by a proxy",

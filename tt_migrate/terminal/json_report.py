@@ -183,7 +183,8 @@ def _version() -> str | None:
 def _server(result: Result | None, foreign: Foreign) -> dict[str, str] | None:
     if result is None or result.server is None:
         return None
-    return {name: foreign.shown(text) for name, text in vars(result.server).items()}
+    said = vars(result.server)
+    return {name: foreign.shown(said[name]) for name in ("name", "version", "role")}
 
 
 def _count(result: Result | None) -> Count | None:

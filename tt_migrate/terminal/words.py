@@ -86,8 +86,9 @@ def counted(number: int, one: str, many: str) -> str:
 
 
 def server_words(server: Server) -> str:
-    """Return what a server is: `redis 8.2.1, master`."""
-    return f"{server.name} {server.version}, {server.role}"
+    """Return what a server is: `redis 8.2.1, master`, or `redis 8.2.1 in cluster mode, master`."""
+    mode = " in cluster mode" if server.in_cluster else ""
+    return f"{server.name} {server.version}{mode}, {server.role}"
 
 
 def command_for(plan: Plan, options: str = "") -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bench import distance, far, foreign, gentle, local, size
+from bench import distance, far, foreign, gentle, local, shard, size
 from bench.machinery import Run
 from bench.plots import draw
 from bench.results import Latency, Results
@@ -58,6 +58,7 @@ def _measured(
         "distance": distance.runs(kind, keys, rtts),
         "far": far.runs(kind, keys),
         "foreign": foreign.runs(kind, keys),
+        "shard": shard.runs(kind, keys),
         "size": size.runs(kind, most),
         "gentle": gentle.runs(kind, keys, most),
     }

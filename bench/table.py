@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isnan
 
-from bench import distance, far, foreign, gentle, local, size
+from bench import distance, far, foreign, gentle, local, shard, size
 from bench.machinery import PARTS
 from bench.machinery.contestants import LIMIT, OURS
 from bench.results import Bar, Results
@@ -15,6 +15,7 @@ _TITLES = {
     "distance": "At a distance",
     "far": "Calls sent ahead of replies",
     "foreign": "Among other keys",
+    "shard": "In a cluster with one shard",
     "size": "From few keys to many",
     "gentle": "While another client asks",
 }
@@ -22,7 +23,8 @@ _TITLES = {
 
 def bars(results: Results) -> list[Bar]:
     """All bars in the order of the table."""
-    return [bar for of in (local, distance, far, foreign, gentle, size) for bar in of.bars(results)]
+    experiments = (local, distance, far, foreign, shard, gentle, size)
+    return [bar for of in experiments for bar in of.bars(results)]
 
 
 def table(results: Results) -> str:

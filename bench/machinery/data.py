@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from redis import Redis
@@ -29,16 +29,16 @@ def fill(redis: Redis, keys: int, foreign: int = 0) -> None:
     """Make a database hold so many old keys, each with its number as value, and foreign keys."""
     redis.flushall()
     for chunk in _chunks(keys):
-        redis.mset({old_key(n): n for n in chunk})
+        _set(redis, {old_key(n): n for n in chunk})
     for chunk in _chunks(foreign):
-        redis.mset({b"cache:session:%d:page" % n: n for n in chunk})
+        _set(redis, {b"cache:session:%d:page" % n: n for n in chunk})
 
 
 def fill_records(redis: Redis, keys: int) -> None:
     """Make a database hold so many agents and tasks of Tinytown 0.6: JSON of about 300 bytes."""
     redis.flushall()
     for chunk in _chunks(keys):
-        redis.mset({record_key(n): _record(n) for n in chunk})
+        _set(redis, {record_key(n): _record(n) for n in chunk})
 
 
 def record_key(n: int) -> bytes:
@@ -63,8 +63,10 @@ def check(redis: Redis, name: Callable[[int], bytes], keys: int, foreign: int = 
     if total != keys + foreign:
         raise SystemExit(f"bench: {total} keys are there, not {keys} + {foreign}")
     for chunk in _chunks(keys):
-        values = redis.mget([name(n) for n in chunk])
-        if values != [b"%d" % n for n in chunk]:
+        batch = redis.pipeline(transaction=False)
+        for n in chunk:
+            batch.get(name(n))
+        if batch.execute() != [b"%d" % n for n in chunk]:
             raise SystemExit(f"bench: keys {chunk[0]} to {chunk[-1]} are not all as they should be")
 
 
@@ -94,6 +96,14 @@ def _record(n: int) -> str:
             "text": _TEXT,
         }
     )
+
+
+def _set(redis: Redis, values: Mapping[bytes, int | str]) -> None:
+    # In cluster mode, MSET may use keys of one slot only.
+    batch = redis.pipeline(transaction=False)
+    for key, value in values.items():
+        batch.set(key, value)
+    batch.execute()
 
 
 def _chunks(total: int) -> list[range]:

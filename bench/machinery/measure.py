@@ -48,10 +48,12 @@ class Run:
 
 
 @contextmanager
-def running(kind: Kind) -> Iterator[Server]:
-    """A server of this kind, until the end of the block."""
-    server = Server.start(kind)
+def running(kind: Kind, *, in_cluster: bool = False) -> Iterator[Server]:
+    """A server of this kind, or a cluster of one, until the end of the block."""
+    server = Server.start(kind, *(("--cluster-enabled", "yes") if in_cluster else ()))
     try:
+        if in_cluster:
+            server.own_all_slots()
         yield server
     finally:
         server.stop()

@@ -318,6 +318,28 @@ def test_a_second_signal_while_the_report_is_written_ends_the_program(newest: Se
     assert out.count('"mode"') == 1
 
 
+def test_a_second_signal_that_is_handled_inside_the_first_one_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python may run a handler before another one has taken its first step."""
+
+    class Nested(StopSignals):
+        inner = True
+
+        def _spare(self, signum: int) -> None:
+            if self.inner:
+                self.inner = False
+                self.handle(signal.SIGINT, None)
+            super()._spare(signum)
+
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    signals = Nested()
+    signals.finish()
+    signals.handle(signal.SIGTERM, None)
+    assert ended == [128 + signal.SIGTERM]
+
+
 def test_two_signals_at_once_give_one_document(large: Server) -> None:
     """systemd may send SIGTERM and SIGHUP; a closed terminal may send SIGHUP twice."""
     with running(large.url, "--json", "--force", "--max-pause", "1") as process:

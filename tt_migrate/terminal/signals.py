@@ -50,6 +50,7 @@ class StopSignals:
         self._react: Callable[[int], None] = _end
         self._noted: int | None = None
         self._noted_at = 0.0
+        self._spared = [True]
 
     def take(self) -> None:
         """Install the handlers. Signals that are ignored (nohup, a shell's `&`) stay ignored."""
@@ -121,7 +122,12 @@ class StopSignals:
         raise StoppedBySignal(self._noted)
 
     def _spare(self, signum: int) -> None:
-        self._react = _end
+        # Python can run a second handler inside the first one. pop() is one step, so each of the
+        # two counts.
+        try:
+            self._spared.pop()
+        except IndexError:
+            _end(signum)
 
 
 def _end(signum: int) -> None:

@@ -214,7 +214,10 @@ def test_all_keys_are_moved_once_and_no_key_stays(server: Server, jitter: float)
     assert calls(server.client(), "set") > 0, "nothing was sent ahead"
 
 
-def test_nothing_is_kept_near(server: Server) -> None:
+def test_nothing_is_kept_near(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a busy machine, a round trip can take long.
+    monkeypatch.setattr("tt_migrate.engine.flight._WORTH_SECONDS", 5)
+    monkeypatch.setattr("tt_migrate.engine.flight._SURELY_FAR_SECONDS", 5)
     redis = server.client()
     fill(redis)
     check_moved(redis, Migrator(redis, "town", max_pause_ms=1).migrate())

@@ -333,7 +333,7 @@ def test_a_comparison_is_retried_and_heard_like_every_pass(server: Server) -> No
     plan = replace(UPGRADE, merge=True)
     preview = Migrator(redis, "town", plan, max_pause_ms=1, progress=progress).preview()
     assert set(preview.conflicts.values()) == {"destination exists and differs in text"}
-    assert preview.effort.reconnects >= 2
+    assert preview.effort.reconnects >= 1
 
 
 def test_a_destination_that_may_not_be_read_leaves_the_rest_compared(server: Server) -> None:

@@ -1,7 +1,7 @@
 -- rename.lua: gives a key another name, on a server that is not in cluster mode.
 --
 -- Needs  batch
--- Gives  rename(key, destination), replace(key, other), discard(key, destination), has_copied_much()
+-- Gives  rename(key, destination), replace(key, other), discard(key, destination), must_wait(budget)
 
 -- Renames a key unless the destination exists. Returns 1, 0 if the destination exists, or an error of
 -- redis.pcall.
@@ -21,7 +21,7 @@ local function discard(key, destination)
   call('RENAMENX', key, destination)
 end
 
--- Returns whether so many bytes were copied that the next key should wait if the batch has used its time.
-local function has_copied_much()
+-- Returns whether the next key must wait for another call, because this one has used its time.
+local function must_wait(budget)
   return false
 end

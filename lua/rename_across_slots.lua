@@ -5,9 +5,10 @@
 -- sees a state in between, because a script is atomic.
 --
 -- Needs  batch, keyspace
--- Gives  rename(key, destination), replace(key, other), discard(key, destination), has_copied_much(), in place of
+-- Gives  rename(key, destination), replace(key, other), discard(key, destination), must_wait(budget), in place of
 --        rename.lua's
 
+-- Bytes of values that were copied, and how many are enough for a call without a clock.
 local copied = 0
 local MUCH = 65536
 
@@ -83,6 +84,6 @@ local function discard(key, destination)
   call('DEL', key)
 end
 
-local function has_copied_much()
-  return copied > MUCH
+local function must_wait(budget)
+  return copied > 0 and is_time_spent(budget, copied > MUCH)
 end

@@ -5,14 +5,16 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 import trustme
+from redis.exceptions import ResponseError
 from redis.sentinel import Sentinel
 
 from tests.command import tt
+from tests.hostile import hello, hostile_server
 from tests.sentinels import MASTER_PASSWORD, SENTINEL_PASSWORD, Watched, state_of, watch
 from tests.servers import Kind, Server, StartError, StartServer
 from tests.test_connection import forward_to, listener
@@ -65,20 +67,39 @@ def test_a_run_survives_the_death_of_the_master(kind: Kind, own_server: StartSer
     assert watched.master() is not watched.nodes[0]
 
 
-def test_a_planned_failover_in_mid_run_is_followed(own_server: StartServer) -> None:
-    watched = watch(own_server, replicas=2, sentinels=3)
-    fill(watched.url)
+def fail_over(watched: Watched) -> None:
+    """Make the Sentinels name another master. The old one takes writes for some seconds more."""
     sentinel = watched.sentinels[0].client(password=SENTINEL_PASSWORD, decode_responses=True)
-    old = watched.nodes[0]
+    before = int(state_of(sentinel)["port"])
 
-    def fail_over() -> None:
-        sentinel.execute_command("SENTINEL", "FAILOVER", "mymaster")
-        wait_until(lambda: int(state_of(sentinel)["port"]) != old.port)
-        # The Sentinels do this too, but only after some seconds.
-        new_port = int(state_of(sentinel)["port"])
-        old.client(password=MASTER_PASSWORD).replicaof("127.0.0.1", new_port)
+    def begun() -> bool:
+        # Right after its start, a replica is not good enough for a Sentinel.
+        with suppress(ResponseError):
+            return bool(sentinel.execute_command("SENTINEL", "FAILOVER", "mymaster"))
+        return False
 
-    migrate_while(watched.url, fail_over)
+    wait_until(begun)
+    wait_until(lambda: int(state_of(sentinel)["port"]) != before)
+
+
+def test_a_planned_failover_in_mid_run_is_followed(own_server: StartServer) -> None:
+    watched = watch(own_server, replicas=1)
+    fill(watched.url)
+    migrate_while(watched.url, lambda: fail_over(watched))
+    new = watched.nodes[1].client(password=MASTER_PASSWORD)
+    assert new.role()[0] == b"master"
+    assert len(new.keys("tt:my-project:*")) == KEYS
+
+
+def test_a_failover_while_the_prompt_waits_is_followed(own_server: StartServer) -> None:
+    watched = watch(own_server, replicas=1)
+    watched.nodes[0].client(password=MASTER_PASSWORD).set("tt:agent:1", "1")
+    with open_client(endpoint(watched.url)) as client:
+        migrator = Migrator(client, "my-project")
+        assert migrator.count().total == 1
+        fail_over(watched)
+        assert migrator.migrate().complete
+    assert watched.nodes[1].client(password=MASTER_PASSWORD).keys() == [b"tt:my-project:agent:1"]
 
 
 def test_a_client_of_redis_pys_own_sentinel_is_followed(own_server: StartServer) -> None:
@@ -233,6 +254,33 @@ def test_one_sentinel_that_answers_is_enough(own_server: StartServer) -> None:
     assert tt("--check", url=url).returncode == 0
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"-NOPERM no\r\n",
+        b"-ERR odd\r\n",
+        b"+OK\r\n",
+        b":1\r\n",
+        b"*1\r\n:1\r\n",
+        b"HTTP/1.1 400\r\n",
+        b"*1\r\n*2\r\n$4\r\nname\r\n$8\r\nmymaster\r\n",
+        b"$-1\r\n",
+        b"_\r\n",
+        b"%0\r\n",
+    ],
+)
+def test_an_odd_sentinel_does_not_hide_a_right_one(watched: Watched, reply: bytes) -> None:
+    def answer(command: list[bytes]) -> bytes:
+        return hello() if command[0] == b"HELLO" and reply[:4] != b"HTTP" else reply
+
+    with hostile_server(answer) as odd:
+        both = tt("--check", url=watched.url.replace("@", f"@{odd},"))
+        assert (both.returncode, both.stderr) == (0, "")
+        alone = tt("--check", url=f"redis+sentinel://{odd}/mymaster")
+        assert (alone.returncode, alone.stderr.count("\n")) == (3, 1)
+        assert "internal" not in alone.stderr
+
+
 def test_the_url_of_a_towns_file_can_name_sentinels(watched: Watched, tmp_path: Path) -> None:
     config = tmp_path / "tinytown.toml"
     config.write_text(f'name = "t"\n[redis]\nurl = "{watched.url}"\n')
@@ -306,6 +354,10 @@ def test_an_invalid_url_is_answered_with_the_form(url: str) -> None:
         ("redis-sentinel://h1:1,[::1]:2/3#m", "redis+sentinel://h1:1,[::1]:2/m/3"),
         ("redis-sentinel://h?timeout=1s&sentinelMasterId=m", "redis+sentinel://h/m"),
         ("rediss-sentinel://:secret@h#m", "rediss+sentinel://USER:PASSWORD@h/m"),
+        (
+            "redis-sentinel://:secreth:1/m",
+            "redis+sentinel://USER:PASSWORD@HOST:26379,HOST/MASTER/DB",
+        ),
         ("redis-sentinel://secret@h/0", "redis+sentinel://USER:PASSWORD@h/0"),
         (
             "redis-sentinel://:1/secret@h#m",

@@ -176,13 +176,18 @@ class Migrator:
 
             if self.plan.rename == "reverse":
                 before = self._count(driver, "counting", result)
-            if self.plan.rename:
-                driver.drive(session.scan("migrate", moved), "migrating", result)
-            if self.plan.merge:
-                self._compare(driver, "migrating", moved.conflicts, result)
-            if self.plan.convert:
-                driver.drive(Conversion(session, records, record), "converting", result)
-            left = self._left(driver, result)
+            has_moved = True
+            while has_moved:
+                moved.restart()
+                records.restart()
+                if self.plan.rename:
+                    driver.drive(session.scan("migrate", moved), "migrating", result)
+                if self.plan.merge:
+                    self._compare(driver, "migrating", moved.conflicts, result)
+                if self.plan.convert:
+                    driver.drive(Conversion(session, records, record), "converting", result)
+                left = self._left(driver, result)
+                has_moved = driver.has_moved()
             driver.count_evictions()
             return result(left)
 

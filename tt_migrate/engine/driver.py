@@ -78,6 +78,26 @@ class Driver:
             before = self._process.evicted if now.run_id == self._process.run_id else 0
             self._evicted = now.evicted - before
 
+    def has_moved(self) -> bool:
+        """Whether the run must be made again on another server. Then it is connected there."""
+        drop = self._dropped
+        patience = self._manner.patience
+        if not patiently(patience, self._ask_whether_moved, drop, begun=True):
+            return False
+        self.session.drop()
+        self._reconnects += 1
+        patiently(patience, self._ask_whether_same, drop, begun=True)
+        return True
+
+    def _ask_whether_moved(self) -> bool:
+        self.session.connect()
+        return self.session.has_moved()
+
+    def _ask_whether_same(self) -> None:
+        self.session.connect()
+        if not self.session.is_same_process():
+            self._process = replace(self.session.process, evicted=0)
+
     def drive(self, work: Pass, stage: Stage, so_far: Callable[[], Result]) -> None:
         """Drive one pass until it is over. `stage` and `so_far` go into each Progress.
 

@@ -165,26 +165,19 @@ class ScriptCaller:
         return not had_it
 
     def locate(self, script: Script, keys: Sequence[bytes]) -> set[bytes]:
-        """Call a script once for each key, with KEYS. Returns the different replies.
-
-        Errors about one call are left out, but for that of a server that does not have the script:
-        `NOSCRIPT` is a reply too.
-        """
+        """Call a script once for each key, with KEYS. Returns the different replies, not errors."""
         variant = self._variant(script)
         connection = self._open_connection()
-        load = ("SCRIPT", "LOAD", variant.text)
-        commands = [load, *(("EVALSHA", variant.sha, 1, key) for key in keys)]
+        # By EVAL, and by EVALSHA for a user who may not run EVAL: not all servers may have it.
+        commands: list[tuple[Word, ...]] = [("EVAL", variant.text, 1, key) for key in keys]
+        commands += [("SCRIPT", "LOAD", variant.text)]
+        commands += [("EVALSHA", variant.sha, 1, key) for key in keys]
         found = set()
         with self._client.single_connection_lock:
             connection.send_packed_command(connection.pack_commands(commands))
             for _ in commands:
-                try:
-                    with malformed_as_invalid():
-                        found.add(bytes(connection.read_response(disable_decoding=True)))
-                except NoScriptError:
-                    found.add(b"NOSCRIPT")
-                except ResponseError:
-                    pass
+                with suppress(ResponseError), malformed_as_invalid():
+                    found.add(bytes(connection.read_response(disable_decoding=True)))
         return found - {b"", variant.sha.encode()}
 
     def send(self, script: Script, *args: Word) -> None:

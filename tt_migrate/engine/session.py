@@ -14,6 +14,7 @@ from redis import exceptions as redis_errors
 from redis.backoff import NoBackoff
 from redis.connection import CacheProxyConnection
 from redis.retry import Retry
+from redis.sentinel import SentinelConnectionPool
 
 from tt_migrate.engine.passes import Call, ScanPass
 from tt_migrate.engine.permissions import Refusals
@@ -171,6 +172,21 @@ class Session:
         """Run a script and return its reply. Raises redis.exceptions.RedisError."""
         return self._caller.call(call.script, *call.args)
 
+    def has_moved(self) -> bool:
+        """Whether this is no longer the server to migrate.
+
+        The Sentinels can name another master while the old one still takes writes, which it will
+        lose. Raises UnsupportedServerError if a cluster has got more than one shard.
+        """
+        check_supported(self.server, self._client, self._refusals)
+        return self._is_old_master()
+
+    def _is_old_master(self) -> bool:
+        pool, connection = self._client.connection_pool, self._client.connection
+        if not isinstance(pool, SentinelConnectionPool) or not pool.is_master or not connection:
+            return False
+        return bool(pool.get_master_address() != (connection.host, connection.port))
+
     def connect(self) -> None:
         """Connect if the connection was dropped. A Sentinel connection asks for the master here."""
         if self._client.connection:
@@ -201,6 +217,9 @@ class Session:
         return is_same
 
     def _usable_server(self) -> Server:
+        if self._is_old_master():
+            self.drop()
+            self.connect()
         handshake = handshake_of(self._client)
         self.trip, server = handshake.seconds, server_of(handshake)
         check_supported(server, self._client, self._refusals)

@@ -26,6 +26,8 @@ from tt_migrate.settings.url import SECRETS, is_host, read_url, write_url
 
 _CONNECT_SECONDS = 5
 _REPLY_SECONDS = 10
+# One of several Sentinels is enough, so one that hangs should not take long.
+_SENTINEL_SECONDS = 3
 _TLS_FILES = {"ssl_certfile": "tls_cert", "ssl_keyfile": "tls_key", "ssl_ca_certs": "tls_ca_cert"}
 _TLS_FILE_BYTES = 16 << 20
 
@@ -92,6 +94,8 @@ def open_client(endpoint: Endpoint) -> Redis:
         return Redis.from_pool(ConnectionPool(**settings))
     # What the URL says of TLS, the protocol and the time to wait counts for the Sentinels too.
     common = {name: parts[name] for name in parts.keys() - {"username", "password", "db"}}
+    common.setdefault("socket_connect_timeout", _SENTINEL_SECONDS)
+    common.setdefault("socket_timeout", _SENTINEL_SECONDS)
     there = _pool_settings(kind.removesuffix("+sentinel"), {**common, **login_there})
     sentinels = Sentinels(
         [Redis.from_pool(ConnectionPool(**there, host=host, port=port)) for host, port in addresses]

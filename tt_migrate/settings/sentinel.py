@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from redis import Redis
 from redis import exceptions as redis_errors
 from redis.sentinel import MasterNotFoundError, Sentinel
+
+from tt_migrate.engine.replies import malformed_as_invalid
+from tt_migrate.settings.url import is_host
 
 
 class SentinelError(MasterNotFoundError):
@@ -26,21 +30,36 @@ class Sentinels(Sentinel):
 
         Raises SentinelError if no Sentinel names one.
         """
-        try:
-            host, port = super().discover_master(service_name)  # type: ignore[no-untyped-call]
-        except (MasterNotFoundError, redis_errors.ResponseError):
-            raise SentinelError(self._why_no_master(service_name)) from None
-        return host, port
-
-    def _why_no_master(self, name: str) -> str:
-        """Ask each Sentinel again: redis-py's error does not say what each of them replied."""
         known: set[str] = set()
         errors: list[redis_errors.RedisError] = []
-        for sentinel in self.sentinels:
+        for n, sentinel in enumerate(self.sentinels):
             try:
-                known.update(map(str, sentinel.sentinel_masters()))
+                with malformed_as_invalid():
+                    masters: Any = sentinel.sentinel_masters()
+                    known.update(map(str, masters))
+                    address = self._address_of(masters.get(service_name))
             except redis_errors.RedisError as error:
+                # Another one may be right: redis-py's own loop ends at some of these errors.
                 errors.append(error)
+            else:
+                if address:
+                    # The next connection asks this one first.
+                    self.sentinels[0], self.sentinels[n] = sentinel, self.sentinels[0]
+                    return address
+        raise SentinelError(self._why_no_master(service_name, known, errors))
+
+    def _address_of(self, state: Any) -> tuple[str, int] | None:
+        """The address of a master that is up. Raises ValueError or LookupError if malformed."""
+        if not state or not self.check_master_state(state, ""):  # type: ignore[no-untyped-call]
+            return None
+        host, port = state["ip"], int(state["port"])
+        if not is_host(host):
+            raise ValueError
+        return host, port
+
+    def _why_no_master(
+        self, name: str, known: set[str], errors: Sequence[redis_errors.RedisError]
+    ) -> str:
         if name in known:
             return (
                 f"the Sentinels know no master '{name}' that is up: a failover may be under way, so"
@@ -55,7 +74,12 @@ class Sentinels(Sentinel):
                 f"the Sentinels refuse the login ({refused[0]}): give the one for them, which can"
                 " differ from the master's, as sentinel_username and sentinel_password in the URL"
             )
-        foreign = [one for one in errors if "unknown command" in str(one).lower()]
+        foreign = [
+            one
+            for one in errors
+            if isinstance(one, redis_errors.InvalidResponse)
+            or "unknown command" in str(one).lower()
+        ]
         if foreign:
             return f"these are no Sentinels ({foreign[0]}): a server's own URL begins with redis://"
         return f"no Sentinel answers ({errors[0]}): check their hosts and ports, and that they run"

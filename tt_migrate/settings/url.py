@@ -33,8 +33,9 @@ _OTHER_SPELLINGS = {
     "sentinels": "rediss+sentinel",
     "rediss-sentinel": "rediss+sentinel",
 }
+_HOST = r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?"
 _OTHER_SENTINEL_URL = re.compile(
-    r"[a-z-]+://(?P<login>[^/?#@]*@)?(?P<hosts>[\w.:,\[\]-]+)(?:/(?P<path>[\w./-]*))?"
+    rf"[a-z-]+://(?P<login>[^/?#@]*@)?(?P<hosts>{_HOST}(?:,{_HOST})*)(?:/(?P<path>[\w./-]*))?"
     r"(?:\?(?:[^#@]*&)?(?:sentinelMasterId=(?P<id>[\w.-]+))?[^#@]*)?(?:#(?P<name>[\w.-]+))?"
 )
 """Other libraries have a master's name as the path, the fragment or a parameter."""

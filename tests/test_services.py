@@ -40,31 +40,30 @@ def greeted(
     return greeting(command, name, version, mode)
 
 
-def dragonfly() -> Rule:
-    """Dragonfly: Lua without `#!`, undeclared keys only with its own flag."""
-    flag = b"--!df flags=allow-undeclared-keys\n"
-    scripts = Scripts(NO_FUNCTIONS, strict=lambda text: not text.startswith(flag))
+def without_shebang(scripts: Scripts, complaint: bytes, version: bytes) -> Rule:
+    """A server whose Lua takes no line that begins with `#!`."""
 
     def rule(command: list[bytes], forward: Forward) -> bytes | None:
         if any(part.startswith(b"#!") for part in command):
-            return error(b"ERR user_script:2: unexpected symbol near '#'")
-        said = greeted(command, forward, b"redis", b"7.4.0")
+            return error(complaint)
+        said = greeted(command, forward, b"redis", version)
         return said or scripts.run(command, forward)
 
     return rule
+
+
+def dragonfly() -> Rule:
+    """Dragonfly: undeclared keys only with its own flag."""
+    flag = b"--!df flags=allow-undeclared-keys\n"
+    scripts = Scripts(NO_FUNCTIONS, strict=lambda text: not text.startswith(flag))
+    return without_shebang(scripts, b"ERR user_script:2: unexpected symbol near '#'", b"7.4.0")
 
 
 def garnet() -> Rule:
     """Garnet with --lua: set_repl raises an error."""
     scripts = Scripts(raising=("set_repl",), missing=("acl_check_cmd",))
-
-    def rule(command: list[bytes], forward: Forward) -> bytes | None:
-        if any(part.startswith(b"#!") for part in command):
-            return error(b"Compilation error: [string \"#!\"]:1: unexpected symbol near '#'")
-        said = greeted(command, forward, b"redis", b"7.4.3")
-        return said or scripts.run(command, forward)
-
-    return rule
+    complaint = b"Compilation error: [string \"#!\"]:1: unexpected symbol near '#'"
+    return without_shebang(scripts, complaint, b"7.4.3")
 
 
 def upstash() -> Rule:

@@ -157,7 +157,8 @@ _HELP = {"help_option_names": ["-h", "--help"]}
     "Town and server",
     "--redis-url",
     metavar="URL",
-    help="redis://, rediss:// or unix://; by default REDIS_URL, else the town's file.",
+    help="redis://, rediss://, unix:// or redis+sentinel://; by default REDIS_URL, else the town's"
+    " file.",
 )
 @_option(
     "Pace",

@@ -54,8 +54,6 @@ local function rename(key, destination)
   end
   local reply = copy(key, destination)
   if reply.err and find(reply.err, 'BUSYKEY', 1, true) then
-    -- A full server must let a merge write, as it does after a RENAMENX with two keys.
-    try('RENAMENX', key, key)
     return 0
   elseif reply.err then
     return reply

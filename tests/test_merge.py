@@ -482,7 +482,7 @@ LISTS = st.lists(st.binary(min_size=1, max_size=4), min_size=1, max_size=14)
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(old=LISTS, new=LISTS, family=st.sampled_from(["inbox", "urgent", "activity", "backlog"]))
 def test_nothing_is_lost_or_doubled_by_a_merge_or_by_a_second_one(

@@ -85,7 +85,7 @@ def is_old(key: bytes) -> bool:
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     keyspace=st.dictionaries(st.one_of(old_keys, foreign_keys), values, max_size=25),

@@ -119,6 +119,7 @@ def test_a_command_that_is_not_known_is_named_with_the_cause(text: str, command:
         "'redis://me:s3@cr3t@h:1/2' is not 'migrate'",
         "unix:///run/x?user=a&pass=s3cr3t is no",
         "redis://h?password=s3cr3t",
+        "redis+sentinel://h/m?sentinel_password=s3cr3t",
     ],
 )
 def test_a_url_in_a_usage_error_has_no_password(typed: str) -> None:

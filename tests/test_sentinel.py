@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -14,7 +15,7 @@ from redis.exceptions import ResponseError
 from redis.sentinel import Sentinel
 
 from tests.command import tt
-from tests.hostile import hello, hostile_server
+from tests.hostile import bulk, hello, hostile_server
 from tests.sentinels import MASTER_PASSWORD, SENTINEL_PASSWORD, Watched, state_of, watch
 from tests.servers import Kind, Server, StartError, StartServer
 from tests.test_connection import forward_to, listener
@@ -252,6 +253,35 @@ def test_one_sentinel_that_answers_is_enough(own_server: StartServer) -> None:
     dead.kill()
     url = watched.url.replace("@", f"@127.0.0.1:{dead.port},[::1]:{dead.port},")
     assert tt("--check", url=url).returncode == 0
+
+
+@pytest.mark.parametrize("host", [b"a..b", b"h" * 300, b"a b", b""])
+def test_a_sentinel_that_names_no_host_does_not_hide_a_right_one(
+    watched: Watched, host: bytes
+) -> None:
+    fields = {
+        b"name": b"mymaster",
+        b"ip": host,
+        b"port": b"1",
+        b"flags": b"master",
+        b"num-other-sentinels": b"0",
+    }
+    parts = [part for field in fields.items() for part in field]
+    named = b"*1\r\n*%d\r\n" % len(parts) + b"".join(map(bulk, parts))
+
+    def answer(command: list[bytes]) -> bytes:
+        return hello() if command[0] == b"HELLO" else named
+
+    with hostile_server(answer) as odd:
+        assert tt("--check", url=watched.url.replace("@", f"@{odd},")).returncode == 0
+
+
+def test_a_sentinel_that_hangs_takes_three_seconds_unless_the_url_says_otherwise() -> None:
+    for query, seconds in (("", 3), ("?socket_timeout=7&socket_connect_timeout=7", 7)):
+        client: Any = open_client(endpoint(f"redis+sentinel://h/m{query}"))
+        settings = client.connection_pool.sentinel_manager.sentinels[0].connection_pool
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            assert settings.connection_kwargs[name] == seconds
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -18,7 +19,8 @@ from tests.hostile import bulk, error
 from tests.keyspaces import contents
 from tests.servers import Server, StartServer
 from tests.services import Forward, Rule, Scripts, greeting, service
-from tt_migrate import UPGRADE, Migrator
+from tt_migrate import RENAME, UPGRADE, Migrator
+from tt_migrate.engine.scripts import source
 
 NO_FUNCTIONS = ("set_repl", "replicate_commands", "acl_check_cmd")
 
@@ -263,3 +265,27 @@ def test_the_api_raises_the_services_own_words(newest: Server) -> None:
         pytest.raises(Exception, match=words),
     ):
         Migrator(client, "town", UPGRADE).preview()
+
+
+WITHOUT_SET_REPL = """
+    local real = redis
+    local function find(_, name) return name ~= 'set_repl' and real[name] or nil end
+    local redis = setmetatable({}, {__index = find})
+"""
+
+
+def test_a_server_that_can_have_several_interpreters_is_not_told_by_one(newest: Server) -> None:
+    lua = source("locate", RENAME)
+    assert newest.client().eval(lua, 1, "key")[:2] == b"0x"
+    assert newest.client().eval(WITHOUT_SET_REPL + lua, 1, "key") == b""
+
+
+def test_a_server_that_cannot_leave_a_key_out_of_replication_keeps_no_cursor(
+    newest: Server,
+) -> None:
+    redis = newest.client()
+    fill(redis)
+    args = ("town", 0, 10, 1, "", "tt:town:flight:token:", 0)
+    reply: list[Any] = redis.eval(WITHOUT_SET_REPL + source("left", RENAME), 0, *args)
+    assert (reply[0] != b"0", reply[-1]) == (True, 0)
+    assert redis.keys("*flight*") == []

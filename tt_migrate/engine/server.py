@@ -114,12 +114,10 @@ def check_supported(server: Server, client: Redis, refusals: Refusals) -> None:
             f"the server is one of {shards} shards of a cluster: new names belong to other shards,"
             " and moving keys between shards is not supported yet. A cluster with one shard is"
         )
-    if slots < _SLOTS:
-        raise UnsupportedServerError(
-            f"the cluster serves only {slots} of {_SLOTS} slots: assign all of them first"
-        )
-    if fields["cluster_state"] != "ok":
-        raise ClusterDownError("CLUSTERDOWN the cluster is down")
+    if not slots:
+        raise UnsupportedServerError("the cluster has no slots: assign all of them first")
+    if slots < _SLOTS or fields["cluster_state"] != "ok":
+        raise ClusterDownError(f"CLUSTERDOWN {slots} of {_SLOTS} slots are assigned")
     if server.role == "replica":
         refusals.ask(client, "READONLY")
 

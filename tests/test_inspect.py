@@ -95,6 +95,16 @@ def test_keys_that_an_acl_protects_are_no_denied_command(server: Server) -> None
         assert (denied, obstacle) == ([], b"")
 
 
+def test_names_in_several_slots_are_refused_once_in_all_that_a_run_does(server: Server) -> None:
+    server.client().rpush("tt:inbox:1", "message")
+    some = user_without(server, keys=("~tt:inbox:*", "~tt:town:inbox:*"))
+    migrator = Migrator(some, "town")
+    migrator.check()
+    assert migrator.count().total == migrator.migrate().total == 1
+    refused = refusals(server)
+    assert sum(count for name, count in refused.items() if "tt-migrate-inspect" in name) == 1
+
+
 def test_a_key_of_the_name_that_is_tried_is_not_touched(server: Server) -> None:
     redis = server.client()
     redis.set("tt:town:agent:tt-migrate", "somebody's")

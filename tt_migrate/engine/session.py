@@ -298,10 +298,13 @@ class Session:
     def _ask_inspect(self, args: Sequence[Word]) -> Any:
         """Call inspect.lua, with keys in different slots where these should not matter."""
         script = self.script("inspect")
-        keys = [] if self.server.in_cluster else self._names("inspect")
+        is_known = self.server.in_cluster or self._refusals.located
+        keys = [] if is_known else self._names("inspect")
         try:
             return self._caller.call(script, *args, keys=keys)
         except redis_errors.NoPermissionError:
+            if not keys:
+                raise
             # The server refuses a call if the user may not write one of the keys.
             return self._caller.call(script, *args)
 
@@ -310,11 +313,10 @@ class Session:
 
         Most proxies refuse keys in different slots. Envoy does not, but it says who it is.
         """
-        if self.server.name in ("redis", "valkey") or self._refusals.located:
-            return
-        names = self._names("locate")
+        script, names = self.script("locate"), self._names("locate")
+        is_proxy = self.server.name not in ("redis", "valkey") and not self._refusals.located
         # SCRIPT FLUSH gives a process another address, so ask again.
-        if all(len(self._caller.locate(self.script("locate"), names)) > 1 for _ in range(2)):
+        if is_proxy and all(len(self._caller.locate(script, names)) > 1 for _ in range(2)):
             raise UnsupportedServerError(
                 "a proxy spreads the keys over several servers, of which a script sees one: use the"
                 " URL of a single server"

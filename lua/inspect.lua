@@ -19,8 +19,8 @@
 --
 -- Redis 7.0 and later have redis.acl_check_cmd, which adds no entry to ACL LOG. On older servers a command is
 -- tried in a form that changes nothing: on a key that does not exist, HSET with an incomplete pair, and RESTORE
--- with no valid value. RPUSH and LPUSH have no such form and count as permitted. A command that is refused because of its keys counts
--- as permitted too: a run finds protected keys when it reaches them.
+-- with no valid value. RPUSH and LPUSH have no such form and count as permitted. A command that is refused because
+-- of its keys counts as permitted too: a run finds protected keys when it reaches them.
 
 -- Commands with two keys get the same key twice: in cluster mode, two keys may be in different slots.
 local TOWN_KEY = 'tt:' .. (ARGV[1] or '') .. ':agent:tt-migrate'

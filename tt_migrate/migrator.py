@@ -176,10 +176,7 @@ class Migrator:
 
             if self.plan.rename == "reverse":
                 before = self._count(driver, "counting", result)
-            has_moved = True
-            while has_moved:
-                moved.restart()
-                records.restart()
+            while True:
                 if self.plan.rename:
                     driver.drive(session.scan("migrate", moved), "migrating", result)
                 if self.plan.merge:
@@ -187,7 +184,10 @@ class Migrator:
                 if self.plan.convert:
                     driver.drive(Conversion(session, records, record), "converting", result)
                 left = self._left(driver, result)
-                has_moved = driver.has_moved()
+                if not driver.has_moved():
+                    break
+                moved.restart()
+                records.restart()
             driver.count_evictions()
             return result(left)
 

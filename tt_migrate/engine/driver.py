@@ -86,17 +86,23 @@ class Driver:
             return False
         self.session.drop()
         self._reconnects += 1
-        patiently(patience, self._ask_whether_same, drop, begun=True)
+        patiently(patience, self._connect_again, drop, begun=True)
         return True
 
     def _ask_whether_moved(self) -> bool:
         self.session.connect()
         return self.session.has_moved()
 
-    def _ask_whether_same(self) -> None:
+    def _connect_again(self) -> None:
         self.session.connect()
-        if not self.session.is_same_process():
-            self._process = replace(self.session.process, evicted=0)
+        self._is_other_process()
+
+    def _is_other_process(self) -> bool:
+        """Whether another server process answers, so that all cursors are void."""
+        if self.session.is_same_process():
+            return False
+        self._process = replace(self.session.process, evicted=0)
+        return True
 
     def drive(self, work: Pass, stage: Stage, so_far: Callable[[], Result]) -> None:
         """Drive one pass until it is over. `stage` and `so_far` go into each Progress.
@@ -128,8 +134,7 @@ class Driver:
     def _attempt(self, work: Pass, position: _Position) -> float:
         """Send what may be sent and read a reply. Returns how many seconds it held the server."""
         self.session.connect()
-        if position.is_lost and not self.session.is_same_process():
-            self._process = replace(self.session.process, evicted=0)
+        if position.is_lost and self._is_other_process():
             position.reached = 0
             work.restart()
         position.is_lost = False

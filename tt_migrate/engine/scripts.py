@@ -53,7 +53,8 @@ NO_HEADS = Heads()
 GUARDS = Heads("#!lua flags=no-writes\n")
 """Redis 7.0 and later and all versions of Valkey know this flag (Redis documentation, "Script
 flags")."""
-UNDECLARED = Heads(*["--!df flags=allow-undeclared-keys\n"] * 2)
+_ALLOW_UNDECLARED = "--!df flags=allow-undeclared-keys\n"
+UNDECLARED = Heads(_ALLOW_UNDECLARED, _ALLOW_UNDECLARED)
 """Dragonfly lets scripts with this line use keys that are not in KEYS (Dragonfly documentation,
 "Script flags"). For other servers it is a comment."""
 CLUSTER_GUARDS = Heads("#!lua flags=no-writes,allow-cross-slot-keys\n")

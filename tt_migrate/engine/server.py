@@ -112,7 +112,7 @@ def check_supported(server: Server, client: Redis, refusals: Refusals) -> None:
     if shards > 1:
         raise UnsupportedServerError(
             f"the server is one of {shards} shards of a cluster: new names belong to other shards,"
-            " and moving keys between shards is not supported yet. A cluster with one shard is"
+            " and moving keys between shards is not supported yet: use a cluster with one shard"
         )
     if not slots:
         raise UnsupportedServerError("the cluster has no slots: assign all of them first")

@@ -111,15 +111,12 @@ def read_url(url: str, place: str) -> tuple[str, dict[str, Any]]:
             raise ValueError
         kind = _KINDS[split.scheme]
         parts = _address(kind, split)
-        if kind in _OTHER_SPELLINGS.values():
+        if _is_sentinels(kind):
             parts["sentinels"] = tuple(map(_sentinel, hosts))
     except ValueError:
-        meant = "redis+sentinel" if _SENTINEL_SCHEME.match(url) else ""
-        form = (
-            _SENTINEL_FORM
-            if meant
-            else "redis://USER:PASSWORD@HOST:PORT/DB, rediss:// or unix:///PATH"
-        )
+        form = "redis://USER:PASSWORD@HOST:PORT/DB, rediss:// or unix:///PATH"
+        if _is_sentinels(url.partition("://")[0]):
+            form = _SENTINEL_FORM
         raise ConfigError(
             f"{place} is not a valid Redis URL: write {form}, and percent-encode special characters"
             " in the password"
@@ -194,8 +191,11 @@ def _foreign_scheme(url: str) -> str | None:
     return match[1] if match and match[1].lower() not in _KINDS else None
 
 
-_SENTINEL_SCHEME = re.compile(r"[a-z]+\+sentinel://", re.IGNORECASE)
 _SENTINEL_FORM = "redis+sentinel://USER:PASSWORD@HOST:26379,HOST/MASTER/DB"
+
+
+def _is_sentinels(scheme: str) -> bool:
+    return scheme.lower().endswith("+sentinel")
 
 
 def _cure(scheme: str, url: str) -> str:
@@ -220,12 +220,12 @@ def _cure(scheme: str, url: str) -> str:
 def _split_hosts(url: str) -> tuple[str, list[str]]:
     """Return a Sentinel's URL with the first host only, and all hosts. Other URLs have none."""
     # urlsplit() takes one host, and refuses a list that has an IPv6 address.
-    found = re.fullmatch(r"([^:/?#]*://)([^/?#]*)(.*)", url, re.DOTALL)
-    if not found or not _SENTINEL_SCHEME.match(url):
+    found = re.fullmatch(r"([^:/?#]*)://([^/?#]*)(.*)", url, re.DOTALL)
+    if not found or not _is_sentinels(found[1]):
         return url, []
     login, at, hosts = found[2].rpartition("@")
     first, *others = hosts.split(",")
-    return f"{found[1]}{login}{at}{first}{found[3]}", [first, *others]
+    return f"{found[1]}://{login}{at}{first}{found[3]}", [first, *others]
 
 
 def _sentinel(host: str) -> tuple[str, int]:
@@ -240,10 +240,8 @@ def _is_misread(url: str, split: SplitResult) -> bool:
     # An unescaped `/`, `?` or `#` in a password ends the host part early. The start of the password
     # would be read as a host or a port, the rest as a path, a query or a fragment. urlsplit()
     # removes line breaks and tabs.
-    if split.fragment and (split.fragment, _KINDS.get(split.scheme, "")[:6]) != (
-        "insecure",
-        "rediss",
-    ):
+    has_tls = _KINDS.get(split.scheme, "").startswith("rediss")
+    if split.fragment and not (has_tls and split.fragment == "insecure"):
         return True
     return (
         split.scheme not in _KINDS
@@ -276,7 +274,7 @@ def _address(kind: str, split: SplitResult) -> dict[str, Any]:
             raise ValueError
         parts["port"] = split.port
     path = split.path.strip("/")
-    if kind in _OTHER_SPELLINGS.values():
+    if _is_sentinels(kind):
         # In an unescaped password, the `/` would make the rest of it the master's name.
         master, _, path = path.partition("/")
         if not master or "@" in split.path:

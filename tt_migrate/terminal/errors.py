@@ -90,7 +90,7 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     (
         ("closed by server", "reset by peer", "Broken pipe"),
         "it closed the connection. Is it still running, and is TLS on at both ends or at neither? A"
-        " proxy such as twemproxy does so too: it knows no such scripts",
+        " proxy such as twemproxy closes it too, because it cannot run the scripts",
     ),
     (
         ("unknown command `HELLO`", "unknown command 'HELLO'"),

@@ -2,8 +2,9 @@
 -- evicts keys, which commands the user may not run, and whether scripts may do what they need. Changes nothing.
 --
 -- Needs  batch
--- KEYS   none, or names in different slots: a service that spreads slots over several servers refuses the call
--- ARGV   1 town      the town's name, any bytes, not empty
+-- KEYS   none, or names in different slots: a service that spreads slots over several servers refuses the call; or
+--        ARGV's key, for a service that takes scripts with declared keys only
+-- ARGV   1 key       a key of the town that Tinytown does not use; in a cluster, one that the server has
 --        2 try       for servers without redis.acl_check_cmd: '1' to try write commands, '0' to assume that
 --                    they are permitted
 --        3 refused   commands known to be denied or missing, separated by spaces; they are not tried again
@@ -23,7 +24,7 @@
 -- of its keys counts as permitted too: a run finds protected keys when it reaches them.
 
 -- Commands with two keys get the same key twice: in cluster mode, two keys may be in different slots.
-local TOWN_KEY = 'tt:' .. (ARGV[1] or '') .. ':agent:tt-migrate'
+local TOWN_KEY = ARGV[1]
 local TRIALS = {
   DBSIZE = {},
   DEL = {TOWN_KEY},
@@ -55,7 +56,7 @@ local WRITES = {
 }
 
 if not ARGV[3] or ARGV[1] == '' or (ARGV[2] ~= '0' and ARGV[2] ~= '1') then
-  return redis.error_reply("BADARG ARGV: a town, '0' or '1', refused commands, commands")
+  return redis.error_reply("BADARG ARGV: a key, '0' or '1', refused commands, commands")
 end
 for n = 4, #ARGV do
   if not TRIALS[ARGV[n]] then
@@ -152,7 +153,7 @@ end
 -- Returns the error to what every script does: SCAN, and a look at a key that is not in KEYS.
 local function obstacle()
   deny(table.concat(found.denied, ' '))
-  local err = error_to('SCAN', '0', 'COUNT', '1')
+  local err = KEYS[1] ~= TOWN_KEY and error_to('SCAN', '0', 'COUNT', '1') or ''
   if err == '' then
     err = error_to('EXISTS', TOWN_KEY)
   end

@@ -38,8 +38,13 @@ local function town_of(key)
   return nil
 end
 
--- Adds the town of a key to other_towns, unless it is the town with the given prefix. A key that flight.lua sets
--- names no town.
+-- Returns whether a migration has made the key: flight.lua's key for a cursor, and the hidden names and marks of
+-- clusters.
+local function is_ours(key)
+  return find(key, ':flight:%x+:0x%x+$') or find(key, '^tt:{.*}:mov[ie]%l+:%d+%-%x+%-%d+:')
+end
+
+-- Adds the town of a key to other_towns, unless it is the town with the given prefix.
 local function note_town(prefix, key)
   known_prefixes = known_prefixes or {prefix}
   for n = 1, #known_prefixes do
@@ -47,7 +52,7 @@ local function note_town(prefix, key)
       return
     end
   end
-  local town = not find(key, ':flight:%x+:0x%x+$') and town_of(key)
+  local town = not is_ours(key) and town_of(key)
   if town and not seen[town] then
     seen[town] = true
     if prefix_of(town) ~= prefix then

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from hashlib import sha1
 from typing import IO
 
+from tests.clusters import Cluster
 from tests.hostile import bulk, error, hostile_server
 from tests.servers import Server
 
@@ -108,12 +109,16 @@ class Scripts:
             local real = redis
             local missing, raising = {_set(self._missing)}, {_set(self._raising)}
             local strict = {str(self._strict(text)).lower()}
-            local takes_key = {_set(["EXISTS", "TYPE", "GET", "DEL", "RENAMENX", "PTTL", "DUMP"])}
+            local keyless = {_set(["SCAN", "TIME", "DBSIZE", "INFO", "COMMAND"])}
+            local two = {_set(["RENAME", "RENAMENX"])}
             local function checked(how)
               return function(command, key, ...)
-                local declared = not strict or not takes_key[command]
-                for _, name in ipairs(KEYS) do declared = declared or name == key end
-                if not declared then
+                if key == nil then return how(command) end
+                local is_there = {{}}
+                for _, name in ipairs(KEYS) do is_there[name] = true end
+                local other = two[command] and ...
+                if strict and not keyless[command]
+                  and not (is_there[key] and (not other or is_there[other])) then
                   return {{err = '-ERR script tried accessing undeclared key, key: ' .. key}}
                 end
                 return how(command, key, ...)
@@ -132,3 +137,56 @@ class Scripts:
 
 def _set(names: Sequence[str]) -> str:
     return "{" + ", ".join(f"{name} = true" for name in names) + "}"
+
+
+def spreading(cluster: Cluster, mode: bytes = b"standalone") -> Rule:
+    """A service with one endpoint in front of the masters of a cluster.
+
+    It refuses scripts without KEYS, with keys of several slots, and that use keys not in KEYS.
+    """
+    scripts = Scripts(strict=lambda text: True)
+    client, ports = cluster.client(), [server.port for server in cluster.masters]
+
+    def owner(key: bytes) -> int:
+        return ports.index(client.get_node_from_key(key).port)
+
+    def scan(command: list[bytes], forward: Forward) -> bytes:
+        """SCAN one master after the other. The cursor has the master's number."""
+        cursor, to = divmod(int(command[1]), len(ports))
+        reply = forward([b"SCAN", b"%d" % cursor, *command[2:]], to)
+        _, _, cursor_text, keys = reply.split(b"\r\n", 3)
+        here, following = int(cursor_text) * len(ports) + to, (to + 1) % len(ports)
+        return b"*2\r\n" + bulk(b"%d" % (here if int(cursor_text) else following)) + keys
+
+    def evaluate(command: list[bytes], forward: Forward) -> bytes | None:
+        keys = command[3 : 3 + int(command[2])]
+        if not keys:
+            return error(b"ERR Lua scripts without any input keys are not supported.")
+        if len({client.keyslot(key) for key in keys}) > 1:
+            return error(b"CROSSSLOT Keys in request don't hash to the same slot")
+        to = owner(keys[0])
+        return scripts.run(command, lambda changed: forward(changed, to))
+
+    def rule(command: list[bytes], forward: Forward) -> bytes | None:
+        name = command[0]
+        if name == b"HELLO":
+            for to in range(len(ports)):
+                forward(command, to)
+            return greeting(command, b"valkey", b"8.1.0", mode)
+        if name == b"SCAN":
+            return scan(command, forward)
+        if name in (b"EVAL", b"EVALSHA"):
+            return evaluate(command, forward)
+        if name == b"SCRIPT":
+            replies = [
+                scripts.run(command, lambda changed, to=to: forward(changed, to))
+                for to in range(len(ports))
+            ]
+            return replies[0]
+        if name == b"DBSIZE":
+            return b":%d\r\n" % sum(int(forward(command, to)[1:]) for to in range(len(ports)))
+        if name in (b"CLUSTER", b"ROLE", b"WAIT", b"INFO"):
+            return error(b"ERR unknown command '%b'" % name)
+        return forward(command, owner(command[1])) if len(command) > 1 else None
+
+    return rule

@@ -164,7 +164,7 @@ def test_a_full_server_is_status_1_with_the_records_listed(newest: Server) -> No
 def test_a_record_that_changes_in_between_is_read_again(redis: Redis) -> None:
     put(redis, "tt:town:agent:1", {"id": "1", "state": "new"})
     read = json.dumps({"id": "1", "state": "old"})
-    args = ("", "tt:town:agent:1", read, packed(b"id", b"1"))
+    args = ("", "tt:town:agent:1", "site", read, packed(b"id", b"1"))
     _, converted, changed, failed, _ = redis.eval(source("convert", HASH), 0, *args)
     assert (converted, changed, failed) == ([], [1], [])
     assert convert(redis).converted["agent"] == 1

@@ -40,6 +40,7 @@ FIELDS = {
     "max_pause_ms",
     "reconnects",
     "evicted",
+    "hidden",
     "found",
     "towns",
     "dbsize",

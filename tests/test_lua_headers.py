@@ -29,11 +29,13 @@ CALLS: dict[str, tuple[object, ...]] = {
     "preview": SCAN,
     "migrate": (*FLIGHT, "0"),
     "records": (*FLIGHT, "1000", "1"),
-    "convert": ("", "tt:town:task:1", "{}", packed(b"id", b"1")),
+    "convert": ("", "tt:town:task:1", "site", "{}", packed(b"id", b"1")),
     "fetch": ("", "1000", "tt:town:task:1"),
     "locate": (),
 }
 """The operations, each with valid arguments."""
+ITEMS = ("freeze", "apply", "finish", "forget", "give_back", "facts", "weigh")
+"""The operations of clusters with several shards. test_lua_items.py calls them."""
 MERGE = replace(UPGRADE, merge=True)
 
 
@@ -59,12 +61,13 @@ def test_a_header_begins_with_the_files_name_and_says_what_it_needs(name: str) -
     assert lines[0].startswith(f"-- {name}.lua: ")
     assert all(line.startswith("--") for line in lines)
     assert sum(line.startswith("-- Needs  ") for line in lines) == 1
-    assert {*needs(text(name))} <= {*FILES, "<moves>", "<conflicts>", "<renames>"}
-    parts = ("KEYS", "ARGV", "Reply", "Errors") if name in CALLS else ("Gives",)
+    assert {*needs(text(name))} <= {*FILES, "<moves>", "<conflicts>", "<renames>", "<destinations>"}
+    is_operation = name in (*CALLS, *ITEMS)
+    parts = ("KEYS", "ARGV", "Reply", "Errors") if is_operation else ("Gives",)
     assert [part for part in parts if f"-- {part} " not in header(name)] == []
 
 
-@pytest.mark.parametrize("name", sorted({*FILES} - {*CALLS}))
+@pytest.mark.parametrize("name", sorted({*FILES} - {*CALLS, *ITEMS}))
 def test_a_part_gives_what_it_says(name: str) -> None:
     said = header(name).partition("-- Gives")[2].replace("\n--", "").partition(" in place of")[0]
     code = text(name)[len(header(name)) :]
@@ -75,9 +78,10 @@ def test_a_part_gives_what_it_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("plan", [RENAME, HASH, UPGRADE, REVERSE, MERGE], ids=command_for)
-@pytest.mark.parametrize("operation", CALLS)
+@pytest.mark.parametrize("operation", [*CALLS, *ITEMS])
 def test_a_script_stands_after_all_that_it_needs(operation: str, plan: Any) -> None:
-    chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts, "<renames>": "rename"}
+    chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts}
+    chosen |= {"<renames>": "rename", "<destinations>": "occupant"}
     order = re.findall(r"(?m)^-- (\w+)\.lua: ", source(operation, plan))
     assert order[-1] == operation
     assert len(order) == len({*order})

@@ -245,7 +245,7 @@ def test_calls_are_sent_ahead_to_a_shard_far_away(shard: Server) -> None:
 
 def rename(redis: Redis, *args: str) -> Any:
     """Call the function of rename_across_slots.lua alone."""
-    lua = source("migrate", RENAME, in_cluster=True).partition("-- migrate.lua")[0]
+    lua = source("migrate", RENAME, "shard").partition("-- migrate.lua")[0]
     ending = "deny(ARGV[3] or '') local r = rename(ARGV[1], ARGV[2])"
     return redis.eval(f"{lua} {ending} return type(r) == 'table' and r.err or r", 0, *args)
 

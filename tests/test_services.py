@@ -13,6 +13,7 @@ from zlib import crc32
 
 import pytest
 from redis import Redis
+from redis.crc import key_slot
 
 from tests.command import tt
 from tests.hostile import bulk, error
@@ -120,8 +121,9 @@ def without_keys(command: list[bytes]) -> bool:
     return evaluates(command) and command[2] == b"0"
 
 
-def with_keys(command: list[bytes]) -> bool:
-    return evaluates(command) and int(command[2]) > 1
+def with_keys_of_two_slots(command: list[bytes]) -> bool:
+    keys = command[3 : 3 + int(command[2])] if evaluates(command) else []
+    return len({key_slot(key) for key in keys}) > 1
 
 
 def serverless() -> Rule:
@@ -138,37 +140,43 @@ def serverless() -> Rule:
     return rule
 
 
+DECLARING: dict[str, Rule] = {
+    "ElastiCache Serverless": serverless(),
+    "Redis Enterprise with several shards": refusing(
+        b"CROSSSLOT Keys in request don't hash to the same slot", with_keys_of_two_slots
+    ),
+    "Tair cluster": refusing(
+        b"ERR eval/evalsha command keys must be in same slot", with_keys_of_two_slots
+    ),
+    "Tair proxy": refusing(
+        b"ERR for redis cluster, eval/evalsha number of keys can't be negative or zero",
+        without_keys,
+    ),
+    "Huawei DCS": refusing(
+        b"ERR eval/evalsha numkeys must be bigger than zero in redis cluster mode", without_keys
+    ),
+    "strict Dragonfly": Scripts(NO_FUNCTIONS, strict=lambda text: True).run,
+}
+
+
+@pytest.mark.parametrize("name", DECLARING)
+def test_a_service_that_wants_declared_keys_is_migrated(newest: Server, name: str) -> None:
+    redis = newest.client()
+    fill(redis)
+    with service(DECLARING[name], newest) as address:
+        url = f"redis://{address}"
+        before = contents(redis)
+        previewed = tt("--upgrade", "--dry-run", url=url, town="town")
+        assert (previewed.returncode, "81 key(s)" in previewed.stdout) == (0, True), previewed
+        assert contents(redis) == before
+        done = tt("--upgrade", "--force", url=url, town="town")
+        assert (done.returncode, "81 keys migrated, 40 records" in done.stdout) == (0, True), done
+        assert tt("--check", url=url, town="town").returncode == 0
+    assert redis.dbsize() == 81
+    assert redis.type("tt:town:agent:1") == b"hash"
+
+
 REFUSED: dict[str, tuple[Rule, str, str]] = {
-    "ElastiCache Serverless": (
-        serverless(),
-        "it runs no scripts without declared keys",
-        "Lua scripts without any input keys are not supported",
-    ),
-    "Redis Enterprise with several shards": (
-        refusing(b"CROSSSLOT Keys in request don't hash to the same slot", with_keys),
-        "its keys are spread over several shards",
-        "Keys in request don't hash to the same slot",
-    ),
-    "Tair cluster": (
-        refusing(b"ERR eval/evalsha command keys must be in same slot", with_keys),
-        "its keys are spread over several shards",
-        "keys must be in same slot",
-    ),
-    "Tair proxy": (
-        refusing(
-            b"ERR for redis cluster, eval/evalsha number of keys can't be negative or zero",
-            evaluates,
-        ),
-        "it runs no scripts without declared keys",
-        "number of keys can't be negative or zero",
-    ),
-    "Huawei DCS": (
-        refusing(
-            b"ERR eval/evalsha numkeys must be bigger than zero in redis cluster mode", evaluates
-        ),
-        "it runs no scripts without declared keys",
-        "numkeys must be bigger than zero",
-    ),
     "Garnet without --lua": (
         refusing(
             b"ERR This instance has Lua scripting support disabled",
@@ -176,11 +184,6 @@ REFUSED: dict[str, tuple[Rule, str, str]] = {
         ),
         "its Lua scripts are switched off: Garnet needs the option --lua",
         "scripting support disabled",
-    ),
-    "strict Dragonfly": (
-        Scripts(NO_FUNCTIONS, strict=lambda text: True).run,
-        "it lets scripts use declared keys only",
-        "script tried accessing undeclared key",
     ),
     "Kvrocks and RESP3": (kvrocks(), "it does not speak RESP3: add ?protocol=2 to the URL", ""),
     "Envoy and RESP3": (
@@ -258,7 +261,7 @@ def test_one_server_behind_such_a_proxy_is_migrated(newest: Server) -> None:
 
 
 def test_the_api_raises_the_services_own_words(newest: Server) -> None:
-    rule, _, words = REFUSED["ElastiCache Serverless"]
+    rule, _, words = REFUSED["Garnet without --lua"]
     with (
         service(rule, newest) as address,
         Redis.from_url(f"redis://{address}", protocol=3) as client,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 FAMILIES = ("agent", "inbox", "urgent", "task", "activity", "stop", "backlog")
 """The key families, in the order that replies and reports use."""
@@ -15,6 +16,7 @@ _BEGINNINGS = frozenset(family[:_TELLING].encode() for family in FAMILIES)
 _PREFIX_LENGTH = len(b"tt:")  # or mt:, of version 0.1
 
 
+@cache
 def town_bytes(town: str) -> bytes:
     """The town's name as it appears in keys.
 
@@ -48,6 +50,14 @@ def family_and_id(key: bytes, start: int) -> tuple[str, bytes]:
     """The family and the id of a key (empty for the backlog). `start`: where the family begins."""
     family, _, key_id = key[start:].partition(b":")
     return family.decode("utf-8", "replace"), key_id
+
+
+def is_family_key(key: bytes, start: int) -> bool:
+    """Whether a key is `family:id` or `backlog` from its position `start`."""
+    family, key_id = family_and_id(key, start)
+    if family == "backlog":
+        return key[start:] == b"backlog"
+    return family in FAMILIES and key_id != b"" and b":" not in key_id
 
 
 def check_families(keys: Iterable[bytes], start: int) -> None:

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from redis import Redis
-from redis.exceptions import NoPermissionError
+from redis.cluster import RedisCluster
 from redis.retry import Retry
 
-from tt_migrate.engine.comparison import Comparison
-from tt_migrate.engine.conversion import Conversion, ConversionPreview
-from tt_migrate.engine.driver import Driver, Manner, ProgressCallback, Shield
+from tt_migrate.engine.driver import Manner, ProgressCallback, Shield
+from tt_migrate.engine.one_server import OneServer
 from tt_migrate.engine.pacing import pace_for
-from tt_migrate.engine.passes import Pass, SideBySide
-from tt_migrate.engine.patience import PATIENCE, patiently
+from tt_migrate.engine.patience import PATIENCE
 from tt_migrate.engine.permissions import Refusals
-from tt_migrate.engine.record import Record, RecordCallback
-from tt_migrate.engine.session import Session, held_connection
-from tt_migrate.engine.tallies import (
-    ConversionPreviewTally,
-    ConversionTally,
-    CountTally,
-    LeftTally,
-    MigrationTally,
-    PreviewTally,
-)
+from tt_migrate.engine.record import RecordCallback
+from tt_migrate.engine.server import UndeclaredKeysError
+from tt_migrate.engine.sharded import Sharded
+from tt_migrate.engine.shards import Shards
 from tt_migrate.plan import RENAME, Plan
-from tt_migrate.results import Count, Left, Migration, Preview, Progress, Result, Stage
+from tt_migrate.results import Count, Migration, Preview
+
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
 class Migrator:
     """Upgrades the keys of one town in one database.
 
-    `client`: any redis.Redis of redis-py, also from a Sentinel, with or without decoding.
+    `client`: any redis.Redis of redis-py, also from a Sentinel, with or without decoding; for a
+    cluster of several shards a redis.RedisCluster.
     `town`: the town's name, not empty.
     `plan`: what to do: RENAME, HASH, UPGRADE or REVERSE.
     `max_pause_ms`: about how long one batch may hold the server, in milliseconds.
@@ -55,7 +50,7 @@ class Migrator:
     town, a `max_pause_ms` of 0 or less or above 60000, or a `nice` outside 0 to 1000.
     """
 
-    client: Redis
+    client: Redis | RedisCluster
     town: str
     plan: Plan = RENAME
     max_pause_ms: float = 5.0
@@ -67,9 +62,9 @@ class Migrator:
     _refusals: Refusals = field(default_factory=Refusals, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.client, Redis):
+        if not isinstance(self.client, Redis | RedisCluster):
             raise TypeError(
-                "client is no redis.Redis of redis-py (asyncio and cluster will not do)"
+                "client is no redis.Redis or RedisCluster of redis-py (asyncio will not do)"
             )
         if not self.town:
             raise ValueError("the town's name is empty")
@@ -80,8 +75,7 @@ class Migrator:
 
     def count(self) -> Count:
         """Count what there is to do. Reads only."""
-        with self._driver() as driver:
-            return self._count(driver, "counting")
+        return self._carried_out(lambda engine: engine.count())
 
     def with_plan(self, plan: Plan) -> Migrator:
         """A Migrator with another plan, and with what this one knows of the server."""
@@ -95,50 +89,11 @@ class Migrator:
         Raises redis.exceptions.ReadOnlyError for a replica, NoPermissionError if the user may not
         run a command that the plan can need, ResponseError if the server lacks such a command.
         """
-        with self._driver(writes=True):
-            pass
+        self._carried_out(lambda engine: engine.check())
 
     def preview(self) -> Preview:
         """List what the plan would change. Reads only."""
-        with self._driver() as driver:
-            session = driver.session
-            start = self.plan.name_start(self.town)
-            found, records = PreviewTally(start), ConversionPreviewTally()
-
-            def result(count: Count | None = None) -> Preview:
-                return Preview(
-                    plan=self.plan,
-                    town=self.town,
-                    moves=found.moves,
-                    merges=found.merges,
-                    conflicts=found.conflicts,
-                    failed=found.failed,
-                    ambiguous=found.ambiguous,
-                    conversions=records.conversions,
-                    unconverted=records.unconverted,
-                    towns=count.towns if count else found.towns,
-                    dbsize=count.dbsize if count else found.dbsize,
-                    count=count,
-                    effort=driver.effort(),
-                    refused=session.refused,
-                    server=session.server,
-                )
-
-            passes: list[Pass] = []
-            counted = CountTally(self.plan, self.town)
-            if self.plan.rename:
-                passes.append(session.scan("preview", found))
-            if self.plan.convert:
-                with_old = self.plan.rename is not None
-                passes.append(ConversionPreview(session, records, with_old=with_old))
-            if self.plan.needs_count:
-                passes.append(self._count_pass(driver, counted))
-            driver.drive(SideBySide(passes), "previewing", result)
-            if self.plan.merge:
-                self._compare(driver, "previewing", found.conflicts, result)
-            if self.plan.needs_count:
-                return result(counted.result(driver.effort(), session.server))
-            return result()
+        return self._carried_out(lambda engine: engine.preview())
 
     def migrate(self) -> Migration:
         """Carry out the plan, then count what is left to do.
@@ -147,109 +102,26 @@ class Migrator:
         unless the plan merges the two. If an exception ends the run, what was done stays done, the
         last Progress reports it, and another run does the rest.
         """
-        # All scripts are sent before the first write, so that a refusal comes before it.
-        record = Record(self.record, self.plan, self.town)
-        operations = self.plan.operations
-        with self._driver(operations, writes=True, flush=record.flush) as driver:
-            session = driver.session
-            moved = MigrationTally(self.plan.name_start(self.town), record)
-            records = ConversionTally()
-            before: Count | None = None
+        return self._carried_out(lambda engine: engine.migrate())
 
-            def result(left: Left | None = None) -> Migration:
-                return Migration(
-                    plan=self.plan,
-                    town=self.town,
-                    keys=moved.keys,
-                    merged=moved.merged,
-                    converted=records.converted,
-                    conflicts=moved.conflicts,
-                    failed=moved.failed,
-                    ambiguous=moved.ambiguous,
-                    unconverted=records.unconverted,
-                    towns=left.count.towns if left and left.count else moved.towns,
-                    before=before,
-                    left=left,
-                    effort=driver.effort(),
-                    server=session.server,
-                )
-
-            if self.plan.rename == "reverse":
-                before = self._count(driver, "counting", result)
-            while True:
-                if self.plan.rename:
-                    driver.drive(session.scan("migrate", moved), "migrating", result)
-                if self.plan.merge:
-                    self._compare(driver, "migrating", moved.conflicts, result)
-                if self.plan.convert:
-                    driver.drive(Conversion(session, records, record), "converting", result)
-                left = self._left(driver, result)
-                if not driver.has_moved():
-                    break
-                moved.restart()
-                records.restart()
-            driver.count_evictions()
-            return result(left)
-
-    def _compare(
-        self,
-        driver: Driver,
-        stage: Stage,
-        conflicts: dict[bytes, str],
-        so_far: Callable[[], Result],
-    ) -> None:
-        comparison = Comparison(driver.session, self.plan, conflicts)
-        driver.drive(comparison, stage, so_far)
-        conflicts.update(comparison.reasons)
-
-    def _left(self, driver: Driver, so_far: Callable[[], Result]) -> Left:
-        if self.plan.needs_count:
-            count = self._count(driver, "verifying", so_far)
-            return Left(count.keys, count.strings, count)
-        tally = LeftTally()
-        driver.drive(driver.session.scan("left", tally), "verifying", so_far)
-        return tally.result()
-
-    def _count(
-        self, driver: Driver, stage: Stage, so_far: Callable[[], Result] | None = None
-    ) -> Count:
-        tally = CountTally(self.plan, self.town)
-
-        def result() -> Count:
-            return tally.result(driver.effort(), driver.session.server)
-
-        driver.drive(self._count_pass(driver, tally), stage, so_far or result)
-        return result()
-
-    def _count_pass(self, driver: Driver, tally: CountTally) -> Pass:
-        if self.plan.convert and b"TYPE" in driver.session.denied.split():
-            raise NoPermissionError("NOPERM the user has no permissions to run TYPE")
-        return driver.session.scan("count", tally)
-
-    @contextmanager
-    def _driver(
-        self,
-        operations: Sequence[str] = (),
-        *,
-        writes: bool = False,
-        flush: Callable[[], object] = lambda: None,
-    ) -> Iterator[Driver]:
-        def tell(progress: Progress) -> None:
-            if self.progress:
-                self.progress(progress)
-            flush()
-
+    def _carried_out(self, operation: Callable[[OneServer | Sharded], _R]) -> _R:
+        """Carry out an operation where the town's keys are: on one server, or on several."""
         pace = pace_for(self.max_pause_ms, self.nice)
-        manner = Manner(pace, tell, self.patience, self.shield)
-        started = time.monotonic()
+        manner = Manner(pace, self.progress, self.patience, self.shield)
 
-        with ExitStack() as held:
+        def sharded(shards: Shards) -> _R:
+            with closing(Sharded(shards, self.plan, self.town, manner, self.record)) as engine:
+                return operation(engine)
 
-            def begin() -> Session:
-                client = held.enter_context(held_connection(self.client))
-                return Session(
-                    client, self.plan, self.town, self._refusals, operations, writes=writes
-                )
-
-            session = patiently(self.patience, begin, lambda _: held.close(), begun=False)
-            yield Driver(session, manner, started)
+        client = self.client
+        if isinstance(client, RedisCluster):
+            shards = Shards(client)
+            if len(shards.names) > 1:
+                return sharded(shards)
+            client = shards.client(*shards.names)
+        one = OneServer(client, self.plan, self.town, manner, self.record, self._refusals)
+        try:
+            return operation(one)
+        except UndeclaredKeysError:
+            # A service that spreads the keys itself. Nothing has been changed yet.
+            return sharded(Shards(client, declares=True))

@@ -13,6 +13,12 @@ OPTIONAL_COMMANDS = ("DBSIZE", "EXISTS", "INFO", "TIME", "TYPE")
 COPYING_COMMANDS = ("PTTL", "DUMP", "RESTORE", "DEL")
 """Commands that replace RENAME and RENAMENX in cluster mode, for names in different slots."""
 
+HIDING_COMMANDS = (
+    *("RENAMENX", "DUMP", "RESTORE", "PTTL", "DEL"),
+    *("GET", "SET", "PEXPIRE", "TIME", "TYPE"),
+)
+"""Commands that move a key to another shard of a cluster."""
+
 _CONVERTING = ("TYPE", "GET", "EXISTS", "PTTL", "HSET", "PEXPIRE", "RENAME", "DEL")
 _MERGING = (
     *("TYPE", "GET", "HLEN", "HGETALL", "LLEN", "LRANGE", "DUMP", "PTTL"),

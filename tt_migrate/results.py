@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tt_migrate.keyspace import FAMILIES, RECORDS, family_and_id, town_key_start
@@ -20,13 +20,15 @@ class Server:
 
     `name`: `redis` or `valkey`. `version`: for example `7.0.15`. `role`: `master` or `replica`.
     `mode`: `standalone`, `cluster` or `sentinel`. The fields are empty for a server that does not
-    know HELLO, such as some proxies.
+    know HELLO, such as some proxies. `shards`: how many shards the cluster has, where a run works
+    on several.
     """
 
     name: str
     version: str
     role: str
     mode: str = ""
+    shards: int = 1
 
     @property
     def in_cluster(self) -> bool:
@@ -64,7 +66,8 @@ class Count:
     agents and tasks that are JSON strings in old keys whose destination is free. `hashes`: agents
     and tasks of the town that are hashes. `others`: agents and tasks that have another type or
     whose type the user may not read. `new_only`: keys of the town that do not exist in the old
-    format.
+    format. `hidden`: keys on their way between the shards of a cluster, each with its hidden name;
+    always empty elsewhere.
 
     The numbers can be too high, because SCAN may return a key twice while the server resizes its
     hash table. Zero is always exact.
@@ -84,6 +87,7 @@ class Count:
     new_only: int
     effort: Effort
     server: Server | None = None
+    hidden: Mapping[bytes, bytes] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -106,15 +110,15 @@ class Count:
     @property
     def undone(self) -> int:
         """Keys that are not yet as the plan requires."""
-        if not self.plan.convert:
-            return self.total
-        return self.total + self.strings_total + self.others
+        records = self.strings_total + self.others if self.plan.convert else 0
+        return self.total + len(self.hidden) + records
 
     @property
     def promising(self) -> bool:
         """Whether a migration would change something, as far as a count can tell."""
         movable = self.total if self.plan.merge else self.total - self.conflicts
-        return bool((self.plan.rename and movable) or sum(self.to_convert.values()))
+        found = (self.plan.rename and movable) or sum(self.to_convert.values())
+        return bool(found or self.hidden)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ class Preview:
     database. `dbsize`: keys in it, 0 if unknown. `count`: what a counting pass found; None if the
     plan needs none. `refused`: commands that the plan can need and that the user
     may not run or the server lacks, so that a migration would be refused. Redis before 7.0 does not
-    report all of them.
+    report all of them. `hidden`: as in Count.
     """
 
     plan: Plan
@@ -170,6 +174,7 @@ class Preview:
     effort: Effort
     refused: Collection[str] = ()
     server: Server | None = None
+    hidden: Mapping[bytes, bytes] = field(default_factory=dict)
 
     @property
     def keys(self) -> Mapping[str, int]:
@@ -215,6 +220,7 @@ class Preview:
             left=Left(count.keys, count.strings, count),
             effort=self.effort,
             server=self.server,
+            hidden=self.hidden,
         )
 
 
@@ -226,7 +232,8 @@ class Migration:
     destination, by family. `converted`: records that became hashes, by family. `conflicts`,
     `failed`, `ambiguous`, `unconverted`: keys that were left as they are, as in Preview. `towns`:
     the other towns in the database. `before`: what a REVERSE counted before it began. `left`: what
-    the final pass found left to do. Both are None if the run had no such pass.
+    the final pass found left to do. Both are None if the run had no such pass. `hidden`: as in
+    Count, after the final pass.
     """
 
     plan: Plan
@@ -243,6 +250,7 @@ class Migration:
     left: Left | None
     effort: Effort
     server: Server | None = None
+    hidden: Mapping[bytes, bytes] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -297,7 +305,7 @@ class Migration:
     @property
     def complete(self) -> bool:
         """Whether all keys are as the plan requires."""
-        return not self.left_behind and not self.records_left
+        return not self.left_behind and not self.records_left and not self.hidden
 
 
 Result = Count | Preview | Migration

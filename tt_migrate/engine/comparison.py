@@ -73,23 +73,32 @@ class Comparison:
             if is_destination:
                 self._compare(name, kind, value)
             else:
-                self._key, self._stored = name, _record(kind, value)
+                self._key, self._stored = name, record_value(kind, value)
         return Taken(elapsed, weight=weight)
 
     def _compare(self, destination: bytes, kind: bytes, value: object) -> None:
         record = family_and_id(destination, self._town_start)
-        try:
-            one = comparable_fields(*record, self._stored)
-            other = comparable_fields(*record, _record(kind, value))
-            alike = "one a JSON string and one a hash"
-            if isinstance(self._stored, list) and isinstance(value, list):
-                alike = "but other times to live of fields"
-            self.reasons[self._key] = _reason(differing(one, other), alike)
-        except RecordError:
-            pass  # The conflict keeps the reason that it has.
+        if reason := reason_for(record, self._stored, record_value(kind, value)):
+            self.reasons[self._key] = reason
 
 
-def _record(kind: bytes, value: object) -> object:
+def reason_for(record: tuple[str, bytes], stored: object, other: object) -> str:
+    """Why a record and its destination conflict, empty if they cannot be compared.
+
+    `record`: the family and the id. The values are those of record_value().
+    """
+    try:
+        fields = differing(comparable_fields(*record, stored), comparable_fields(*record, other))
+    except RecordError:
+        return ""
+    alike = "one a JSON string and one a hash"
+    if isinstance(stored, list) and isinstance(other, list):
+        alike = "but other times to live of fields"
+    return _reason(fields, alike)
+
+
+def record_value(kind: bytes, value: object) -> object:
+    """The value of a record, None for a key that cannot be one. `kind`: its type."""
     return value if kind in (b"string", b"hash") else None
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
+from tt_migrate.engine.hidden import site_of
 from tt_migrate.engine.json_to_hash import RecordError, fields_of
 from tt_migrate.engine.pacing import Pace
 from tt_migrate.engine.passes import Call, Place, Taken
@@ -17,6 +18,7 @@ from tt_migrate.engine.replies import (
     RecordsReply,
     error_of,
     names,
+    packed,
     pairs,
     texts,
     weight_of,
@@ -186,10 +188,12 @@ class ConversionPreview:
 class _Swap:
     """A record to convert.
 
-    `texts`: the hash's fields and values in turn. `weight`: of the value and the hash together.
+    `site`: the name under which the hash is built. `texts`: the hash's fields and values in turn.
+    `weight`: of the value and the hash together.
     """
 
     key: bytes
+    site: bytes
     value: bytes
     texts: list[bytes]
     weight: int
@@ -247,8 +251,9 @@ class Conversion:
         if not self._ready or not (is_full or self._reader.over or alone):
             return None
         swaps = self._first_swaps(most)
-        records = (text for swap in swaps for text in (swap.key, swap.value, _packed(swap.texts)))
-        return Call(self._script, (self._session.denied, *records), tuple(swaps))
+        records = ((swap.key, swap.site, swap.value, packed(swap.texts)) for swap in swaps)
+        args = (self._session.denied, *chain.from_iterable(records))
+        return Call(self._script, args, tuple(swaps))
 
     def end_call(self, pace: Pace) -> Call | None:
         """The call for a pass that ends before its last batch."""
@@ -302,7 +307,9 @@ class Conversion:
         else:
             texts = [text for field in fields.items() for text in field]
             weight = weight_of(value) + _TEXT_WEIGHT * len(texts) + sum(map(len, texts))
-            self._ready.append(_Swap(key, value, texts, weight))
+            is_sharded = self._session.layout == "shards"
+            site = site_of(key) if is_sharded else key + b":tt-migrate"
+            self._ready.append(_Swap(key, site, value, texts, weight))
             self._weight += weight
 
     def _changed(self, key: bytes) -> None:
@@ -315,10 +322,3 @@ class Conversion:
     def _fail(self, reasons: dict[bytes, str]) -> None:
         self._tally.unconverted.update(reasons)
         self._record.left_record(reasons)
-
-
-def _packed(texts: list[bytes]) -> bytes:
-    """Encode texts in MessagePack, as `array 32` of `str 32` (MessagePack specification)."""
-    packed = [b"\xdd" + struct.pack(">I", len(texts))]
-    packed += (b"\xdb" + struct.pack(">I", len(text)) + text for text in texts)
-    return b"".join(packed)

@@ -32,7 +32,10 @@ _MOST_OUTAGES = 10
 
 
 class PassingError(redis_errors.ConnectionError):
-    """The server is in a temporary state: BUSY, MASTERDOWN, CLUSTERDOWN or TRYAGAIN."""
+    """The server is in a temporary state.
+
+    BUSY, MASTERDOWN, CLUSTERDOWN, TRYAGAIN, or UNREPLICATED: its replicas do not have a write yet.
+    """
 
 
 class Standstill:
@@ -84,6 +87,7 @@ _STATES = {
     "MASTERDOWN": "master down",
     "CLUSTERDOWN": "cluster down",
     "TRYAGAIN": "slots moving",
+    "UNREPLICATED": "replicas behind",
 }
 
 

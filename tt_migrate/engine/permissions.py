@@ -18,10 +18,12 @@ class Refusals:
     A Migrator keeps one for all its operations. `denied`: commands that the user may not run in a
     script. `missing`: commands that the server does not know. `asked`: whether inspect.lua has
     replied. `tried`: whether inspect.lua was told to try write commands too, on a server that
-    cannot be asked. `run_id`: of the server process that replied.
+    cannot be asked. `run_id`: of the server process that replied. `probe`: in a cluster of several
+    shards, a key of the town that Tinytown does not use and that this server would have.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, probe: bytes = b"") -> None:
+        self.probe = probe
         self.run_id = b""
         self.denied: tuple[str, ...] = ()
         self.missing: tuple[str, ...] = ()

@@ -1,8 +1,9 @@
-"""Reads the replies of scripts, and detects replies that are not valid in Redis."""
+"""Reads and writes what scripts and clients send, and detects replies that are not of Redis."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -168,6 +169,20 @@ def whole(number: Any) -> int:
     if type(number) is not int or number < 0:
         raise TypeError("no whole number")
     return number
+
+
+def packed(texts: Collection[bytes]) -> bytes:
+    """Texts in MessagePack, as `array 32` of `str 8` and `str 32` (MessagePack specification)."""
+    parts = [b"\xdd" + struct.pack(">I", len(texts))]
+    for text in texts:
+        size = len(text)
+        parts.append(_SHORT[size] if size < len(_SHORT) else b"\xdb" + struct.pack(">I", size))
+        parts.append(text)
+    return b"".join(parts)
+
+
+_SHORT = [b"\xd9" + bytes([size]) for size in range(256)]
+"""How texts of less than 256 bytes begin, by their size."""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from hashlib import sha1
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import importlib_resources
@@ -21,7 +21,10 @@ from tt_migrate.engine.replies import Word, malformed_as_invalid
 from tt_migrate.plan import Plan
 
 _LUA = importlib_resources.files("tt_migrate.lua")
-_READING = ("inspect", "locate", "count", "preview", "left", "records", "fetch")
+_READING = (
+    *("inspect", "locate", "count", "preview", "left", "records", "fetch"),
+    *("facts", "weigh"),
+)
 FLYING = ("migrate", "count", "left", "records")
 """The operations whose scripts can keep their cursor (see flight.lua)."""
 
@@ -61,16 +64,25 @@ CLUSTER_GUARDS = Heads("#!lua flags=no-writes,allow-cross-slot-keys\n")
 """With any flag, a script in cluster mode may use only one slot, unless it has this flag too."""
 
 
+Layout = Literal["server", "shard", "shards"]
+"""Where keys are: on one server, in a cluster with one shard, or with several."""
+
+_FILES = {
+    "server": {"<renames>": "rename", "<destinations>": "occupant"},
+    "shard": {"<renames>": "rename_across_slots", "<destinations>": "occupant"},
+    "shards": {"<renames>": "rename", "<destinations>": "elsewhere"},
+}
+
+
 @cache
-def source(operation: str, plan: Plan, *, in_cluster: bool = False) -> str:
+def source(operation: str, plan: Plan, layout: Layout = "server") -> str:
     """The text of an operation's script (`count`, `preview`, ...), after the files that it needs.
 
     Each Lua file names the files that it needs in its header. `<moves>` and `<conflicts>` stand for
-    the files that the plan chooses, `<renames>` for the one that fits a server that is in cluster
-    mode, or is not.
+    the files that the plan chooses, `<renames>` and `<destinations>` for those that the layout
+    chooses.
     """
-    renames = "rename_across_slots" if in_cluster else "rename"
-    chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts, "<renames>": renames}
+    chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts, **_FILES[layout]}
     texts: dict[str, str] = {}
 
     def add(name: str) -> None:
@@ -92,10 +104,11 @@ def needs(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Script:
-    """A script's text. `reads`: whether it calls only commands that read."""
+    """A script's text. `reads`: whether it calls only commands that read. `operation`: its name."""
 
     text: str
     reads: bool
+    operation: str = ""
 
     @cached_property
     def sha(self) -> str:
@@ -103,9 +116,10 @@ class Script:
         return sha1(self.text.encode()).hexdigest()  # noqa: S324 - chosen by Redis, not a secret
 
 
-def script_for(operation: str, plan: Plan, *, in_cluster: bool = False) -> Script:
+def script_for(operation: str, plan: Plan, layout: Layout = "server") -> Script:
     """An operation's script."""
-    return Script(source(operation, plan, in_cluster=in_cluster), reads=operation in _READING)
+    text = source(operation, plan, layout)
+    return Script(text, reads=operation in _READING, operation=operation)
 
 
 @cache

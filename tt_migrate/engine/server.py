@@ -22,14 +22,26 @@ from tt_migrate.results import Server
 
 _FRESH_SECONDS = 1
 _SLOTS = 16384
+_SIGNS_OF_DECLARED_KEYS = (
+    *("CROSSSLOT", "same slot"),
+    *("input keys", "number of keys", "numkeys", "KEYS array", "undeclared key"),
+)
 
 
 class UnsupportedServerError(RedisError):
-    """Keys cannot be renamed there: a Sentinel, or a node of a cluster with several shards."""
+    """Keys cannot be renamed there, for example by a Sentinel."""
+
+
+class SeveralShardsError(UnsupportedServerError):
+    """The server is one of several shards of a cluster. Sharded can work with them."""
 
 
 class ObstacleError(ResponseError):
     """The server does not let scripts do what they need. The message is the server's own."""
+
+
+class UndeclaredKeysError(ObstacleError):
+    """The server wants all keys of a script in KEYS, and in one slot."""
 
 
 class UnsyncedReplicaError(RedisConnectionError):
@@ -88,11 +100,14 @@ def server_of(handshake: Handshake) -> Server:
         return Server("", "", "")
     with malformed_as_invalid():
         fields = _fields(mapping(handshake.reply))
-    return Server(*(fields.get(name, "") for name in ("server", "version", "role", "mode")))
+    name, version, role, mode = (
+        fields.get(field, "") for field in ("server", "version", "role", "mode")
+    )
+    return Server(name, version, role, mode)
 
 
 def check_supported(server: Server, client: Redis, refusals: Refusals) -> None:
-    """Raise UnsupportedServerError for a Sentinel and for a cluster of several shards.
+    """Raise UnsupportedServerError for a Sentinel, SeveralShardsError for a cluster with several.
 
     A replica in a cluster is told to answer instead of redirecting to its master.
 
@@ -110,9 +125,8 @@ def check_supported(server: Server, client: Redis, refusals: Refusals) -> None:
         fields = dict(line.split(":", 1) for line in info.split())
         shards, slots = int(fields["cluster_size"]), int(fields["cluster_slots_assigned"])
     if shards > 1:
-        raise UnsupportedServerError(
-            f"the server is one of {shards} shards of a cluster: new names belong to other shards,"
-            " and moving keys between shards is not supported yet: use a cluster with one shard"
+        raise SeveralShardsError(
+            f"the server is one of {shards} shards of a cluster: use a redis.RedisCluster as client"
         )
     if not slots:
         raise UnsupportedServerError("the cluster has no slots: assign all of them first")
@@ -120,6 +134,11 @@ def check_supported(server: Server, client: Redis, refusals: Refusals) -> None:
         raise ClusterDownError(f"CLUSTERDOWN {slots} of {_SLOTS} slots are assigned")
     if server.role == "replica":
         refusals.ask(client, "READONLY")
+
+
+def wants_declared_keys(text: str) -> bool:
+    """Whether an error says that a script's keys must be in KEYS, or in one slot."""
+    return any(sign in text for sign in _SIGNS_OF_DECLARED_KEYS)
 
 
 def check_writable(server: Server) -> None:

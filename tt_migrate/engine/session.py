@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from secrets import token_hex
@@ -24,12 +24,14 @@ from tt_migrate.engine.scripts import (
     FLYING,
     GUARDS,
     NO_HEADS,
+    Layout,
     Script,
     ScriptCaller,
     script_for,
 )
 from tt_migrate.engine.server import (
     ObstacleError,
+    UndeclaredKeysError,
     UnsupportedServerError,
     check_data,
     check_supported,
@@ -38,10 +40,11 @@ from tt_migrate.engine.server import (
     is_restricted,
     may_know_script_flags,
     server_of,
+    wants_declared_keys,
 )
 from tt_migrate.engine.tallies import Tally
 from tt_migrate.keyspace import town_bytes
-from tt_migrate.plan import COPYING_COMMANDS, OPTIONAL_COMMANDS, Plan
+from tt_migrate.plan import COPYING_COMMANDS, HIDING_COMMANDS, OPTIONAL_COMMANDS, Plan
 from tt_migrate.results import Server
 
 _NAMES = 16
@@ -65,6 +68,8 @@ class Process:
 class Session:
     """A connection to a server on which a plan is carried out.
 
+    `declares`: whether each call of a script names its keys in KEYS (see declared.py).
+
     `client`: holds one connection and must not retry by itself. If it repeated a batch without the
     session, perhaps on a restarted server, the cursor would not be valid there. `refusals`: the
     commands known to be refused; the session adds to them. `operations`: scripts to send before the
@@ -73,6 +78,8 @@ class Session:
 
     Raises redis.exceptions.RedisError if the server cannot be reached or used.
     """
+
+    declares = False
 
     def __init__(
         self,
@@ -84,11 +91,13 @@ class Session:
         *,
         writes: bool = False,
     ) -> None:
-        self._client = client
-        self._plan = plan
+        self.client = client
+        self.plan = plan
         self.town = town
         self._refusals = refusals
         self._writes = writes
+        self._is_shard = bool(refusals.probe)
+        self._probe = refusals.probe or probe_key(town)
         self._token = _new_token()
         self.trip = 0.0
         self.server = self._usable_server()
@@ -109,6 +118,11 @@ class Session:
             self._check_commands()
 
     @property
+    def layout(self) -> Layout:
+        """Where the town's keys are."""
+        return "shards" if self._is_shard else "shard" if self.server.in_cluster else "server"
+
+    @property
     def denied(self) -> bytes:
         """The commands that the user may not run in a script, separated by spaces."""
         return " ".join(self._refusals.denied).encode()
@@ -121,7 +135,7 @@ class Session:
 
     def script(self, operation: str) -> Script:
         """An operation's script."""
-        script = script_for(operation, self._plan, in_cluster=self.server.in_cluster)
+        script = script_for(operation, self.plan, self.layout)
         # A script that keeps its cursor writes, so it cannot have the flag that refuses writes.
         return replace(script, reads=script.reads and not (self._writes and operation in FLYING))
 
@@ -140,7 +154,7 @@ class Session:
 
         `keeps_cursor`: whether a script is to keep its cursor for the calls that follow.
         """
-        connection = self._client.connection
+        connection = self.client.connection
         if isinstance(connection, CacheProxyConnection):
             return "the client has a cache"
         if connection and connection.encoder.decode_responses:
@@ -150,6 +164,8 @@ class Session:
             return ""
         if not self._writes:
             return "nothing is written"
+        if self._is_shard:
+            return "the cluster has several shards"
         if self.server.name not in ("redis", "valkey"):
             return "the server is neither Redis nor Valkey"
         refused = (*self._refusals.denied, *self._refusals.missing)
@@ -170,7 +186,18 @@ class Session:
 
     def call(self, call: Call) -> Any:
         """Run a script and return its reply. Raises redis.exceptions.RedisError."""
-        return self._caller.call(call.script, *call.args)
+        with self._declared_keys_wanted():
+            return self._caller.call(call.script, *call.args)
+
+    @contextmanager
+    def _declared_keys_wanted(self) -> Iterator[None]:
+        """Raise UndeclaredKeysError for an error that says so."""
+        try:
+            yield
+        except redis_errors.ResponseError as error:
+            if self.declares or not wants_declared_keys(str(error)):
+                raise
+            raise UndeclaredKeysError(str(error)) from error
 
     def has_moved(self) -> bool:
         """Whether this is no longer the server to migrate.
@@ -178,25 +205,25 @@ class Session:
         The Sentinels can name another master while the old one still takes writes, which it will
         lose. Raises UnsupportedServerError if a cluster has got more than one shard.
         """
-        check_supported(self.server, self._client, self._refusals)
+        check_supported(self.server, self.client, self._refusals)
         return self._is_old_master()
 
     def _is_old_master(self) -> bool:
-        pool, connection = self._client.connection_pool, self._client.connection
+        pool, connection = self.client.connection_pool, self.client.connection
         if not isinstance(pool, SentinelConnectionPool) or not pool.is_master or not connection:
             return False
         return bool(pool.get_master_address() != (connection.host, connection.port))
 
     def connect(self) -> None:
         """Connect if the connection was dropped. A Sentinel connection asks for the master here."""
-        if self._client.connection:
-            self._client.connection.connect()
+        if self.client.connection:
+            self.client.connection.connect()
 
     def drop(self) -> None:
         """Drop the connection. Calls that are in flight there must not move a later cursor."""
         self._token = _new_token()
-        if self._client.connection:
-            self._client.connection.disconnect()
+        if self.client.connection:
+            self.client.connection.disconnect()
 
     def is_same_process(self) -> bool:
         """Whether the same server process answers as before, so that the cursor is valid.
@@ -220,10 +247,11 @@ class Session:
         if self._is_old_master():
             self.drop()
             self.connect()
-        handshake = handshake_of(self._client)
+        handshake = handshake_of(self.client)
         self.trip, server = handshake.seconds, server_of(handshake)
-        check_supported(server, self._client, self._refusals)
-        check_data(server, self._client, self._refusals)
+        if not self._is_shard:
+            check_supported(server, self.client, self._refusals)
+        check_data(server, self.client, self._refusals)
         if self._writes:
             check_writable(server)
         return server
@@ -231,7 +259,7 @@ class Session:
     def _must_try(self) -> bool:
         """Whether commands that write must be tried: each failed try is counted in errorstats."""
         cannot_ask = not may_know_script_flags(self.server)
-        return self._writes and cannot_ask and is_restricted(self._client, self._refusals)
+        return self._writes and cannot_ask and is_restricted(self.client, self._refusals)
 
     def _mark(self) -> None:
         if not self.process.run_id:
@@ -270,7 +298,7 @@ class Session:
         if "INFO" in known:
             refused = (*refused, "INFO")
         args: tuple[Word, ...] = (
-            town_bytes(self.town),
+            self._probe,
             int(self._tries),
             " ".join(dict.fromkeys(refused)),
             *sorted(set(commands).difference(refused)),
@@ -286,6 +314,8 @@ class Session:
             obstacle = names([said.obstacle])[0].decode("utf-8", "surrogateescape")
         if "undeclared key" in obstacle and self._caller.allow_undeclared_keys():
             return self.inspect(commands, refused)
+        if wants_declared_keys(obstacle):
+            raise UndeclaredKeysError(obstacle)
         if obstacle:
             raise ObstacleError(obstacle)
         if commands:
@@ -298,15 +328,18 @@ class Session:
     def _ask_inspect(self, args: Sequence[Word]) -> Any:
         """Call inspect.lua, with keys in different slots where these should not matter."""
         script = self.script("inspect")
-        is_known = self.server.in_cluster or self._refusals.located
+        is_known = self._is_shard or self.server.in_cluster or self._refusals.located
         keys = [] if is_known else self._names("inspect")
-        try:
-            return self._caller.call(script, *args, keys=keys)
-        except redis_errors.NoPermissionError:
-            if not keys:
-                raise
-            # The server refuses a call if the user may not write one of the keys.
-            return self._caller.call(script, *args)
+        with self._declared_keys_wanted():
+            try:
+                return self._caller.call(
+                    script, *args, keys=[self._probe] if self.declares else keys
+                )
+            except redis_errors.NoPermissionError:
+                if not keys:
+                    raise
+                # The server refuses a call if the user may not write one of the keys.
+                return self._caller.call(script, *args)
 
     def _check_shards(self) -> None:
         """Raise UnsupportedServerError for a proxy that spreads keys over several servers.
@@ -314,7 +347,8 @@ class Session:
         Most proxies refuse keys in different slots. Envoy does not, but it says who it is.
         """
         script, names = self.script("locate"), self._names("locate")
-        is_proxy = self.server.name not in ("redis", "valkey") and not self._refusals.located
+        is_known = self._is_shard or self._refusals.located
+        is_proxy = self.server.name not in ("redis", "valkey") and not is_known
         # SCRIPT FLUSH gives a process another address, so ask again.
         if is_proxy and all(len(self._caller.locate(script, names)) > 1 for _ in range(2)):
             raise UnsupportedServerError(
@@ -331,8 +365,11 @@ class Session:
     @property
     def _needed(self) -> tuple[str, ...]:
         """The commands that the plan can need here."""
-        copying = COPYING_COMMANDS if self.server.in_cluster else ()
-        return (*self._plan.commands, *copying)
+        moving: Mapping[Layout, tuple[str, ...]] = {
+            "shard": COPYING_COMMANDS,
+            "shards": HIDING_COMMANDS,
+        }
+        return tuple(dict.fromkeys((*self.plan.commands, *moving.get(self.layout, ()))))
 
     @property
     def _commands(self) -> tuple[str, ...]:
@@ -348,6 +385,11 @@ class Session:
             )
         if self.refused:
             raise redis_errors.ResponseError(f"NOCOMMAND {', '.join(self.refused)}")
+
+
+def probe_key(town: str, number: int | str = "") -> bytes:
+    """A key of the town that Tinytown does not use."""
+    return b"tt:%b:agent:tt-migrate%b" % (town_bytes(town), str(number).encode())
 
 
 def _new_token() -> bytes:

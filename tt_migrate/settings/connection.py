@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from redis import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.backoff import NoBackoff
-from redis.exceptions import InvalidResponse, ResponseError
+from redis.cluster import RedisCluster
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, RedisClusterException, RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
@@ -57,6 +59,21 @@ class _SocketConnection(_Bounded, UnixDomainSocketConnection):
     pass
 
 
+class _Node:
+    """A connection to a node of a cluster. redis-py has its own function for it."""
+
+    def on_connect(self) -> None:
+        _shake_hands(self, super().on_connect)  # type: ignore[misc]
+
+
+class _NodeConnection(_Node, _PlainConnection):
+    pass
+
+
+class _TlsNodeConnection(_Node, _TlsConnection):
+    pass
+
+
 class _MasterConnection(_Bounded, MasterConnection, SentinelManagedConnection):
     pass
 
@@ -72,6 +89,7 @@ _CLASSES = {
     "redis+sentinel": _MasterConnection,
     "rediss+sentinel": _TlsMasterConnection,
 }
+_NODE_CLASSES = {"redis": _NodeConnection, "rediss": _TlsNodeConnection}
 
 
 def open_client(endpoint: Endpoint) -> Redis:
@@ -104,6 +122,36 @@ def open_client(endpoint: Endpoint) -> Redis:
     return client
 
 
+def open_cluster(endpoint: Endpoint) -> RedisCluster:
+    """Return a client for the cluster of an endpoint, which must be one of its nodes.
+
+    It is connected. Replies are bytes. Raises ConfigError as open_client does, and for an endpoint
+    that is no host and port; redis.exceptions.RedisError if the cluster cannot be discovered.
+    """
+    kind, parts = _parts(endpoint)
+    if kind not in _NODE_CLASSES:
+        raise ConfigError(
+            f"{_place(endpoint, 'url')} leads to a node of a cluster with several shards: use"
+            " redis:// or rediss:// with its host and port"
+        )
+    settings = _pool_settings(kind, parts) | {"connection_class": _NODE_CLASSES[kind]}
+    host, port = settings.pop("host"), settings.pop("port", 6379)
+    settings.pop("db", None)  # A cluster has only database 0.
+    del settings["redis_connect_func"], settings["retry"]
+    address = f"[{host}]" if ":" in host else host
+    try:
+        # Only with a URL does redis-py use the class.
+        return RedisCluster(
+            url=f"redis://{address}:{port}", require_full_coverage=False, **settings
+        )
+    except RedisClusterException as error:
+        raise (
+            error.__cause__
+            if isinstance(error.__cause__, RedisError)
+            else RedisConnectionError(str(error))
+        ) from error
+
+
 def _pool_settings(kind: str, parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a connection pool takes, for the parts of a URL of this kind."""
     settings = {
@@ -112,7 +160,7 @@ def _pool_settings(kind: str, parts: Mapping[str, Any]) -> dict[str, Any]:
         # With RESP3, a server without a password accepts one; with RESP2 it refuses it.
         "protocol": 3,
         "connection_class": _CLASSES[kind],
-        "redis_connect_func": _shake_hands,
+        "redis_connect_func": lambda connection: _shake_hands(connection, connection.on_connect),
         "retry": Retry(NoBackoff(), 0),
         **parts,
     }
@@ -148,14 +196,14 @@ def secrets(endpoint: Endpoint) -> list[bytes]:
     return [town_bytes(secret) for secret in found if secret]
 
 
-def _shake_hands(connection: Connection) -> None:
+def _shake_hands(connection: Any, on_connect: Callable[[], object]) -> None:
     # CLIENT SETINFO and the request for maintenance notifications cost round trips. Servers refuse
     # the latter, and then redis-py 7.0 to 8.0 fails on a Unix socket.
     for attribute in ("driver_info", "lib_name", "lib_version", "maint_notifications_config"):
         setattr(connection, attribute, None)
     began = time.monotonic()
     try:
-        connection.on_connect()
+        on_connect()
     except AttributeError:
         # redis-py treats any reply to HELLO as a map, even a mail server's greeting.
         if connection.protocol != 3 or isinstance(connection.handshake_metadata, dict):

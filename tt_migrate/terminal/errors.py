@@ -66,6 +66,11 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
         ("CLUSTERDOWN", "cluster is down", "not served"),
         "its cluster is down, or does not serve all slots: try again later ({text})",
     ),
+    (
+        ("UNREPLICATED",),
+        "its replicas do not confirm writes, so keys on their way stay hidden, and safe: run it"
+        " again when the replicas work ({text})",
+    ),
     (("TRYAGAIN",), "its cluster is moving slots: try again later ({text})"),
     (("BUSY ",), "it is busy with another client's script: try again later"),
     ((redis_errors.OutOfMemoryError,), "it is out of memory ({text})"),

@@ -155,7 +155,14 @@ def _numbers(result: Result | None, foreign: Foreign, seconds: float) -> dict[st
         "max_pause_ms": effort.max_pause_ms if effort else None,
         "reconnects": effort.reconnects if effort else 0,
         "evicted": effort.evicted if effort else 0,
+        "hidden": _hidden(result),
     }
+
+
+def _hidden(result: Result | None) -> list[dict[str, str]]:
+    """The keys on their way between shards, and their hidden names."""
+    hidden = result.hidden if result else {}
+    return [{"from": shown(key), "hidden": shown(hidden[key])} for key in sorted(hidden)]
 
 
 def _found(result: Result | None) -> int | None:

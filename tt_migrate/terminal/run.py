@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from redis.exceptions import NoPermissionError, RedisError
 
-from tt_migrate.engine.server import handshake_of, server_of
+from tt_migrate.engine.server import SeveralShardsError, handshake_of, server_of
 from tt_migrate.escape import shown_text
 from tt_migrate.migrator import Migrator
 from tt_migrate.results import Count, Effort, Migration
 from tt_migrate.settings.config import ConfigError, Settings, load_settings
-from tt_migrate.settings.connection import open_client, redacted, secrets
+from tt_migrate.settings.connection import open_client, open_cluster, redacted, secrets
 from tt_migrate.terminal import exit_status
 from tt_migrate.terminal.errors import explain
 from tt_migrate.terminal.internal_error import internal_error
@@ -146,17 +146,27 @@ class _Run:
             )
             if self._log:
                 self._log.write(f"{options.plan.name} begins, mode {options.mode}")
-            if options.check:
-                count = watch.follow(partial(self._checked, migrator))
-                status = exit_status.LEFT_BEHIND if count.undone else exit_status.DONE
-                return Ending(status, partial(self._report.checked, count))
-            if options.dry_run:
-                preview = watch.follow(migrator.preview)
-                return Ending(exit_status.DONE, partial(self._report.previewed, preview))
-            if options.force:
-                return self._migrated(watch.follow(migrator.migrate))
-            migrator.check()
-            return self._asked_and_migrated(migrator)
+            try:
+                return self._operated(migrator)
+            except SeveralShardsError:
+                if watch.so_far:  # The cluster has got more shards meanwhile.
+                    raise
+                cluster = held.enter_context(open_cluster(settings.redis))
+                return self._operated(replace(migrator, client=cluster))
+
+    def _operated(self, migrator: Migrator) -> Ending:
+        options, watch = self._options, self._watch
+        if options.check:
+            count = watch.follow(partial(self._checked, migrator))
+            status = exit_status.LEFT_BEHIND if count.undone else exit_status.DONE
+            return Ending(status, partial(self._report.checked, count))
+        if options.dry_run:
+            preview = watch.follow(migrator.preview)
+            return Ending(exit_status.DONE, partial(self._report.previewed, preview))
+        if options.force:
+            return self._migrated(watch.follow(migrator.migrate))
+        migrator.check()
+        return self._asked_and_migrated(migrator)
 
     def _checked(self, migrator: Migrator) -> Count:
         try:

@@ -66,10 +66,11 @@ class TextReport:
     def previewed(self, preview: Preview) -> None:
         """Write the report of --dry-run: on stderr where, on stdout what."""
         if self.quiet:
-            self.out.lines([*self._left(preview), *self._refusal(preview)])
+            hidden = self._hidden(preview.hidden)
+            self.out.lines([*self._left(preview), *hidden, *self._refusal(preview)])
             return
         self.err.lines(self._where(preview))
-        if preview.remaining or preview.conversions or preview.unconverted:
+        if preview.remaining or preview.conversions or preview.unconverted or preview.hidden:
             self.out.lines(self._preview(preview))
         else:
             notes = (*self._notes(preview.count), *self._refusal(preview))
@@ -181,6 +182,8 @@ class TextReport:
             yield counted(
                 records, "record needs conversion to a hash", "records need conversion to a hash"
             )
+        if count.hidden:
+            yield counted(len(count.hidden), "key is hidden", "keys are hidden")
 
     def _advice(self, count: Count) -> str:
         if self.plan.name == "hash" and count.total:
@@ -220,9 +223,10 @@ class TextReport:
             yield "   Keys that would be left alone; nothing is ever overwritten:"
             yield from left
             yield from self._merge_hint(preview)
+        yield from self._hidden(preview.hidden)
         notes = (*self._notes(preview.count), *self._refusal(preview))
         yield from self._last_lines(preview.ambiguous, notes)
-        if changes:
+        if changes or preview.hidden:
             yield ""
             command, task = self._command(self.plan), self._words.task
             yield f"   Run '{command}' (without --dry-run) to perform {task}."
@@ -271,6 +275,7 @@ class TextReport:
             yield from _families("JSON strings", count.to_convert)
         if self.plan.rename == "forward":
             yield from self._other_towns(count.towns)
+        yield from self._hidden(count.hidden)
         yield from (f"   {text}" for text in self._notes(count))
         yield ""
 
@@ -310,9 +315,12 @@ class TextReport:
         if migration.records_left:
             one, many = "record is not a hash yet", "records are not hashes yet"
             left.append(counted(migration.records_left, one, many))
+        if migration.hidden:
+            left.append(counted(len(migration.hidden), "key is hidden", "keys are hidden"))
         yield f"{sign} {self._words.noun} incomplete: {', '.join(left)}"
         yield from self._done(migration)
         yield from self._untouched(migration)
+        yield from self._hidden(migration.hidden)
         if migration.appeared > 0:
             yield (
                 f"   {counted(migration.appeared, self._words.key, self._words.keys)} appeared"
@@ -373,6 +381,16 @@ class TextReport:
             yield f"{self._move(key)} ({self.foreign.shown(found.failed[key])})"
         for key in in_order(found.unconverted, town_key_start(self.town)):
             yield f"   {shown(key)} ({self.foreign.shown(found.unconverted[key])})"
+
+    def _hidden(self, hidden: Mapping[bytes, bytes]) -> Iterator[str]:
+        """The keys on their way between shards, and what to do."""
+        if hidden:
+            yield ""
+            yield "   Keys on their way between shards, safe under hidden names:"
+            for key in sorted(hidden):
+                yield f"   {shown(key)} (hidden as {shown(hidden[key])})"
+            again = self._command(self.plan)
+            yield f"   If no other run is at work on them, '{again}' finishes or returns them."
 
     def _last_lines(self, ambiguous: Collection[bytes], notes: Iterable[str]) -> Iterator[str]:
         if self.quiet:

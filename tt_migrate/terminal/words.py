@@ -86,7 +86,9 @@ def counted(number: int, one: str, many: str) -> str:
 
 
 def server_words(server: Server) -> str:
-    """Return what a server is: `redis 8.2.1, master`, or `redis 8.2.1 in cluster mode, master`."""
+    """Return what a server is: `redis 8.2.1, master`, or `redis 8.2.1, cluster of 3 shards`."""
+    if server.shards > 1:
+        return f"{server.name} {server.version}, cluster of {server.shards} shards"
     mode = " in cluster mode" if server.in_cluster else ""
     return f"{server.name} {server.version}{mode}, {server.role}"
 

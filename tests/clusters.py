@@ -1,0 +1,136 @@
+"""Starts clusters of several shards for the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from redis import Redis
+from redis.cluster import RedisCluster
+
+from tests.servers import Kind, Server, cluster_state
+from tests.waiting import wait_until
+
+_SLOTS = 16_384
+
+
+class Cluster:
+    """Masters that share all slots, each with the same number of replicas."""
+
+    def __init__(self, masters: list[Server], replicas: list[Server]) -> None:
+        self.masters = masters
+        self.replicas = replicas
+        self._clients: list[RedisCluster] = []
+
+    @classmethod
+    def start(cls, kind: Kind, *args: str, masters: int = 3, replicas: int = 0) -> Cluster:
+        """Start `masters` servers, and `replicas` for each of them."""
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1500", *args)
+        number = masters * (1 + replicas)
+        with ThreadPoolExecutor(number) as threads:
+            servers = [*threads.map(lambda _: Server.start(kind, *options), range(number))]
+        cluster = cls(servers[:masters], servers[masters:])
+        try:
+            cluster._join()
+        except BaseException:
+            cluster.stop()
+            raise
+        return cluster
+
+    @property
+    def servers(self) -> list[Server]:
+        return [*self.masters, *self.replicas]
+
+    @property
+    def url(self) -> str:
+        return self.masters[0].url
+
+    def client(self, **kwargs: Any) -> RedisCluster:
+        """Return a client. It is closed after the test."""
+        port = next(server.port for server in self.servers if server.is_running)
+        client = RedisCluster(host="127.0.0.1", port=port, **kwargs)
+        self._clients.append(client)
+        return client
+
+    def snapshot(self) -> dict[bytes, tuple[bytes, bool]]:
+        """Return each key's value, as DUMP has it, and whether it has a TTL."""
+        found = {}
+        for node in self.client().get_primaries():
+            client = Redis(host=node.host, port=node.port)
+            keys = [*client.scan_iter(count=1000)]
+            batch = client.pipeline(transaction=False)
+            for key in keys:
+                batch.dump(key)
+                batch.pttl(key)
+            replies = batch.execute()
+            for key, dump, ttl in zip(keys, replies[::2], replies[1::2], strict=True):
+                if dump is not None:
+                    found[key] = (dump[:-10], ttl > 0)
+            client.close()
+        return found
+
+    def reset(self) -> None:
+        """Remove all keys and scripts."""
+        for server in self.masters:
+            client = server.client()
+            client.flushall()
+            client.script_flush()
+            client.config_set("maxmemory", 0)
+            server.close_clients()
+
+    def close_clients(self) -> None:
+        while self._clients:
+            self._clients.pop().close()
+
+    def stop(self) -> None:
+        self.close_clients()
+        for server in self.servers:
+            server.stop()
+
+    def _join(self) -> None:
+        clients = [server.client() for server in self.servers]
+        for n, client in enumerate(clients):
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
+        for n, client in enumerate(clients[: len(self.masters)]):
+            first, end = (_SLOTS * at // len(self.masters) for at in (n, n + 1))
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(first, end))
+        for server in self.servers[1:]:
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
+        wait_until(lambda: all(_knows(client) == len(clients) for client in clients))
+        ids = [client.execute_command("CLUSTER", "MYID") for client in clients]
+        for n, client in enumerate(clients[len(self.masters) :]):
+            client.execute_command("CLUSTER", "REPLICATE", ids[n % len(self.masters)])
+        wait_until(lambda: all(_is_ready(client) for client in clients))
+        online = len(self.replicas) // len(self.masters)
+        wait_until(
+            lambda: all(len(_role(client)) == online for client in clients[: len(self.masters)])
+        )
+
+
+def fill(cluster: Cluster, keys: Iterable[tuple[str, ...]]) -> None:
+    """Send commands to the masters that have their keys: `("SET", "tt:agent:1", "{}")`."""
+    client = cluster.client()
+    by_node: dict[Any, list[tuple[str, ...]]] = {}
+    for command in keys:
+        by_node.setdefault(client.get_node_from_key(command[1]), []).append(command)
+    for node, commands in by_node.items():
+        for first in range(0, len(commands), 2000):
+            batch = client.get_redis_connection(node).pipeline(transaction=False)
+            for command in commands[first : first + 2000]:
+                batch.execute_command(*command)
+            batch.execute()
+
+
+def _knows(client: Redis) -> int:
+    return int(cluster_state(client)["cluster_known_nodes"])
+
+
+def _is_ready(client: Redis) -> bool:
+    state = cluster_state(client)
+    return state["cluster_state"] == "ok" and int(state["cluster_slots_ok"]) == _SLOTS
+
+
+def _role(client: Redis) -> list[Any]:
+    role: Any = client.execute_command("ROLE")
+    return list(role[2]) if role[0] == b"master" else []

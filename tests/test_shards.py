@@ -1,0 +1,697 @@
+"""Clusters of several shards: everything that works on one server works there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from os import urandom
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from tests.clusters import Cluster, fill
+from tests.command import tt_in_process
+from tests.keyspaces import contents
+from tests.servers import Kind, Pool, Server, StartError, newest_kind
+from tests.services import service, spreading
+from tests.waiting import wait_until
+from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Change, Migrator, Progress
+from tt_migrate.engine.patience import PassingError
+from tt_migrate.engine.pipeline import Pipeline
+from tt_migrate.engine.scripts import Script
+from tt_migrate.engine.shards import Courier, Operation
+from tt_migrate.plan import Plan
+from tt_migrate.terminal.words import command_for
+
+AGENT = {
+    "name": "worker",
+    "state": "idle",
+    "cli": "claude",
+    "created_at": "2025-01-01T00:00:00Z",
+    "last_heartbeat": "2025-01-01T00:00:00Z",
+    "tasks_completed": 0,
+    "rounds_completed": 0,
+}
+MERGE = replace(RENAME, merge=True)
+MOVING = ("freeze", "apply", "finish", "forget", "give_back")
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[dict[Kind, Cluster]]:
+    clusters: dict[Kind, Cluster] = {}
+    yield clusters
+    for cluster in clusters.values():
+        cluster.stop()
+
+
+@pytest.fixture
+def cluster(kind: Kind, started: dict[Kind, Cluster]) -> Iterator[Cluster]:
+    """A cluster of each kind with three masters."""
+    yield from lent(kind, started)
+
+
+@pytest.fixture
+def newest_cluster(started: dict[Kind, Cluster]) -> Iterator[Cluster]:
+    yield from lent(newest_kind(), started)
+
+
+def lent(kind: Kind, started: dict[Kind, Cluster]) -> Iterator[Cluster]:
+    if kind not in started:
+        started[kind] = Cluster.start(kind)
+    started[kind].reset()
+    yield started[kind]
+    started[kind].close_clients()
+
+
+def agent(number: int, **more: Any) -> str:
+    return json.dumps({"id": f"{number:032x}", **AGENT, **more})
+
+
+def town() -> Iterator[tuple[str, ...]]:
+    """The commands that make a town with keys of each family, and with conflicts of each kind."""
+    for n in range(40):
+        key = f"{n:032x}"
+        yield "SET", f"tt:agent:{key}", agent(n)
+        yield "RPUSH", f"tt:inbox:{key}", f"m{n}", f"n{n}", f"m{n}"
+        yield "LPUSH", f"tt:urgent:{key}", f"u{n}"
+        yield "SET", f"tt:stop:{key}", "1", "EX", "100000"
+        yield "LPUSH", f"tt:activity:{key}", *(f"a{n}-{i}" for i in range(9))
+    yield "RPUSH", "tt:backlog", "1", "2", "3"
+    yield "SET", "tt:task:backlog", "somebody's"
+    yield "SET", "mt:agent:old", agent(1000)
+    yield "SET", f"mt:agent:{1:032x}", agent(1001)
+    yield "HSET", "tt:other:agent:1", "id", "1"
+    for n in range(8):
+        key = f"{n:032x}"
+        yield "RPUSH", f"tt:town:inbox:{key}", f"new{n}"
+        yield "LPUSH", f"tt:town:activity:{key}", f"a{n}-new", f"a{n}-newer"
+        yield "LPUSH", f"tt:town:urgent:{key}", f"u{n}"
+        yield "SET", f"tt:town:stop:{key}", "1" if n % 2 else "2"
+        yield "SET", f"tt:town:agent:{key}", agent(n, state="busy" if n % 2 else "idle")
+    for odd in ("{a}b", "a}b{", "a{b", "{}", "}{x}", "a\nb", "{{a}}", "é", "\x00"):
+        yield "RPUSH", f"tt:inbox:{odd}", "1", "2"
+        yield "SET", f"tt:agent:{odd}", json.dumps({**AGENT, "id": odd})
+
+
+def on_one_server(redis: Redis, commands: Callable[[], Iterator[tuple[str, ...]]]) -> None:
+    for command in commands():
+        redis.execute_command(*command)
+
+
+def everything(cluster: Cluster) -> dict[bytes, Any]:
+    """Return what contents() does, of all masters."""
+    found: dict[bytes, Any] = {}
+    for server in cluster.masters:
+        found |= contents(server.client())
+    return found
+
+
+MERGING = [replace(UPGRADE, merge=True), replace(REVERSE, merge=True)]
+PLANS = [RENAME, MERGE, UPGRADE, HASH, REVERSE, replace(RENAME, oldest=True)]
+
+
+def compare_looks(there: Migrator, here: Migrator) -> None:
+    """Assert that counts and previews say the same."""
+    one, other = there.count(), here.count()
+    numbers = ("keys", "conflicts", "ambiguous", "dbsize", "strings", "old_strings", "hashes")
+    for name in (*numbers, "others", "new_only", "to_convert", "total", "undone", "promising"):
+        assert getattr(one, name) == getattr(other, name), name
+    assert set(one.towns) == set(other.towns)
+
+    seen, wanted = there.preview(), here.preview()
+    lists = ("moves", "ambiguous", "conversions", "towns")
+    for name in (*lists, "merges", "conflicts", "failed", "unconverted"):
+        found, expected = getattr(seen, name), getattr(wanted, name)
+        both = (found, expected) if isinstance(found, dict) else map(set, (found, expected))
+        one_side, other_side = both
+        assert one_side == other_side, name
+    assert seen.total == wanted.total
+    assert seen.remaining == wanted.remaining
+
+
+def compare_migrations(there: Migrator, here: Migrator) -> None:
+    """Assert that migrations say that they did the same."""
+    done, expected_done = there.migrate(), here.migrate()
+    names = ("keys", "merged", "converted", "conflicts", "failed", "unconverted", "remaining")
+    for name in (*names, "complete", "records_left", "left_behind"):
+        assert getattr(done, name) == getattr(expected_done, name), name
+    assert set(done.ambiguous) == set(expected_done.ambiguous)
+    assert not done.hidden
+
+
+@pytest.mark.parametrize("plan", MERGING, ids=command_for)
+def test_a_cluster_of_each_kind_is_left_like_a_single_server(
+    cluster: Cluster, server: Server, plan: Plan
+) -> None:
+    is_left_alike(cluster, server, plan)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=command_for)
+def test_a_cluster_is_left_like_a_single_server(
+    newest_cluster: Cluster, newest: Server, plan: Plan
+) -> None:
+    is_left_alike(newest_cluster, newest, plan)
+
+
+def is_left_alike(cluster: Cluster, server: Server, plan: Plan) -> None:
+    fill(cluster, town())
+    redis = server.client()
+    on_one_server(redis, town)
+    there, here = (Migrator(client, "town", plan) for client in (cluster.client(), redis))
+
+    before = everything(cluster)
+    compare_looks(there, here)
+    assert everything(cluster) == before
+    compare_migrations(there, here)
+    assert everything(cluster) == contents(redis)
+
+
+def test_a_service_that_wants_declared_keys_is_left_like_a_single_server(
+    newest_cluster: Cluster, newest: Server
+) -> None:
+    redis = newest.client()
+    for plan in MERGING:
+        newest_cluster.reset()
+        redis.flushall()
+        fill(newest_cluster, town())
+        on_one_server(redis, town)
+        with service(spreading(newest_cluster), *newest_cluster.masters) as address:
+            host, _, port = address.partition(":")
+            there = Migrator(Redis(host, int(port), protocol=3), "town", plan)
+            here = Migrator(redis, "town", plan)
+            compare_looks(there, here)
+            compare_migrations(there, here)
+            assert everything(newest_cluster) == contents(redis), plan
+
+
+class KilledError(BaseException):
+    """Stands for the end of the process."""
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, number: int, *, is_done: bool) -> list[str]:
+    """Let a run end at a call of an operation, before it is sent or before its reply is read.
+
+    Returns the list that will name the operations that were called.
+    """
+    called: list[str] = []
+    carry = Courier.carry
+
+    def dying(courier: Courier, operation: Operation, *args: Any, **kwargs: Any) -> Any:
+        name = operation.script.operation
+        if name not in MOVING or not args[0]:
+            return carry(courier, operation, *args, **kwargs)
+        called.append(name)
+        if len(called) > number:
+            if len(called) == number + 1 and is_done:
+                carry(courier, operation, *args, **kwargs)
+            raise KilledError
+        return carry(courier, operation, *args, **kwargs)
+
+    monkeypatch.setattr(Courier, "carry", dying)
+    return called
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs take over keys that were frozen 0.3 seconds ago."""
+    monkeypatch.setattr("tt_migrate.engine.sharded.TAKE_OVER_MILLISECONDS", 300)
+    monkeypatch.setattr("tt_migrate.engine.relocation.YOUNG_MILLISECONDS", 200)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("is_done", [False, True], ids=["unsent", "reply lost"])
+@pytest.mark.parametrize("number", range(8))
+def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, number: int, is_done: bool
+) -> None:
+    commands: list[tuple[str, ...]] = [("RPUSH", f"tt:inbox:{n}", "a", "b") for n in range(30)]
+    commands += [("RPUSH", f"tt:town:inbox:{n}", "new") for n in range(10)]
+    commands += [("SET", f"tt:agent:{n}", "old") for n in range(6)]
+    commands += [("SET", f"tt:town:agent:{n}", "new") for n in range(6)]
+    fill(newest_cluster, commands)
+    with monkeypatch.context() as patched:
+        called = killed_at(patched, number, is_done=is_done)
+        with pytest.raises(KilledError):
+            Migrator(newest_cluster.client(), "town", MERGE).migrate()
+    assert len(called) > number
+    migrator = Migrator(newest_cluster.client(), "town", MERGE)
+    counted = migrator.count()
+    names = {name for name in everything(newest_cluster) if b":moving:" in name}
+    assert {*counted.hidden.values()} == names
+    assert counted.undone >= len(names)
+    assert set(counted.towns) == set()
+    done = migrator.migrate()
+    assert (dict(done.hidden), done.remaining) == ({}, 6)
+    assert {*done.conflicts} == {b"tt:agent:%d" % n for n in range(6)}
+    left = everything(newest_cluster)
+    assert [name for name in left if b":moving:" in name or b":staged:" in name] == []
+    marks = {name: expiry for name, (_, expiry) in left.items() if b":moved:" in name}
+    assert -1 not in marks.values()
+    client = newest_cluster.client()
+    for n in range(30):
+        wanted = [b"a", b"b", b"new"] if n < 10 else [b"a", b"b"]
+        assert client.lrange(f"tt:town:inbox:{n}", 0, -1) == wanted
+    for n in range(6):
+        assert (client.get(f"tt:agent:{n}"), client.get(f"tt:town:agent:{n}")) == (b"old", b"new")
+    assert len(left) - len(marks) == 30 + 12
+
+
+@pytest.mark.usefixtures("impatient")
+def test_hidden_keys_are_shown_and_the_next_run_finishes_them(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(newest_cluster, [("RPUSH", "tt:inbox:1", "a")])
+    with monkeypatch.context() as patched:
+        killed_at(patched, 1, is_done=False)
+        with pytest.raises(KilledError):
+            Migrator(newest_cluster.client(), "town").migrate()
+    (name,) = everything(newest_cluster)
+    hidden = name.decode()
+    assert hidden.startswith("tt:{tt:inbox:1}:moving:")
+    assert hidden.endswith(":10:tt:inbox:1tt:town:inbox:1")
+
+    url = ("--redis-url", newest_cluster.url, "--town-name", "town")
+    check = tt_in_process("--check", *url)
+    assert (check.returncode, "1 key is hidden" in check.stdout) == (1, True)
+    preview = tt_in_process("--dry-run", *url)
+    assert f"tt:inbox:1 (hidden as {hidden})" in preview.stdout
+    quiet = tt_in_process("--dry-run", "--quiet", *url)
+    assert hidden in quiet.stdout
+    document = json.loads(tt_in_process("--check", "--json", *url).stdout)
+    assert document["hidden"] == [{"from": "tt:inbox:1", "hidden": hidden}]
+
+    asked = tt_in_process(*url, answer=b"y\n")
+    assert (asked.returncode, hidden in asked.stdout) == (0, True)
+    assert "1 key migrated" in asked.stdout
+    assert tt_in_process("--check", *url).returncode == 0
+    assert newest_cluster.client().lrange("tt:town:inbox:1", 0, -1) == [b"a"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_keys_that_a_run_the_other_way_has_hidden_are_finished_and_moved(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(newest_cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(20)])
+    with monkeypatch.context() as patched:
+        killed_at(patched, 1, is_done=False)
+        with pytest.raises(KilledError):
+            Migrator(newest_cluster.client(), "town").migrate()
+    done = Migrator(newest_cluster.client(), "town", REVERSE).migrate()
+    assert done.complete
+    assert {name for name in everything(newest_cluster) if b":moved:" not in name} == {
+        b"tt:inbox:%d" % n for n in range(20)
+    }
+
+
+def test_a_record_that_is_written_anew_while_it_is_hidden_is_reported_and_kept(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(newest_cluster, [("SET", "tt:agent:1", "old"), ("SET", "tt:town:agent:1", "new")])
+    client = newest_cluster.client()
+    carry = Courier.carry
+
+    def rewriting(courier: Courier, operation: Operation, *args: Any, **kwargs: Any) -> Any:
+        if operation.script.operation == "apply":
+            client.set("tt:agent:1", "newest")
+        return carry(courier, operation, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Courier, "carry", rewriting)
+        done = Migrator(client, "town").migrate()
+    assert [*done.hidden] == [b"tt:agent:1"]
+    assert not done.complete
+    (hidden,) = done.hidden.values()
+    assert [client.get(key) for key in (hidden, "tt:agent:1", "tt:town:agent:1")] == [
+        *(b"old", b"newest", b"new")
+    ]
+    client.delete("tt:agent:1")
+    monkeypatch.setattr("tt_migrate.engine.sharded.TAKE_OVER_MILLISECONDS", 0)
+    again = Migrator(client, "town").migrate()
+    assert (dict(again.hidden), client.get("tt:agent:1")) == ({}, b"old")
+
+
+def test_names_that_look_like_hidden_ones_are_left_alone(newest_cluster: Cluster) -> None:
+    names = (
+        "tt:{x}:moving:1-0123abcd-1:1:xfoo",
+        "tt:{tt:agent:1}:moving:1-0123abcd-1:10:tt:agent:1tt:other:agent:1",
+        "tt:{tt:agent:1}:moving:1-0123abcd-1:9:tt:agent:1tt:town:agent:1",
+        "tt:{y}:moving:1-0123abcd-1:10:tt:agent:1tt:town:agent:1",
+        "tt:{tt:nobody:1}:moving:1-0123abcd-1:11:tt:nobody:1tt:town:nobody:1",
+        "tt:{tt:agent:1}:moving:x",
+    )
+    fill(newest_cluster, [("RPUSH", name, "a") for name in names])
+    fill(newest_cluster, [("RPUSH", "tt:inbox:1", "a")])
+    marks = ["tt:{tt:town:agent:1}:moved:1-0123abcd-1:tt:town:agent:1"]
+    fill(newest_cluster, [("RPUSH", mark, "a") for mark in marks])
+    migrator = Migrator(newest_cluster.client(), "town")
+    assert dict(migrator.count().hidden) == {}
+    assert migrator.migrate().complete
+    assert {*map(str.encode, names)} < {*everything(newest_cluster)}
+
+
+def test_progress_and_the_record_are_told_in_the_callers_thread(newest_cluster: Cluster) -> None:
+    fill(newest_cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(3000)])
+    threads: set[int] = set()
+    told: list[Change] = []
+    seen: list[tuple[str, int, int]] = []
+
+    def progress(now: Progress) -> None:
+        threads.add(threading.get_ident())
+        seen.append((now.stage, now.scanned, now.dbsize))
+
+    def record(changes: Sequence[Change]) -> None:
+        threads.add(threading.get_ident())
+        told.extend(changes)
+
+    done = Migrator(newest_cluster.client(), "town", progress=progress, record=record).migrate()
+    assert threads == {threading.get_ident()}
+    assert {change.key for change in told} == {b"tt:inbox:%d" % n for n in range(3000)}
+    assert {change.action for change in told} == {"renamed"}
+    assert done.keys["inbox"] == len(told) == 3000
+    assert {stage for stage, _, _ in seen} == {"migrating", "verifying"}
+    assert all(scanned <= dbsize for _, scanned, dbsize in seen)
+    assert max(dbsize for _, _, dbsize in seen) == 3000
+
+
+def test_an_exception_from_progress_ends_the_run_and_hides_nothing(
+    newest_cluster: Cluster,
+) -> None:
+    fill(newest_cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(6000)])
+    seen: list[Any] = []
+
+    def progress(now: Progress) -> None:
+        seen.append(now.so_far)
+        if len(seen) > 3:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Migrator(newest_cluster.client(), "town", progress=progress).migrate()
+    left = everything(newest_cluster)
+    assert [name for name in left if name.startswith(b"tt:{")] == []
+    assert len(left) == 6000
+    assert 0 < seen[-1].total == sum(name.startswith(b"tt:town:") for name in left) < 6000
+
+
+@pytest.mark.parametrize("options", [{"decode_responses": True}, {"protocol": 2}, {"protocol": 3}])
+def test_a_client_with_other_options_is_used_as_it_is(
+    newest_cluster: Cluster, options: dict[str, Any]
+) -> None:
+    fill(newest_cluster, town())
+    client = newest_cluster.client(**options)
+    before = Migrator(client, "town", UPGRADE).preview()
+    done = Migrator(client, "town", UPGRADE).migrate()
+    assert (done.keys, done.converted) == (before.keys, before.to_convert)
+
+
+def test_nodes_behind_another_address_are_reached_as_the_client_says(
+    newest_cluster: Cluster,
+) -> None:
+    """As behind NAT: the addresses that the cluster names lead nowhere."""
+    ports = {server.port: 40_000 + n for n, server in enumerate(newest_cluster.masters)}
+    try:
+        for server in newest_cluster.masters:
+            server.client().config_set("cluster-announce-port", ports[server.port])
+        inside = {announced: port for port, announced in ports.items()}
+        wait_until(
+            lambda: all(
+                str(port) in str(server.client().execute_command("CLUSTER", "SLOTS"))
+                for server in newest_cluster.masters
+                for port in inside
+            )
+        )
+        client = newest_cluster.client(
+            address_remap=lambda address: (address[0], inside.get(address[1], address[1]))
+        )
+        for n in range(50):
+            client.rpush(f"tt:inbox:{n}", "a")
+        assert Migrator(client, "town").migrate().keys["inbox"] == 50
+    finally:
+        for server in newest_cluster.masters:
+            server.client().config_set("cluster-announce-port", 0)
+        wait_until(
+            lambda: all(
+                "40000" not in str(server.client().execute_command("CLUSTER", "SLOTS"))
+                for server in newest_cluster.masters
+            )
+        )
+
+
+def test_a_cluster_client_of_one_shard_uses_the_first_engine(shards: Pool) -> None:
+    for shard in shards.lend(newest_kind()):
+        client = RedisCluster(host="127.0.0.1", port=shard.port)
+        client.rpush("tt:inbox:1", "a")
+        done = Migrator(client, "town").migrate()
+        assert (done.complete, shard.client().keys()) == (True, [b"tt:town:inbox:1"])
+        assert done.server
+        assert done.server.shards == 1
+        client.close()
+
+
+def test_a_full_node_refuses_keys_which_keep_their_names(newest_cluster: Cluster) -> None:
+    fill(newest_cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(300)])
+    full = newest_cluster.masters[0]
+    full.client().config_set("maxmemory", 1)
+    client = newest_cluster.client()
+    done = Migrator(client, "town").migrate()
+    there = {b"tt:inbox:%d" % n for n in range(300)}
+    there = {
+        key for key in there if client.get_node_from_key(b"tt:town:" + key[3:]).port == full.port
+    }
+    assert {*done.failed} == there
+    assert all(reason.startswith("OOM") for reason in done.failed.values())
+    assert dict(done.hidden) == {}
+    assert done.keys["inbox"] == 300 - len(there)
+    full.client().config_set("maxmemory", 0)
+    assert Migrator(client, "town").migrate().complete
+
+
+def test_large_and_special_values_arrive_whole(newest_cluster: Cluster) -> None:
+    client = newest_cluster.client()
+    client.set("tt:agent:big", urandom(50 << 20))
+    client.set("tt:agent:empty", "")
+    client.xadd("tt:task:stream", {"a": "b"})
+    client.xgroup_create("tt:task:stream", "group", 0)
+    client.xreadgroup("group", "me", {"tt:task:stream": ">"})
+    client.hset("tt:task:hash", mapping={"a": "1", "b": "2"})
+    client.execute_command("HPEXPIRE", "tt:task:hash", 10**7, "FIELDS", 1, "a")
+    before = newest_cluster.snapshot()
+    done = Migrator(client, "town").migrate()
+    assert done.complete
+    after = newest_cluster.snapshot()
+    assert {b"tt:" + key[8:]: value for key, value in after.items()} == before
+    assert client.xpending("tt:town:task:stream", "group")["pending"] == 1
+
+
+def test_a_user_without_permissions_is_told_before_anything_changes(
+    newest_cluster: Cluster,
+) -> None:
+    fill(newest_cluster, [("RPUSH", "tt:inbox:1", "a")])
+    for server in newest_cluster.masters:
+        client = server.client()
+        for name, rights in {"no-dump": "+@all -dump", "no-wait": "+@all -wait"}.items():
+            client.execute_command("ACL", "SETUSER", name, "on", ">pw", "~*", *rights.split())
+    before = everything(newest_cluster)
+    try:
+        migrator = Migrator(newest_cluster.client(username="no-dump", password="pw"), "town")
+        with pytest.raises(NoPermissionError, match="DUMP"):
+            migrator.migrate()
+        assert everything(newest_cluster) == before
+        assert "DUMP" in migrator.preview().refused
+    finally:
+        for server in newest_cluster.masters:
+            server.client().execute_command("ACL", "DELUSER", "no-dump", "no-wait")
+
+
+def test_a_user_of_one_town_leaves_other_keys_alone(newest_cluster: Cluster) -> None:
+    """docs/cluster.md names the patterns that a user needs."""
+    fill(newest_cluster, town())
+    families = ("agent:*", "inbox:*", "urgent:*", "activity:*", "stop:*", "task:*", "backlog")
+    patterns = ["~tt:town:*", "~tt:{*", *(f"~tt:{family}" for family in families)]
+    for server in newest_cluster.masters:
+        server.client().execute_command("ACL", "SETUSER", "some", "on", ">pw", "+@all", *patterns)
+    try:
+        client = newest_cluster.client(username="some", password="pw")
+        done = Migrator(client, "town", MERGE).migrate()
+        assert not done.failed
+        assert done.keys["agent"] == 41
+    finally:
+        for server in newest_cluster.masters:
+            server.client().execute_command("ACL", "DELUSER", "some")
+
+
+def test_a_node_that_is_down_is_said_in_one_line() -> None:
+    cluster = Cluster.start(newest_kind())
+    try:
+        fill(cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(30)])
+        cluster.masters[2].kill()
+        for options in (["--check"], ["--dry-run"], ["--force"]):
+            done = tt_in_process(*options, "--redis-url", cluster.url, "--town-name", "town")
+            assert done.returncode == 3
+            assert done.stderr.count("\n") == 1
+        cluster.masters[2].restart()
+    finally:
+        cluster.stop()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_mark_outlives_an_apply_that_may_still_arrive(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(newest_cluster, [("RPUSH", "tt:inbox:1", "a")])
+    receive = Pipeline.receive
+    lost: list[Any] = []
+
+    def losing(pipeline: Pipeline, script: Script) -> list[Any]:
+        replies = receive(pipeline, script)
+        if script.operation == "apply" and not lost:
+            lost.append(replies)
+            raise RedisTimeoutError
+        return replies
+
+    monkeypatch.setattr(Pipeline, "receive", losing)
+    done = Migrator(newest_cluster.client(), "town").migrate()
+    assert done.keys["inbox"] == 1
+    left = everything(newest_cluster)
+    (mark,) = (name for name in left if b":moved:" in name)
+    assert left[mark][1] > 0
+    assert {*left} - {mark} == {b"tt:town:inbox:1"}
+
+
+@pytest.mark.parametrize("name", ["{t}", "a:b", "}", "{", "x}{y", "\udcff"])
+def test_a_town_can_have_any_name(newest_cluster: Cluster, name: str) -> None:
+    fill(newest_cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(50)])
+    before = everything(newest_cluster)
+    client = newest_cluster.client()
+    assert Migrator(client, name).migrate().keys["inbox"] == 50
+    assert Migrator(client, name, REVERSE).migrate().keys["inbox"] == 50
+    assert everything(newest_cluster) == before
+
+
+@pytest.mark.usefixtures("impatient")
+def test_marks_and_hidden_keys_of_another_town_are_left_alone(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(newest_cluster, [("RPUSH", "tt:inbox:1", "a")])
+    with monkeypatch.context() as patched:
+        killed_at(patched, 2, is_done=False)
+        with pytest.raises(KilledError):
+            Migrator(newest_cluster.client(), "other").migrate()
+    before = everything(newest_cluster)
+    assert len(before) == 3
+    time.sleep(0.4)
+    done = Migrator(newest_cluster.client(), "town", UPGRADE).migrate()
+    assert (done.total, dict(done.hidden), set(done.towns)) == (0, {}, {b"other"})
+    assert everything(newest_cluster) == before
+
+
+@pytest.mark.usefixtures("impatient")
+def test_keys_that_a_dead_run_has_applied_are_finished_but_not_counted(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(newest_cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(30)])
+    carry = Courier.carry
+
+    def dying(courier: Courier, operation: Operation, *args: Any, **kwargs: Any) -> Any:
+        said = carry(courier, operation, *args, **kwargs)
+        if operation.script.operation == "apply":
+            raise KilledError
+        return said
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Courier, "carry", dying)
+        with pytest.raises(KilledError):
+            Migrator(newest_cluster.client(), "town").migrate()
+    applied = sum(name.startswith(b"tt:town:") for name in everything(newest_cluster))
+    assert applied > 0
+    done = Migrator(newest_cluster.client(), "town").migrate()
+    assert (done.keys["inbox"], done.complete) == (30 - applied, True)
+
+
+def test_keys_are_safe_while_replicas_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tt_migrate.engine.pipeline._WAIT_MILLISECONDS", 100)
+    cluster = Cluster.start(newest_kind(), replicas=1)
+    try:
+        fill(cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(300)])
+        client = cluster.client()
+        os.kill(cluster.replicas[0].pid, signal.SIGSTOP)
+        seen: list[str] = []
+        migrator = Migrator(
+            client,
+            "town",
+            patience=Retry(NoBackoff(), 1, (RedisConnectionError,)),
+            progress=lambda now: seen.append(now.waiting),
+        )
+        with pytest.raises(PassingError, match="UNREPLICATED 0 of 1"):
+            migrator.migrate()
+        assert "replicas behind" in seen
+        left = everything(cluster)
+        old, new = (
+            {name.removeprefix(start) for name in left if name.startswith(start)}
+            for start in (b"tt:inbox:", b"tt:town:inbox:")
+        )
+        hidden = {name.rpartition(b":")[2] for name in left if b":moving:" in name}
+        assert not old & new
+        assert not old & hidden
+        assert old | new | hidden == {b"%d" % n for n in range(300)}
+        os.kill(cluster.replicas[0].pid, signal.SIGCONT)
+        done = Migrator(client, "town").migrate()
+        assert done.complete
+        assert len(client.keys("tt:town:inbox:*", target_nodes="primaries")) == 300
+    finally:
+        cluster.stop()
+
+
+def test_passwords_and_tls_count_for_all_nodes(kind: Kind, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    files = {name: str(tmp_path / name) for name in ("ca", "cert", "key")}
+    authority.cert_pem.write_to_path(files["ca"])
+    issued.cert_chain_pems[0].write_to_path(files["cert"])
+    issued.private_key_pem.write_to_path(files["key"])
+    options = {
+        "port": "0",
+        "tls-port": "{port}",
+        "tls-cluster": "yes",
+        "tls-ca-cert-file": files["ca"],
+        "tls-cert-file": files["cert"],
+        "tls-key-file": files["key"],
+    }
+    args = [part for name, value in options.items() for part in (f"--{name}", value)]
+    try:
+        cluster = Cluster.start(kind, *args)
+    except StartError as error:
+        if "tls" not in str(error).lower():
+            raise
+        pytest.skip(f"{kind.name} is built without TLS")
+    try:
+        for server in cluster.masters:
+            server.client().config_set("requirepass", "s3cret")
+        names = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+        tls = dict(zip(names, files.values(), strict=True))
+        client = cluster.client(ssl=True, password="s3cret", **tls)
+        for n in range(50):
+            client.rpush(f"tt:inbox:{n}", "a")
+        query = "&".join(f"{name}={file}" for name, file in tls.items())
+        url = f"rediss://:s3cret@127.0.0.1:{cluster.masters[0].port}?{query}"
+        done = tt_in_process("--force", "--redis-url", url, "--town-name", "town")
+        assert (done.returncode, "50 keys migrated" in done.stdout) == (0, True), done
+        assert "s3cret" not in done.stdout + done.stderr
+        url = url.replace("s3cret", "wrong")
+        refused = tt_in_process("--check", "--redis-url", url, "--town-name", "town")
+        assert (refused.returncode, "wrong user name or password" in refused.stderr) == (3, True)
+    finally:
+        cluster.stop()

@@ -1,0 +1,193 @@
+"""The connections to all servers of a cluster, and work that is done on all of them at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from threading import Lock
+from typing import TypeVar
+
+from redis import Redis
+from redis import exceptions as redis_errors
+
+from tt_migrate.engine.declared import DeclaringSession
+from tt_migrate.engine.driver import Manner
+from tt_migrate.engine.patience import PassingError, patiently, two_words
+from tt_migrate.engine.permissions import Refusals
+from tt_migrate.engine.server import UndeclaredKeysError
+from tt_migrate.engine.session import Session
+from tt_migrate.engine.shards import ELSEWHERE, Courier, Shards
+from tt_migrate.engine.side_by_side import Worker, side_by_side
+from tt_migrate.plan import Plan
+from tt_migrate.results import Effort, Progress, Server
+
+_R = TypeVar("_R")
+
+_ELSEWHERE = tuple(code.decode() + " " for code in ELSEWHERE)
+
+
+class Crew:
+    """A worker for each server.
+
+    `flush`: called after each progress. `scripts`: sent to each server before the first write.
+    `lock`: workers hold it while they change what they share. `writes`: whether the run changes
+    anything, now or later; set it before the first work.
+
+    Raises redis.exceptions.RedisError.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        plan: Plan,
+        town: str,
+        manner: Manner,
+        flush: Callable[[], object],
+    ) -> None:
+        self.shards = shards
+        self.lock = Lock()
+        self.writes = False
+        self.scripts: tuple[str, ...] = ()
+        self._plan = plan
+        self._town = town
+        self._manner = manner
+        self._flush = flush
+        self._started = time.monotonic()
+        self._workers: dict[str, Worker] = {}
+        self._ended: list[Effort] = []
+        self._refusals: dict[str, Refusals] = {}
+        self._places: dict[str, Progress] = {}
+        self._reconnects = 0
+        self._has_begun = False
+
+    def close(self) -> None:
+        """Return the connections."""
+        for name in [*self._workers]:
+            self._dismiss(name)
+
+    def tried(self, attempt: Callable[[], _R]) -> _R:
+        """Connect to all servers, and try until it works: they can fail, and slots can move."""
+
+        def one_attempt() -> _R:
+            try:
+                self._connect()
+                return attempt()
+            except UndeclaredKeysError:
+                if self.shards.declares:
+                    raise
+                self.close()
+                self.shards.declares = True
+                return one_attempt()
+            except redis_errors.ResponseError as error:
+                if str(error).startswith(_ELSEWHERE):
+                    raise PassingError(str(error)) from error
+                raise
+
+        return patiently(self._manner.patience, one_attempt, self.lost, begun=self._has_begun)
+
+    def lost(self, error: Exception) -> None:
+        """Drop all connections, and discover the servers again."""
+        self._reconnects += not isinstance(error, PassingError)
+        self.close()
+        with suppress(redis_errors.RedisError):
+            self.shards.refresh()
+        if self._places and self._manner.progress:
+            *_, last = self._places.values()
+            self._manner.progress(replace(last, waiting=two_words(error)))
+
+    def everywhere(self, work: Callable[[Worker], object]) -> None:
+        """Do some work on all servers, side by side."""
+        self._places.clear()
+        side_by_side([*self._workers.values()], work, self._tell, self._note)
+
+    @contextmanager
+    def courier(self) -> Iterator[Courier]:
+        """A courier of the main thread."""
+        courier = Courier(self.shards, self._manner.pace, self.session.denied)
+        try:
+            yield courier
+        finally:
+            courier.close()
+            self._ended.append(Effort(courier.calls, 0, courier.longest / 1000 or None, 0))
+
+    def now(self) -> int:
+        """The least time of all servers, in milliseconds since 1970."""
+        return min(worker.courier.now(worker.name) for worker in self._workers.values())
+
+    def count_evictions(self) -> None:
+        """Ask how many keys the servers have evicted."""
+        for worker in self._workers.values():
+            worker.driver.count_evictions()
+
+    @property
+    def session(self) -> Session:
+        """The session with one of the servers."""
+        return next(iter(self._workers.values())).session
+
+    @property
+    def server(self) -> Server:
+        """What one of the servers says of itself, with the number of shards."""
+        return replace(self.session.server, shards=len(self.shards.names))
+
+    @property
+    def dbsize(self) -> int:
+        """The keys on all servers, as the last passes saw them."""
+        return sum(place.dbsize for place in self._places.values())
+
+    def effort(self) -> Effort:
+        """What the run has cost so far."""
+        efforts = [*self._ended, *(worker.effort() for worker in self._workers.values())]
+        return Effort(
+            batches=sum(effort.batches for effort in efforts),
+            seconds=time.monotonic() - self._started,
+            max_pause_ms=max((effort.max_pause_ms or 0 for effort in efforts), default=0) or None,
+            reconnects=self._reconnects,
+            evicted=sum(effort.evicted for effort in efforts),
+            one_at_a_time=self.session.why_alone(keeps_cursor=True) if self._workers else "",
+        )
+
+    def _connect(self) -> None:
+        names = self.shards.names
+        for name in self._workers.keys() - {*names}:
+            self._dismiss(name)
+        missing = [name for name in names if name not in self._workers]
+        if missing:
+            with ThreadPoolExecutor(len(missing)) as threads:
+                asked = [threads.submit(self._hire, name) for name in missing]
+            for worker in asked:
+                worker.result()
+
+    def _hire(self, name: str) -> None:
+        if name not in self._refusals:
+            self._refusals[name] = Refusals(self.shards.probe(name, self._town))
+        refusals, scripts = self._refusals[name], self.scripts if self.writes else ()
+
+        def begin(client: Redis) -> Session:
+            kind = DeclaringSession if self.shards.declares else Session
+            return kind(client, self._plan, self._town, refusals, scripts, writes=self.writes)
+
+        def courier(session: Session) -> Courier:
+            return Courier(self.shards, self._manner.pace, session.denied)
+
+        client, pace = self.shards.client(name), self._manner.pace
+        self._workers[name] = Worker(name, client, begin, courier, pace)
+
+    def _dismiss(self, name: str) -> None:
+        self._ended.append(self._workers[name].effort())
+        self._workers.pop(name).close()
+
+    def _tell(self, name: str, progress: Progress) -> None:
+        self._has_begun = True
+        with self._manner.shield():
+            self._note(name, progress)
+
+    def _note(self, name: str, progress: Progress) -> None:
+        self._places[name] = progress
+        scanned = sum(place.scanned for place in self._places.values())
+        if self._manner.progress:
+            self._manner.progress(replace(progress, scanned=scanned, dbsize=self.dbsize))
+        with self.lock:
+            self._flush()

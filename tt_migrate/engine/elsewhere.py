@@ -1,0 +1,107 @@
+"""Asks servers what others want to know: whether new names are taken, and by what."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from tt_migrate.engine.comparison import reason_for, record_value
+from tt_migrate.engine.crew import Crew
+from tt_migrate.engine.patience import PassingError
+from tt_migrate.engine.pipeline import Failure
+from tt_migrate.engine.scripts import script_for
+from tt_migrate.engine.shards import Item, Operation
+from tt_migrate.engine.tallies import PreviewTally
+from tt_migrate.keyspace import RECORDS, family_and_id, town_key_start
+from tt_migrate.plan import Plan
+
+_COMPARED_AT_ONCE = 500
+
+
+class Elsewhere:
+    """Asks about keys to move and their destinations."""
+
+    def __init__(self, crew: Crew, plan: Plan, town: str) -> None:
+        self._crew = crew
+        self._plan = plan
+        self._town = town
+        self._start = plan.name_start(town)
+        self._facts = Operation(script_for("facts", plan, "shards"), keys=1)
+        self._weigh = Operation(script_for("weigh", plan, "shards"), keys=1)
+
+    def facts(self, keys: Iterable[bytes], what: str) -> dict[bytes, Any]:
+        """What facts.lua says of each key, or the key's error."""
+        names = [*keys]
+        answers = self._ask(self._facts, [(key, what.encode()) for key in names])
+        return dict(zip(names, answers, strict=True))
+
+    def taken(self, moves: Collection[bytes]) -> dict[bytes, bytes]:
+        """The keys whose destination exists, or will be a rival's, each with that key."""
+        destinations = {key: self._plan.destination(self._town, key) for key in moves}
+        kinds = self.facts(destinations.values(), "type")
+        taken = {}
+        for key, destination in destinations.items():
+            rival = b"tt" + key[2:]
+            if isinstance(kinds[destination], bytes) and kinds[destination] != b"none":
+                taken[key] = destination
+            elif rival != key and rival in destinations:
+                taken[key] = rival
+        return taken
+
+    def settle(self, found: PreviewTally) -> dict[bytes, bytes]:
+        """Sort out the keys that cannot be renamed. Returns them as taken() does."""
+        taken = self.taken(found.moves)
+        found.moves.difference_update(taken)
+        if not self._plan.merge:
+            found.conflicts.update(dict.fromkeys(taken, "destination exists"))
+            return taken
+        facts = self.facts(taken, "digest")
+        found.failed.update(
+            (k, str(fact)) for k, fact in facts.items() if isinstance(fact, Exception)
+        )
+        items: dict[bytes, Item] = {
+            key: (taken[key], family_and_id(key, self._start)[0].encode(), *fact.split(b" "))
+            for key, fact in facts.items()
+            if isinstance(fact, bytes) and fact != b"none"
+        }
+        for key, said in zip(items, self._ask(self._weigh, [*items.values()]), strict=True):
+            if isinstance(said, Exception):
+                found.failed[key] = str(said)
+            else:
+                kept = found.merges if said.startswith(b"merge: ") else found.conflicts
+                kept[key] = said.decode()
+        found.conflicts.update(self.compared(found.conflicts))
+        return taken
+
+    def compared(self, conflicts: Mapping[bytes, str]) -> dict[bytes, str]:
+        """Why records conflict, for those that can be compared."""
+        keys = [key for key in conflicts if family_and_id(key, self._start)[0] in RECORDS]
+        there = {key: self._plan.destination(self._town, key) for key in keys}
+        reasons = {}
+        for first in range(0, len(keys), _COMPARED_AT_ONCE):
+            some = keys[first : first + _COMPARED_AT_ONCE]
+            values = self.facts([*some, *(there[key] for key in some)], "value")
+            for key in some:
+                pair = (values[key], values[there[key]])
+                if all(isinstance(one, tuple) for one in pair):
+                    record = family_and_id(there[key], town_key_start(self._town))
+                    stored, other = (record_value(*one) for one in pair)
+                    if reason := reason_for(record, stored, other):
+                        reasons[key] = reason
+        return reasons
+
+    def _ask(self, operation: Operation, items: Sequence[Item]) -> list[Any]:
+        """Ask about keys of all servers. Returns the answer about each, or its error."""
+
+        def attempt() -> list[Any]:
+            with self._crew.courier() as courier:
+                places = [courier.name_of(item[0]) for item in items]
+                found = courier.carry(operation, items, places)
+            for one in found:
+                if isinstance(one, Failure):
+                    raise one.error
+                if isinstance(one, PassingError):
+                    raise one
+            return found
+
+        return self._crew.tried(attempt) if items else []

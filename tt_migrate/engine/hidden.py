@@ -1,0 +1,128 @@
+"""The names of a key on its way to another shard (docs/cluster.md)."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from itertools import count
+from typing import NamedTuple
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from tt_migrate.keyspace import is_family_key, new_key, old_key, old_key_start, town_key_start
+
+WAY_GLOB = b"tt:{*}:mov[ie]*:*"
+"""Matches hidden names and marks, and few other keys."""
+_HIDDEN = re.compile(
+    rb"tt:\{.*?\}:moving:(\d{1,15}-[0-9a-f]{8}-\d{1,12}):(\d{1,9}):(.*)", re.DOTALL
+)
+_MARK = re.compile(rb"tt:\{.*?\}:moved:(\d{1,15}-[0-9a-f]{8}-\d{1,12}):(.*)", re.DOTALL)
+
+
+class Transfer(NamedTuple):
+    """A key that moves to a slot that can be on another server.
+
+    `nonce`: `<milliseconds since 1970>-<run>-<number>`, different for each transfer.
+    """
+
+    key: bytes
+    destination: bytes
+    nonce: bytes
+
+    @property
+    def hidden(self) -> bytes:
+        """The key's name on the way, in its own slot. Everything can be told from it."""
+        key = self.key
+        return b"tt:{%b}:moving:%b:%d:%b%b" % (tag(key), self.nonce, len(key), *self[:2])
+
+    @property
+    def mark(self) -> bytes:
+        """The name of the mark, in the destination's slot."""
+        return b"tt:{%b}:moved:%b:%b" % (tag(self.destination), self.nonce, self.destination)
+
+    @property
+    def staged(self) -> bytes:
+        """The name under which a value waits to be merged, in the destination's slot."""
+        return b"tt:{%b}:staged:%b:%b" % (tag(self.destination), self.nonce, self.destination)
+
+    @property
+    def frozen_at(self) -> int:
+        """When the key was frozen, in milliseconds since 1970."""
+        return time_of(self.nonce)
+
+    def is_of(self, town: str) -> bool:
+        """Whether the key moves into this town, or out of it, and not into a strange name."""
+        old, new = old_key_start(), town_key_start(town)
+        if new_key(town, self.key) == self.destination:
+            return is_family_key(self.key, old)
+        return old_key(town, self.key) == self.destination and is_family_key(self.key, new)
+
+
+def transfer_of(hidden: bytes) -> Transfer | None:
+    """The transfer that gave a key this hidden name, None if none did."""
+    match = _HIDDEN.fullmatch(hidden)
+    if not match:
+        return None
+    nonce, length, keys = match[1], int(match[2]), match[3]
+    transfer = Transfer(keys[:length], keys[length:], nonce)
+    return transfer if transfer.hidden == hidden else None
+
+
+class Mark(NamedTuple):
+    """A mark. `name`: the key's name. `nonce` and `destination`: those of the transfer."""
+
+    name: bytes
+    nonce: bytes
+    destination: bytes
+
+    def is_of(self, town: str) -> bool:
+        """Whether the mark's key moved into this town, or out of a town."""
+        start = self.destination[: town_key_start(town)]
+        is_new = start == new_key(town, b"tt:") and is_family_key(self.destination, len(start))
+        return is_new or is_family_key(self.destination, old_key_start())
+
+
+def mark_of(name: bytes) -> Mark | None:
+    """The mark with this name, None for another key."""
+    match = _MARK.fullmatch(name)
+    return Mark(name, match[1], match[2]) if match else None
+
+
+def time_of(nonce: bytes) -> int:
+    """When a nonce was made, in milliseconds since 1970."""
+    return int(nonce.partition(b"-")[0])
+
+
+def site_of(key: bytes) -> bytes:
+    """The name under which a record's hash is built, in the record's slot."""
+    return b"tt:{%b}:converting:%b" % (tag(key), key)
+
+
+def tag(key: bytes) -> bytes:
+    """A text that puts a name into the key's slot, between braces.
+
+    The slot depends on the text between the first `{` and the next `}`, if there is one, else on
+    the whole name (Redis cluster specification, "Hash tags").
+    """
+    if b"}" not in key:
+        return key
+    start = key.find(b"{")
+    end = key.find(b"}", start + 1)
+    return key[start + 1 : end] if 0 <= start < end - 1 else tag_of_slot(key_slot(key))
+
+
+def tag_of_slot(slot: int) -> bytes:
+    """A text that, between braces, puts a name into a slot."""
+    return _tags()[slot]
+
+
+@cache
+def _tags() -> dict[int, bytes]:
+    """A text of each slot."""
+    tags: dict[int, bytes] = {}
+    for n in count():
+        text = b"%x" % n
+        tags.setdefault(key_slot(text), text)
+        if len(tags) == REDIS_CLUSTER_HASH_SLOTS:
+            return tags
+    raise AssertionError

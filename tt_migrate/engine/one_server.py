@@ -1,0 +1,223 @@
+"""Counts, previews and migrates a town on one server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from redis import Redis
+from redis.exceptions import NoPermissionError
+
+from tt_migrate.engine.comparison import Comparison
+from tt_migrate.engine.conversion import Conversion, ConversionPreview
+from tt_migrate.engine.driver import Driver, Manner
+from tt_migrate.engine.passes import Pass, SideBySide
+from tt_migrate.engine.patience import patiently
+from tt_migrate.engine.permissions import Refusals
+from tt_migrate.engine.record import Record, RecordCallback
+from tt_migrate.engine.session import Session, held_connection
+from tt_migrate.engine.tallies import (
+    ConversionPreviewTally,
+    ConversionTally,
+    CountTally,
+    LeftTally,
+    MigrationTally,
+    PreviewTally,
+)
+from tt_migrate.plan import Plan
+from tt_migrate.results import Count, Left, Migration, Preview, Progress, Result, Stage
+
+
+class OneServer:
+    """Carries out a plan on one server: all keys of the town are there.
+
+    `manner` and `callback` are a Migrator's. `refusals`: what is known of the server. Raises
+    redis.exceptions.RedisError as a Migrator does.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        plan: Plan,
+        town: str,
+        manner: Manner,
+        callback: RecordCallback | None,
+        refusals: Refusals,
+    ) -> None:
+        self._client = client
+        self._plan = plan
+        self._town = town
+        self._manner = manner
+        self._callback = callback
+        self._refusals = refusals
+
+    def count(self) -> Count:
+        """Count what there is to do. Reads only."""
+        with self._driver() as driver:
+            return self._count(driver, "counting")
+
+    def check(self) -> None:
+        """Raise what migrate() would raise before its first write. Reads only.
+
+        Raises redis.exceptions.ReadOnlyError for a replica, NoPermissionError if the user may not
+        run a command that the plan can need, ResponseError if the server lacks such a command.
+        """
+        with self._driver(writes=True):
+            pass
+
+    def preview(self) -> Preview:
+        """List what the plan would change. Reads only."""
+        with self._driver() as driver:
+            session = driver.session
+            start = self._plan.name_start(self._town)
+            found, records = PreviewTally(start), ConversionPreviewTally()
+
+            def result(count: Count | None = None) -> Preview:
+                return Preview(
+                    plan=self._plan,
+                    town=self._town,
+                    moves=found.moves,
+                    merges=found.merges,
+                    conflicts=found.conflicts,
+                    failed=found.failed,
+                    ambiguous=found.ambiguous,
+                    conversions=records.conversions,
+                    unconverted=records.unconverted,
+                    towns=count.towns if count else found.towns,
+                    dbsize=count.dbsize if count else found.dbsize,
+                    count=count,
+                    effort=driver.effort(),
+                    refused=session.refused,
+                    server=session.server,
+                )
+
+            passes: list[Pass] = []
+            counted = CountTally(self._plan, self._town)
+            if self._plan.rename:
+                passes.append(session.scan("preview", found))
+            if self._plan.convert:
+                with_old = self._plan.rename is not None
+                passes.append(ConversionPreview(session, records, with_old=with_old))
+            if self._plan.needs_count:
+                passes.append(self._count_pass(driver, counted))
+            driver.drive(SideBySide(passes), "previewing", result)
+            if self._plan.merge:
+                self._compare(driver, "previewing", found.conflicts, result)
+            if self._plan.needs_count:
+                return result(counted.result(driver.effort(), session.server))
+            return result()
+
+    def migrate(self) -> Migration:
+        """Carry out the plan, then count what is left to do.
+
+        Overwrites nothing: a key whose destination exists stays and is listed in `conflicts`,
+        unless the plan merges the two. If an exception ends the run, what was done stays done, the
+        last Progress reports it, and another run does the rest.
+        """
+        # All scripts are sent before the first write, so that a refusal comes before it.
+        record = Record(self._callback, self._plan, self._town)
+        operations = self._plan.operations
+        with self._driver(operations, writes=True, flush=record.flush) as driver:
+            session = driver.session
+            moved = MigrationTally(self._plan.name_start(self._town), record)
+            records = ConversionTally()
+            before: Count | None = None
+
+            def result(left: Left | None = None) -> Migration:
+                return Migration(
+                    plan=self._plan,
+                    town=self._town,
+                    keys=moved.keys,
+                    merged=moved.merged,
+                    converted=records.converted,
+                    conflicts=moved.conflicts,
+                    failed=moved.failed,
+                    ambiguous=moved.ambiguous,
+                    unconverted=records.unconverted,
+                    towns=left.count.towns if left and left.count else moved.towns,
+                    before=before,
+                    left=left,
+                    effort=driver.effort(),
+                    server=session.server,
+                )
+
+            if self._plan.rename == "reverse":
+                before = self._count(driver, "counting", result)
+            while True:
+                if self._plan.rename:
+                    driver.drive(session.scan("migrate", moved), "migrating", result)
+                if self._plan.merge:
+                    self._compare(driver, "migrating", moved.conflicts, result)
+                if self._plan.convert:
+                    driver.drive(Conversion(session, records, record), "converting", result)
+                left = self._left(driver, result)
+                if not driver.has_moved():
+                    break
+                moved.restart()
+                records.restart()
+            driver.count_evictions()
+            return result(left)
+
+    def _compare(
+        self,
+        driver: Driver,
+        stage: Stage,
+        conflicts: dict[bytes, str],
+        so_far: Callable[[], Result],
+    ) -> None:
+        comparison = Comparison(driver.session, self._plan, conflicts)
+        driver.drive(comparison, stage, so_far)
+        conflicts.update(comparison.reasons)
+
+    def _left(self, driver: Driver, so_far: Callable[[], Result]) -> Left:
+        if self._plan.needs_count:
+            count = self._count(driver, "verifying", so_far)
+            return Left(count.keys, count.strings, count)
+        tally = LeftTally()
+        driver.drive(driver.session.scan("left", tally), "verifying", so_far)
+        return tally.result()
+
+    def _count(
+        self, driver: Driver, stage: Stage, so_far: Callable[[], Result] | None = None
+    ) -> Count:
+        tally = CountTally(self._plan, self._town)
+
+        def result() -> Count:
+            return tally.result(driver.effort(), driver.session.server)
+
+        driver.drive(self._count_pass(driver, tally), stage, so_far or result)
+        return result()
+
+    def _count_pass(self, driver: Driver, tally: CountTally) -> Pass:
+        if self._plan.convert and b"TYPE" in driver.session.denied.split():
+            raise NoPermissionError("NOPERM the user has no permissions to run TYPE")
+        return driver.session.scan("count", tally)
+
+    @contextmanager
+    def _driver(
+        self,
+        operations: Sequence[str] = (),
+        *,
+        writes: bool = False,
+        flush: Callable[[], object] = lambda: None,
+    ) -> Iterator[Driver]:
+        def tell(progress: Progress) -> None:
+            if self._manner.progress:
+                self._manner.progress(progress)
+            flush()
+
+        manner = replace(self._manner, progress=tell)
+        started = time.monotonic()
+
+        with ExitStack() as held:
+
+            def begin() -> Session:
+                client = held.enter_context(held_connection(self._client))
+                return Session(
+                    client, self._plan, self._town, self._refusals, operations, writes=writes
+                )
+
+            session = patiently(manner.patience, begin, lambda _: held.close(), begun=False)
+            yield Driver(session, manner, started)

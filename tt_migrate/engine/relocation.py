@@ -1,0 +1,290 @@
+"""Moves keys between the servers of a cluster: freeze, apply, finish, forget (docs/cluster.md)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from secrets import token_hex
+
+from redis.exceptions import RedisError
+
+from tt_migrate.engine.hidden import Transfer
+from tt_migrate.engine.patience import PassingError
+from tt_migrate.engine.pipeline import Failure
+from tt_migrate.engine.scripts import script_for
+from tt_migrate.engine.shards import Courier, Item, Operation
+from tt_migrate.plan import Plan
+
+TAKE_OVER_MILLISECONDS = 3000
+"""How old a hidden key is before another run takes it over."""
+
+YOUNG_MILLISECONDS = 2500
+_DECIDING_SECONDS, _REMEMBERING_MILLISECONDS = 300, 600_000
+"""A mark is kept for longer than a run that has read the key may still apply it."""
+
+_KEYS_AT_ONCE = 500
+_TRIES, _PAUSE_SECONDS = 4, 0.1
+_ERROR = re.compile("[A-Z]+ ")
+_OF_ONE_KEY = ("ERR ", "OOM ", "WRONGTYPE ")
+
+
+@dataclass
+class Outcome:
+    """What became of keys.
+
+    `renamed`, and with the way or the reason `merged`, `conflicts` and `failed`: as in Migration.
+    `stuck`: hidden names of keys that could not be given back. `passing`: the first error that
+    concerned one key and may pass: its slot is being moved. `error`: the first error that concerned
+    more than one key.
+    """
+
+    renamed: list[bytes] = field(default_factory=list)
+    merged: dict[bytes, str] = field(default_factory=dict)
+    conflicts: dict[bytes, str] = field(default_factory=dict)
+    failed: dict[bytes, str] = field(default_factory=dict)
+    stuck: list[bytes] = field(default_factory=list)
+    passing: PassingError | None = None
+    error: RedisError | None = None
+
+    def note(self, key: bytes, result: object) -> None:
+        """Note the result of a call, if it is an error."""
+        if isinstance(result, Failure):
+            self.error = self.error or result.error
+        elif isinstance(result, PassingError):
+            self.passing = self.passing or result
+        elif isinstance(result, RedisError):
+            if str(result).startswith(_OF_ONE_KEY):
+                self.failed[key] = str(result)
+            else:
+                self.error = self.error or result
+
+    def count(self, key: bytes, how: str) -> None:
+        """Count a key that was renamed, or merged in some way."""
+        if how:
+            self.merged[key] = how
+        else:
+            self.renamed.append(key)
+
+    def note_all(self, other: Outcome) -> None:
+        """Note the errors of another outcome."""
+        self.failed.update(other.failed)
+        self.passing = self.passing or other.passing
+        self.error = self.error or other.error
+
+
+@dataclass
+class _Key:
+    """A key on its way.
+
+    `source`, `target`: the servers of the key and its destination. `is_ours`: whether this run
+    freezes it. `is_unsure`: whether it may have been applied, as far as this run knows. `value`,
+    `expires`: see freeze.lua.
+    """
+
+    transfer: Transfer
+    hidden: bytes
+    source: str
+    is_ours: bool
+    is_unsure: bool
+    target: str = ""
+    value: bytes = b""
+    expires: bytes = b"0"
+
+    @property
+    def name(self) -> bytes:
+        """The key's name before the move."""
+        return self.transfer.key
+
+    @property
+    def family(self) -> bytes:
+        """The key's family, which stands before the id in the names of all formats."""
+        *_, family, last = self.name.split(b":")
+        return last if last == b"backlog" else family
+
+    @property
+    def young(self) -> bytes:
+        """The time before which no other run reads the key, in milliseconds since 1970."""
+        return b"%d" % (self.transfer.frozen_at + YOUNG_MILLISECONDS if self.is_ours else 0)
+
+
+Done = Callable[[Outcome], object]
+Settled = list[tuple[_Key, bool]]
+"""Keys that are not hidden any more, each with whether nobody can still apply it."""
+
+
+class Relocation:
+    """Moves keys for one run. One thread uses it.
+
+    move() and take_over() do what they can for some keys, tell `done` what became of them, and go
+    on. They raise the first error that concerned more than one key: then the keys that are on their
+    way may stay hidden.
+    """
+
+    def __init__(self, courier: Courier, plan: Plan, town: str, done: Done) -> None:
+        self._courier = courier
+        self._plan = plan
+        self._town = town
+        self._done = done
+        self._run = token_hex(4).encode()
+        self._numbers = count()
+        self._freeze = Operation(script_for("freeze", plan, "shards"), keys=2)
+        self._apply = Operation(script_for("apply", plan, "shards"), keys=3)
+        self._finish = Operation(script_for("finish", plan, "shards"), keys=1)
+        self._forget = Operation(script_for("forget", plan, "shards"), keys=1)
+        self._give_back = Operation(script_for("give_back", plan, "shards"), keys=2)
+
+    def move(self, keys: Sequence[bytes]) -> None:
+        """Move keys to their destinations."""
+        for first in range(0, len(keys), _KEYS_AT_ONCE):
+            self._deliver([*self._begun(keys[first : first + _KEYS_AT_ONCE])])
+
+    def take_over(self, transfers: Sequence[Transfer]) -> None:
+        """Go on with keys that a run has frozen."""
+        for first in range(0, len(transfers), _KEYS_AT_ONCE):
+            some = transfers[first : first + _KEYS_AT_ONCE]
+            self._deliver([self._taken(transfer) for transfer in some])
+
+    def remember(self, marks: Sequence[bytes], milliseconds: int) -> None:
+        """Let marks expire."""
+        self._expire((mark, self._courier.name_of(mark), milliseconds) for mark in marks)
+
+    def _begun(self, keys: Sequence[bytes]) -> Iterator[_Key]:
+        times: dict[str, int] = {}
+        for key in keys:
+            source = self._courier.name_of(key)
+            if source not in times:
+                times[source] = self._courier.now(source)
+            nonce = b"%d-%b-%d" % (times[source], self._run, next(self._numbers))
+            transfer = Transfer(key, self._plan.destination(self._town, key), nonce)
+            yield _Key(transfer, transfer.hidden, source, is_ours=True, is_unsure=False)
+
+    def _taken(self, transfer: Transfer) -> _Key:
+        hidden = transfer.hidden
+        source = self._courier.name_of(hidden)
+        return _Key(transfer, hidden, source, is_ours=False, is_unsure=True)
+
+    def _deliver(self, keys: Sequence[_Key]) -> None:
+        while keys:
+            # Asked before the values are read: later, another run may have applied them.
+            deadlines, version = self._courier.deadlines(_DECIDING_SECONDS), self._courier.version
+            outcome, trouble = Outcome(), Outcome()
+            undecided, keys = self._frozen(keys, outcome)
+            for attempt in range(_TRIES):
+                trouble = Outcome()
+                settled, undecided = self._applied(undecided, deadlines, outcome, trouble)
+                self._forget_marks(settled, version)
+                if not undecided:
+                    break
+                time.sleep(_PAUSE_SECONDS * attempt)
+                self._courier.refresh()
+            outcome.note_all(trouble)
+            self._returned(undecided, outcome, is_decided=False)
+            self._done(outcome)
+            if outcome.error:
+                # Do not hide more keys while there is trouble.
+                raise outcome.error
+
+    def _frozen(self, keys: Sequence[_Key], outcome: Outcome) -> tuple[list[_Key], list[_Key]]:
+        """Freeze and read some of the keys. Returns them and the rest."""
+        items = [(key.name if key.is_ours else key.hidden, key.hidden) for key in keys]
+        places = [key.source for key in keys]
+        found = self._courier.carry(self._freeze, items, places, waits=True, once=True)
+        frozen, lost, rest = [], [], []
+        for key, result in zip(keys, found, strict=True):
+            if isinstance(result, tuple):
+                word, key.value = result
+                key.expires = word.removeprefix(b"frozen ")
+                frozen.append(key)
+            elif result is None:
+                rest.append(key)
+            elif isinstance(result, Failure):
+                lost.append(key)
+            outcome.note(key.name, result)
+        # Perhaps they are frozen, but the reply was lost or the replicas do not have it.
+        self._returned(lost, outcome, is_decided=False)
+        return frozen, rest
+
+    def _applied(
+        self,
+        keys: Sequence[_Key],
+        deadlines: Mapping[str, int],
+        outcome: Outcome,
+        trouble: Outcome,
+    ) -> tuple[Settled, list[_Key]]:
+        """Apply keys, then finish them or give them back. Returns those, and the undecided."""
+        items, places = [], []
+        for key in keys:
+            move = key.transfer
+            key.target = self._courier.name_of(move.destination)
+            names = (move.destination, move.mark, move.staged, key.hidden)
+            items.append((*names, key.family, key.expires, key.value))
+            places.append(key.target)
+        found = self._courier.carry(self._apply, items, places, deadlines, waits=True)
+        applied, refused, undecided = [], [], []
+        for key, result in zip(keys, found, strict=True):
+            said = result if isinstance(result, bytes) else b""
+            is_new = not said.startswith(b"was ")
+            word, _, why = said.removeprefix(b"was ").partition(b" ")
+            reason = why.decode("utf-8", "surrogateescape")
+            if word == b"refused":
+                kept = outcome.failed if _ERROR.match(reason) else outcome.conflicts
+                kept[key.name] = reason
+                refused.append(key)
+            elif word in (b"moved", b"merged"):
+                applied.append(key)
+                # Another run counts what it decided itself.
+                if is_new or (key.is_ours and key.is_unsure):
+                    outcome.count(key.name, reason)
+            else:
+                undecided.append(key)
+                key.is_unsure |= isinstance(result, Failure) and result.is_unsure
+                trouble.note(key.name, result if result != b"late" else PassingError("LATE"))
+        settled = self._finished(applied, outcome)
+        return settled + self._returned(refused, outcome, is_decided=True), undecided
+
+    def _finished(self, keys: Sequence[_Key], outcome: Outcome) -> Settled:
+        """Delete hidden keys that were applied."""
+        items = [(key.hidden, key.young) for key in keys]
+        places = [key.source for key in keys]
+        found = self._courier.carry(self._finish, items, places, waits=True)
+        settled = []
+        for key, result in zip(keys, found, strict=True):
+            if isinstance(result, bytes):
+                settled.append((key, result == b"alone" and not key.is_unsure))
+            outcome.note(key.name, result)
+        return settled
+
+    def _returned(self, keys: Sequence[_Key], outcome: Outcome, *, is_decided: bool) -> Settled:
+        """Give keys their names back. `is_decided`: whether marks say that they were refused."""
+        sure = [key for key in keys if is_decided or not key.is_unsure]
+        decided = b"%d" % is_decided
+        items = [(key.hidden, key.name, key.family, key.young, decided) for key in sure]
+        found = self._courier.carry(self._give_back, items, [key.source for key in sure])
+        settled = []
+        for key, result in zip(sure, found, strict=True):
+            if result == b"hidden" and is_decided:
+                outcome.stuck.append(key.hidden)
+            elif isinstance(result, bytes) and is_decided:
+                settled.append((key, result == b"alone" and not key.is_unsure))
+            outcome.note(key.name, result)
+        return settled
+
+    def _forget_marks(self, settled: Settled, version: int) -> None:
+        # A server that has taken the place of another has another clock.
+        is_same, later = version == self._courier.version, _REMEMBERING_MILLISECONDS
+        self._expire(
+            (key.transfer.mark, key.target, 0 if is_alone and is_same else later)
+            for key, is_alone in settled
+        )
+
+    def _expire(self, marks: Iterable[tuple[bytes, str, int]]) -> None:
+        """Delete marks, or let them expire. What fails, the next run makes up for."""
+        items: list[Item] = []
+        places = []
+        for mark, server, milliseconds in marks:
+            items.append((mark, b"%d" % milliseconds))
+            places.append(server)
+        self._courier.carry(self._forget, items, places)

@@ -1,0 +1,392 @@
+"""Counts, previews and migrates a town on a cluster of several shards (docs/cluster.md)."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Protocol
+
+from redis import exceptions as redis_errors
+
+from tt_migrate.engine.conversion import Conversion, ConversionPreview
+from tt_migrate.engine.crew import Crew
+from tt_migrate.engine.driver import Manner
+from tt_migrate.engine.elsewhere import Elsewhere
+from tt_migrate.engine.moving import Moving
+from tt_migrate.engine.passes import Pass, SideBySide
+from tt_migrate.engine.patience import PassingError
+from tt_migrate.engine.record import Record, RecordCallback
+from tt_migrate.engine.relocation import TAKE_OVER_MILLISECONDS, Outcome, Relocation
+from tt_migrate.engine.replies import MigrateReply
+from tt_migrate.engine.session import Session
+from tt_migrate.engine.shards import Shards
+from tt_migrate.engine.side_by_side import Guarded, Worker
+from tt_migrate.engine.tallies import (
+    ConversionPreviewTally,
+    ConversionTally,
+    CountTally,
+    LeftTally,
+    MigrationTally,
+    PreviewTally,
+)
+from tt_migrate.engine.way import Way
+from tt_migrate.keyspace import FAMILIES, family_and_id
+from tt_migrate.plan import Plan
+from tt_migrate.results import Count, Left, Migration, Preview, Result, Stage
+
+_STEADY_TRIES, _STEADY_SECONDS = 5, 0.5
+_ORPHAN_MILLISECONDS = 24 * 60 * 60 * 1000
+_PASSING = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.ReadOnlyError)
+_MOVING = ("freeze", "apply", "finish", "forget", "give_back")
+
+
+class Restartable(Protocol):
+    """A tally."""
+
+    def restart(self) -> None:
+        """Forget what a new scan will find again."""
+
+
+class Sharded:
+    """Carries out a plan on the shards of a cluster.
+
+    `manner` and `callback` are a Migrator's. Raises redis.exceptions.RedisError as a Migrator does.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        plan: Plan,
+        town: str,
+        manner: Manner,
+        callback: RecordCallback | None,
+    ) -> None:
+        self._plan = plan
+        self._town = town
+        self._start = plan.name_start(town)
+        self._record = Record(callback, plan, town)
+        self._crew = Crew(shards, plan, town, manner, self._record.flush)
+        self._crew.scripts = ("preview", *plan.operations, *_MOVING)
+        self._elsewhere = Elsewhere(self._crew, plan, town)
+        # Hidden names of keys that cannot be given back.
+        self._stuck: set[bytes] = set()
+        self._passing: PassingError | None = None
+
+    def close(self) -> None:
+        """Return the connections."""
+        self._crew.close()
+
+    def check(self) -> None:
+        """Raise what migrate() would raise before its first write."""
+        self._crew.writes = True
+        self._crew.tried(lambda: None)
+
+    def count(self) -> Count:
+        """Count what there is to do. Reads only."""
+        return self._count("counting")
+
+    def preview(self) -> Preview:
+        """List what the plan would change. Reads only."""
+        found, counted = PreviewTally(self._start), CountTally(self._plan, self._town)
+        own, records = ConversionPreviewTally(), ConversionPreviewTally()
+        hidden: dict[bytes, bytes] = {}
+
+        def result() -> Preview:
+            session = self._crew.session
+            return Preview(
+                plan=self._plan,
+                town=self._town,
+                moves=found.moves if self._plan.rename else (),
+                merges=found.merges,
+                conflicts=found.conflicts if self._plan.rename else {},
+                failed=found.failed,
+                ambiguous=found.ambiguous if self._plan.rename else (),
+                conversions=records.conversions,
+                unconverted=records.unconverted,
+                towns=found.towns,
+                dbsize=self._crew.dbsize,
+                count=None,
+                effort=self._crew.effort(),
+                refused=session.refused,
+                server=self._crew.server,
+                hidden=hidden,
+            )
+
+        def passes(session: Session) -> Iterable[Pass]:
+            yield session.scan("preview", found)
+            if self._plan.needs_count:
+                yield session.scan("count", counted)
+            if self._plan.convert:
+                yield ConversionPreview(session, own, with_old=False)
+                yield ConversionPreview(session, records, with_old=self._plan.rename is not None)
+
+        self._read(passes, (found, counted, own, records), "previewing", result, hidden)
+        count = self._corrected(counted, found.moves, hidden) if self._plan.needs_count else None
+        taken = self._elsewhere.settle(found)
+        for name in taken.values():
+            if name not in own.conversions:
+                records.conversions.discard(name)
+            if name not in own.unconverted:
+                records.unconverted.pop(name, None)
+        return replace(result(), count=count)
+
+    def migrate(self) -> Migration:
+        """Carry out the plan, then count what is left to do."""
+        self._crew.writes = True
+        moved, records = MigrationTally(self._start, self._record), ConversionTally()
+        before: Count | None = None
+        hidden: dict[bytes, bytes] = {}
+
+        def result(left: Left | None = None) -> Migration:
+            return Migration(
+                plan=self._plan,
+                town=self._town,
+                keys=moved.keys,
+                merged=moved.merged,
+                converted=records.converted,
+                conflicts=moved.conflicts,
+                failed=moved.failed,
+                ambiguous=moved.ambiguous,
+                unconverted=records.unconverted,
+                towns=left.count.towns if left and left.count else moved.towns,
+                before=before,
+                left=left,
+                effort=self._crew.effort(),
+                server=self._crew.server,
+                hidden=hidden,
+            )
+
+        if self._plan.rename == "reverse":
+            before = self._count("counting", result)
+        for _ in range(_STEADY_TRIES):
+            self._until_steady(lambda: self._round(moved, result))
+            if self._plan.merge:
+                moved.conflicts.update(self._elsewhere.compared(moved.conflicts))
+            if self._plan.convert:
+                self._until_steady(lambda: self._converted(records, result))
+            left = self._left(result, hidden)
+            if self._stuck.issuperset(hidden.values()):
+                break  # Else another run has begun.
+        self._crew.count_evictions()
+        return result(left)
+
+    def _until_steady(self, attempt: Callable[[], bool]) -> None:
+        """Repeat an attempt until it returns True, and no slot has moved meanwhile."""
+
+        def is_steady() -> bool:
+            version = self._crew.shards.version
+            return attempt() and self._are_slots_where(version)
+
+        while not self._crew.tried(is_steady):
+            time.sleep(_STEADY_SECONDS)
+
+    def _are_slots_where(self, version: int) -> bool:
+        """Whether no slot has moved since the servers had this version, or moves now."""
+        self._crew.shards.refresh()
+        return version == self._crew.shards.version and not self._crew.shards.are_moving()
+
+    def _converted(self, records: ConversionTally, result: Callable[[], Migration]) -> bool:
+        """Convert records, everywhere. Returns True."""
+
+        def convert(worker: Worker) -> None:
+            work = Conversion(worker.session, records, self._record)
+            worker.driver.drive(Guarded(work, self._crew.lock), "converting", result)
+
+        records.restart()
+        self._crew.everywhere(convert)
+        return True
+
+    def _round(self, moved: MigrationTally, result: Callable[[], Migration]) -> bool:
+        """Take over hidden keys and move keys, everywhere. Returns whether nothing is missing."""
+
+        def number() -> int:
+            return sum(moved.keys.values()) + sum(moved.merged.values())
+
+        before = number()
+        moved.restart()
+        self._passing = None
+
+        def done(outcome: Outcome) -> None:
+            with self._crew.lock:
+                moved.add(self._reply(outcome))
+                self._stuck.update(outcome.stuck)
+                self._passing = self._passing or outcome.passing
+
+        try:
+            is_over = self._relocated(moved, done, result)
+            if self._passing:
+                raise self._passing
+            return is_over
+        except _PASSING as error:
+            if number() == before:
+                raise
+            self._crew.lost(error)
+            return False
+
+    def _relocated(
+        self,
+        moved: MigrationTally,
+        done: Callable[[Outcome], None],
+        result: Callable[[], Migration],
+    ) -> bool:
+        """One round. Returns whether no other run is at work."""
+        began, version, way = self._crew.now(), self._crew.shards.version, Way(self._town)
+        self._crew.everywhere(lambda worker: way.look(worker, self._crew.lock))
+        waiting = [one for one in way.transfers if one.hidden not in self._stuck]
+        old = [one for one in waiting if began - one.frozen_at > TAKE_OVER_MILLISECONDS]
+        later: dict[str, list[bytes]] = {}
+
+        def relocation(worker: Worker, *, counts: bool = True) -> Relocation:
+            def tell(outcome: Outcome) -> None:
+                done(outcome if counts else Outcome(stuck=outcome.stuck, passing=outcome.passing))
+                worker.tell_more("migrating", result())
+
+            return Relocation(worker.courier, self._plan, self._town, tell)
+
+        def take_over(worker: Worker) -> None:
+            mine = [one for one in old if self._crew.shards.name_of(one.hidden) == worker.name]
+            back = [
+                one
+                for one in mine
+                if self._plan.destination(self._town, one.key) != one.destination
+            ]
+            relocation(worker).take_over([one for one in mine if one not in back])
+            # Keys that a run with the opposite plan has left on their way.
+            relocation(worker, counts=False).take_over(back)
+
+        def move(worker: Worker) -> None:
+            found, mover = PreviewTally(self._start), relocation(worker)
+            scan = worker.session.scan("preview", found)
+            oldest = later.setdefault(worker.name, [])
+            worker.driver.drive(Moving(scan, found, mover.move, oldest), "migrating", result)
+            with self._crew.lock:
+                moved.towns.update(found.towns)
+                moved.ambiguous.update(found.ambiguous)
+                self._record.ambiguous(found.ambiguous)
+
+        if old:
+            self._crew.everywhere(take_over)
+        if self._plan.rename:
+            self._crew.everywhere(move)
+            # Version 0.1's keys give way to the others, which may be on other servers.
+            self._crew.everywhere(
+                lambda worker: relocation(worker).move(later.get(worker.name, []))
+            )
+        if not self._are_slots_where(version):
+            return False
+        orphans, young = way.orphans(began - TAKE_OVER_MILLISECONDS)
+        with self._crew.courier() as courier:
+            Relocation(courier, self._plan, self._town, done).remember(
+                orphans, _ORPHAN_MILLISECONDS
+            )
+        return len(waiting) == len(old) and not young
+
+    def _reply(self, outcome: Outcome) -> MigrateReply:
+        """An outcome as a reply of migrate.lua."""
+
+        def by_family(keys: Iterable[bytes]) -> list[int]:
+            found = Counter(family_and_id(key, self._start)[0] for key in keys)
+            return [found[family] for family in FAMILIES]
+
+        return MigrateReply(
+            cursor=b"0",
+            steps=0,
+            elapsed=0,
+            dbsize=0,
+            families=by_family(outcome.renamed),
+            merged=by_family(outcome.merged),
+            conflicts=_flat(outcome.conflicts),
+            failed=_flat(outcome.failed),
+            ambiguous=[],
+            postponed=[],
+            renamed=outcome.renamed,
+            joined=_flat(outcome.merged),
+            towns=[],
+            kept=0,
+            error=b"",
+        )
+
+    def _count(self, stage: Stage, result: Callable[[], Result] | None = None) -> Count:
+        counted, found = CountTally(self._plan, self._town), PreviewTally(self._start)
+        hidden: dict[bytes, bytes] = {}
+
+        def passes(session: Session) -> Iterable[Pass]:
+            yield session.scan("count", counted)
+            yield session.scan("preview", found)
+
+        def so_far() -> Count:
+            return counted.result(self._crew.effort(), self._crew.server)
+
+        self._read(passes, (counted, found), stage, result or so_far, hidden)
+        return self._corrected(counted, found.moves, hidden)
+
+    def _left(self, result: Callable[[], Result], hidden: dict[bytes, bytes]) -> Left:
+        hidden.clear()
+        if self._plan.needs_count:
+            count = self._count("verifying", result)
+            hidden.update(count.hidden)
+            return Left(count.keys, count.strings, count)
+        tally = LeftTally()
+
+        def passes(session: Session) -> Iterable[Pass]:
+            yield session.scan("left", tally)
+
+        self._read(passes, (tally,), "verifying", result, hidden)
+        return tally.result()
+
+    def _read(
+        self,
+        passes: Callable[[Session], Iterable[Pass]],
+        tallies: Sequence[Restartable],
+        stage: Stage,
+        result: Callable[[], Result],
+        hidden: dict[bytes, bytes],
+    ) -> None:
+        """Drive passes everywhere, again if slots have changed their server meanwhile."""
+
+        def read(worker: Worker) -> None:
+            work = [Guarded(one, self._crew.lock) for one in passes(worker.session)]
+            worker.driver.drive(SideBySide(work), stage, result)
+            way.look(worker, self._crew.lock)
+
+        def attempt() -> bool:
+            for tally in tallies:
+                tally.restart()
+            way.clear()
+            version = self._crew.shards.version
+            self._crew.everywhere(read)
+            self._crew.shards.refresh()
+            return self._crew.shards.version == version
+
+        way = Way(self._town)
+        for _ in range(_STEADY_TRIES):
+            if self._crew.tried(attempt):
+                break
+        hidden.update((one.key, one.hidden) for one in way.transfers)
+
+    def _corrected(
+        self, counted: CountTally, moves: Collection[bytes], hidden: Mapping[bytes, bytes]
+    ) -> Count:
+        """A count with what only other servers can tell: which destinations exist."""
+        count = counted.result(self._crew.effort(), self._crew.server)
+        taken = self._elsewhere.taken(moves)
+        old_strings = dict(count.old_strings)
+        for key, kind in self._elsewhere.facts(taken, "type").items():
+            family, _ = family_and_id(key, self._start)
+            if kind == b"string" and old_strings.get(family):
+                old_strings[family] -= 1
+        return replace(
+            count,
+            conflicts=len(taken),
+            old_strings=old_strings,
+            dbsize=self._crew.dbsize,
+            hidden=dict(hidden),
+        )
+
+
+def _flat(pairs: Mapping[bytes, str]) -> list[bytes]:
+    texts = ((key, text.encode("utf-8", "surrogateescape")) for key, text in pairs.items())
+    return [*chain.from_iterable(texts)]

@@ -1,0 +1,358 @@
+"""The shards of a cluster: which server has a key, and calls about keys of many servers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import chain
+from threading import Lock
+from typing import Any
+
+from redis import Redis
+from redis import exceptions as redis_errors
+from redis.cluster import RedisCluster
+from redis.crc import key_slot
+
+from tt_migrate.engine.hidden import tag_of_slot
+from tt_migrate.engine.pacing import Pace
+from tt_migrate.engine.patience import PassingError
+from tt_migrate.engine.pipeline import Failure, Pipeline, is_redirection
+from tt_migrate.engine.replies import Word, ask, error_of, malformed_as_invalid, packed, whole
+from tt_migrate.engine.scripts import Script
+from tt_migrate.engine.session import held_connection, probe_key
+
+_ITEMS_A_CALL, _BYTES_A_CALL = 500, 256 * 1024
+_PROBES = 1000
+_CALLS_AHEAD = 100
+"""How many calls about one item each are sent together, where keys must be declared."""
+
+
+ELSEWHERE = (
+    *(b"NOTLOCAL", b"TRYAGAIN", b"CLUSTERDOWN", b"MOVED", b"ASK"),
+    *(b"READONLY", b"MASTERDOWN"),
+)
+"""Codes of errors that say that another server must be asked, or later."""
+
+
+Item = tuple[bytes, ...]
+Result = bytes | tuple[bytes, Any] | redis_errors.RedisError | Failure
+"""The word of an item, also with its value (see items.lua), the item's error, or the call's."""
+
+
+class Shards:
+    """The servers of a cluster that have slots, as redis-py has discovered them.
+
+    `client`: also a Redis, for a service that spreads the keys itself: then it is the only server.
+    `declares`: whether all keys of a script must be in KEYS, so that a call is about one item.
+    """
+
+    def __init__(self, client: RedisCluster | Redis, *, declares: bool = False) -> None:
+        self._client = client
+        self._is_cluster = isinstance(client, RedisCluster)
+        self.declares = declares
+        self.version = 0
+        self._lock = Lock()
+        self._replicas: dict[str, int] = {}
+        self._by_slot: dict[int, str] = {}
+        self._clients: dict[str, Redis] = {}
+        self._read()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the servers: their addresses."""
+        return sorted(self._clients)
+
+    def client(self, name: str) -> Redis:
+        """A client of one server."""
+        return self._clients[name]
+
+    def name_of(self, key: bytes) -> str:
+        """The name of the server that has a key. Raises PassingError if none serves its slot."""
+        if not self._is_cluster:
+            return ""
+        slot = key_slot(key)
+        try:
+            return self._by_slot[slot]
+        except KeyError:
+            raise PassingError(f"CLUSTERDOWN slot {slot} is not served") from None
+
+    def probe(self, name: str, town: str) -> bytes:
+        """A key of the town that Tinytown does not use and that this server would have."""
+        keys = [probe_key(town, number) for number in range(_PROBES)]
+        # If the town's name has braces, all its keys are in one slot.
+        keys += [b"tt:{%b}:agent:tt-migrate" % tag_of_slot(slot) for slot in self._by_slot]
+        return next(key for key in keys if self._by_slot.get(key_slot(key), name) == name)
+
+    def refresh(self) -> None:
+        """Discover the servers again.
+
+        Raises redis.exceptions.ConnectionError if no server answers.
+        """
+        if isinstance(self._client, Redis):
+            return
+        with self._lock:
+            before = self._by_slot
+            try:
+                self._client.nodes_manager.initialize()
+            except redis_errors.RedisClusterException as error:
+                raise redis_errors.ConnectionError(str(error)) from error
+            self._read()
+            self.version += self._by_slot != before
+
+    def are_moving(self) -> bool:
+        """Whether a server says that it moves slots: a scan may miss keys on their way."""
+        return not isinstance(self._client, Redis) and any(
+            b"[" in line
+            for client in self._clients.values()
+            for line in ask(client, "CLUSTER", "NODES").splitlines()
+            if b"myself" in line
+        )
+
+    def replicas(self, name: str, online: int = 0) -> int:
+        """How many replicas must have a write: the most that this server had so far.
+
+        `online`: how many it has by its own word. A replica that the cluster knows and that has not
+        failed counts even if its link is down: it could become the master.
+        """
+        with self._lock:
+            self._replicas[name] = max(online, self._replicas.get(name, 0))
+            return self._replicas[name]
+
+    def _read(self) -> None:
+        client = self._client
+        if isinstance(client, Redis):
+            self._clients = {"": client}
+            return
+        slots = {slot: nodes for slot, nodes in client.nodes_manager.slots_cache.items() if nodes}
+        primaries = {slot: nodes[0] for slot, nodes in slots.items()}
+        for primary, *replicas in slots.values():
+            known = self._replicas.get(primary.name, 0)
+            self._replicas[primary.name] = max(len(replicas), known)
+        self._clients = {
+            node.name: client.get_redis_connection(node) for node in set(primaries.values())
+        }
+        self._by_slot = {slot: node.name for slot, node in primaries.items()}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A script that does one thing to each of several keys (see items.lua).
+
+    `keys`: how many words of an item, from the first, are keys.
+    """
+
+    script: Script
+    keys: int
+
+
+class Courier:
+    """Calls operations on the servers that have the keys. One thread uses it.
+
+    `denied`: as in the scripts.
+    """
+
+    def __init__(self, shards: Shards, pace: Pace, denied: bytes) -> None:
+        self._shards = shards
+        self._pace = pace
+        self._denied = denied
+        self._declares = shards.declares
+        self._held = ExitStack()
+        self._servers: dict[str, _Server] = {}
+        self.calls = self.longest = 0
+
+    def close(self) -> None:
+        """Return the connections."""
+        for server in self._servers.values():
+            server.pipeline.close()
+        self._held.close()
+
+    @property
+    def version(self) -> int:
+        """Changes with the servers that have the slots."""
+        return self._shards.version
+
+    def name_of(self, key: bytes) -> str:
+        """The name of the server that has a key."""
+        return self._shards.name_of(key)
+
+    def now(self, name: str) -> int:
+        """A server's time in milliseconds since 1970, perhaps a bit less, never more.
+
+        Less after this machine was suspended: a monotonic clock can stand still then.
+        """
+        return self._server(name).now()
+
+    def refresh(self) -> None:
+        """Discover the servers again, if one answers."""
+        with suppress(redis_errors.RedisError):
+            self._shards.refresh()
+
+    def deadlines(self, seconds: int) -> dict[str, int]:
+        """Each server's time in so many seconds. Servers that do not answer are left out."""
+        found = {}
+        for name in self._shards.names:
+            with suppress(redis_errors.RedisError):
+                found[name] = self.now(name) + seconds * 1000
+        return found
+
+    def carry(
+        self,
+        operation: Operation,
+        items: Sequence[Item],
+        places: Iterable[str],
+        until: Mapping[str, int] | None = None,
+        *,
+        waits: bool = False,
+        once: bool = False,
+    ) -> list[Result | None]:
+        """Call an operation for all items. Returns the result of each.
+
+        `places`: the servers that have the items' keys. `until`: see apply.lua, for each server.
+        `waits`: whether an item has a result only after the replicas have what the operation wrote.
+        `once`: call each server once; an item that it did not reach has the result None.
+        """
+        results: list[Result | None] = [None] * len(items)
+        queues: dict[str, list[int]] = {}
+        for n, place in enumerate(places):
+            queues.setdefault(place, []).append(n)
+        while queues:
+            chunks = {name: self._chunk(items, queue) for name, queue in queues.items()}
+            failures = {
+                name: self._send(name, operation, chunk, (until or {}).get(name, 0), waits=waits)
+                for name, chunk in chunks.items()
+            }
+            held = 0
+            for name, chunk in chunks.items():
+                queue = queues[name]
+                said = failures[name] or self._receive(name, operation, len(chunk))
+                if isinstance(said, Failure):
+                    found: Sequence[Result] = [said] * len(queue)
+                else:
+                    found, took = said
+                    held = max(held, took)
+                for n, result in zip(queue, found, strict=False):
+                    results[n] = result
+                queues[name] = queue[len(found) :]
+            queues = {name: queue for name, queue in queues.items() if queue}
+            self.calls += 1
+            self.longest = max(self.longest, held)
+            time.sleep(self._pace.rest(held / 1_000_000))
+            if once:
+                break
+        return results
+
+    def _chunk(self, items: Sequence[Item], queue: Sequence[int]) -> list[Item]:
+        """The items of the next call: the first, and as many as are not too large together."""
+        chunk = [items[n] for n in queue[: _CALLS_AHEAD if self._declares else _ITEMS_A_CALL]]
+        size = sum(len(item[-1]) for item in chunk)
+        while size > _BYTES_A_CALL and len(chunk) > 1:
+            size -= len(chunk.pop()[-1])
+        return chunk
+
+    def _send(
+        self, name: str, operation: Operation, items: Sequence[Item], until: int, *, waits: bool
+    ) -> Failure | None:
+        calls = self._calls(operation, items, until)
+        is_unsure = False
+        try:
+            server = self._server(name)
+            is_unsure = True
+            replicas = self._shards.replicas(name) if server.has_role else 0
+            server.pipeline.send(calls, replicas if waits else 0, asks=waits and server.has_role)
+        except redis_errors.RedisError as error:
+            return Failure(error, is_unsure)
+        return None
+
+    def _receive(
+        self, name: str, operation: Operation, most: int
+    ) -> tuple[list[Result], int] | Failure:
+        """Read the results of at most so many items, and for how long they held the server."""
+        pipeline = self._servers[name].pipeline
+        try:
+            replies = pipeline.receive(operation.script)
+            if pipeline.online > self._shards.replicas(name):
+                self._shards.replicas(name, pipeline.online)
+                raise PassingError("UNREPLICATED a replica has come back")
+            with malformed_as_invalid():
+                found = [result for reply in replies for result in _results(reply)]
+                held = max(_elapsed(reply) for reply in replies)
+                if not 0 < len(found) <= most:
+                    raise ValueError
+        except redis_errors.RedisError as error:
+            return Failure(error, is_unsure=not is_redirection(error))
+        return found, held
+
+    def _calls(
+        self, operation: Operation, items: Sequence[Item], until: int
+    ) -> list[tuple[Word, ...]]:
+        sha, start = operation.script.sha, (self._denied, self._pace.budget, until)
+        if self._declares:
+            keys = operation.keys
+            return [("EVALSHA", sha, keys, *item[:keys], *start, packed(item)) for item in items]
+        return [("EVALSHA", sha, 0, *start, packed([*chain.from_iterable(items)]))]
+
+    def _server(self, name: str) -> _Server:
+        if name not in self._servers:
+            client = self._held.enter_context(held_connection(self._shards.client(name)))
+            self._servers[name] = _Server(client, self._shards, name)
+        self._servers[name].pipeline.connect()
+        return self._servers[name]
+
+
+class _Server:
+    """One server: a pipeline to it, its clock, and whether it says how many replicas it has."""
+
+    def __init__(self, client: Redis, shards: Shards, name: str) -> None:
+        self.pipeline = Pipeline(client)
+        seconds, microseconds = map(int, ask(client, "TIME"))
+        self._offset = seconds * 1000 + microseconds // 1000 - _now()
+        online = _online_replicas(client)
+        self.has_role = online is not None
+        shards.replicas(name, online or 0)
+
+    def now(self) -> int:
+        return _now() + self._offset
+
+
+def _now() -> int:
+    return int(time.monotonic() * 1000)
+
+
+def _online_replicas(client: Redis) -> int | None:
+    """How many replicas a master has online, None for a service that does not say."""
+    try:
+        role = ask(client, "ROLE")
+    except redis_errors.NoPermissionError:
+        raise
+    except redis_errors.ResponseError:
+        return None
+    if role[0] != b"master":
+        raise redis_errors.ReadOnlyError("READONLY the server is a replica")
+    return len(role[2])
+
+
+def _elapsed(reply: list[Any] | Failure) -> int:
+    return 0 if isinstance(reply, Failure) else whole(reply[0])
+
+
+def _results(reply: list[Any] | Failure) -> Iterator[Result]:
+    """The results in a reply. Raises TypeError, ValueError or RuntimeError for another reply."""
+    if isinstance(reply, Failure):
+        yield reply
+        return
+    _, words, values = reply
+    following = iter(values)
+    for word in words.split(b"\n"):
+        if word.startswith(b"+"):
+            yield (word[1:], next(following))
+        else:
+            yield _error_in(word) if word.startswith(b"error ") else word
+
+
+def _error_in(word: bytes) -> redis_errors.RedisError:
+    text = word.removeprefix(b"error ")
+    if text.startswith(ELSEWHERE):
+        return PassingError(text.decode("utf-8", "surrogateescape"))
+    return error_of(text)

@@ -1,0 +1,59 @@
+"""The keys on their way between shards: found by their hidden names and marks."""
+
+from __future__ import annotations
+
+import time
+from threading import Lock
+
+from tt_migrate.engine.hidden import WAY_GLOB, Mark, Transfer, mark_of, time_of, transfer_of
+from tt_migrate.engine.replies import ask, malformed_as_invalid, names, whole
+from tt_migrate.engine.side_by_side import Worker
+
+_SCAN_COUNT = 1000
+
+
+class Way:
+    """What the servers have of a town's keys on their way.
+
+    `transfers`: those of the hidden keys.
+    """
+
+    def __init__(self, town: str) -> None:
+        self._town = town
+        self.transfers: list[Transfer] = []
+        self._nonces: set[bytes] = set()
+        self._marks: list[Mark] = []
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.transfers.clear()
+        self._nonces.clear()
+        self._marks.clear()
+
+    def look(self, worker: Worker, lock: Lock) -> None:
+        """Find what one server has."""
+        cursor = 0
+        while True:
+            began = time.monotonic()
+            reply = ask(worker.client, "SCAN", cursor, "MATCH", WAY_GLOB, "COUNT", _SCAN_COUNT)
+            worker.check()
+            with malformed_as_invalid():
+                cursor, found = whole(reply[0]), names(reply[1])
+            transfers = [*filter(None, map(transfer_of, found))]
+            with lock:
+                self.transfers += (one for one in transfers if one.is_of(self._town))
+                self._nonces.update(one.nonce for one in transfers)
+                marks = filter(None, map(mark_of, found))
+                self._marks += (mark for mark in marks if mark.is_of(self._town))
+            if not cursor:
+                return
+            time.sleep(worker.pace.rest(time.monotonic() - began))
+
+    def orphans(self, before: int) -> tuple[list[bytes], list[bytes]]:
+        """The marks whose keys are not hidden: those from before a time, and younger ones.
+
+        `before`: in milliseconds since 1970.
+        """
+        orphans = [mark for mark in self._marks if mark.nonce not in self._nonces]
+        old = [mark.name for mark in orphans if time_of(mark.nonce) < before]
+        return old, [mark.name for mark in orphans if time_of(mark.nonce) >= before]

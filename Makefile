@@ -4,7 +4,7 @@ PYTHON ?= python3
 python := .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo try picture test lint coverage bench interop clean
+.PHONY: help demo try picture test lint coverage bench faults interop clean
 .NOTPARALLEL:
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo 'make lint    check style, types and the Lua scripts'
 	@echo 'make coverage run the tests, and name the lines and branches that none of them runs'
 	@echo 'make bench   measure, about 40 minutes; KEYS=20000 RTT=10,50 set keys and round trips, ONLY=far one experiment'
+	@echo 'make faults  break runs on clusters in every way at hand, about 30 minutes; ARGS="--seed 1" repeats'
 	@echo 'make interop migrate a town of the real Tinytown; needs cargo, which builds it'
 	@echo 'make clean   remove everything these targets made'
 	@echo
@@ -48,6 +49,9 @@ coverage: .venv/coverage.installed .cache/hiredis/installed $(redis_pys:%=.cache
 
 bench: .venv/test.installed .venv/bench.installed .cache/hiredis/installed
 	$(python) -m bench $(if $(KEYS),--keys $(KEYS)) $(if $(RTT),--rtt $(RTT)) $(if $(ONLY),--only $(ONLY))
+
+faults: .venv/test.installed
+	$(python) -m tests.faults $(ARGS)
 
 interop: .venv/test.installed
 	$(python) -m interop $(ARGS)

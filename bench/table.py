@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isnan
 
-from bench import distance, far, foreign, gentle, local, shard, size
+from bench import cluster, distance, far, foreign, gentle, local, shard, size
 from bench.machinery import PARTS
 from bench.machinery.contestants import LIMIT, OURS
 from bench.results import Bar, Results
@@ -16,6 +16,7 @@ _TITLES = {
     "far": "Calls sent ahead of replies",
     "foreign": "Among other keys",
     "shard": "In a cluster with one shard",
+    "cluster": "In a cluster with several shards",
     "size": "From few keys to many",
     "gentle": "While another client asks",
 }
@@ -23,7 +24,7 @@ _TITLES = {
 
 def bars(results: Results) -> list[Bar]:
     """All bars in the order of the table."""
-    experiments = (local, distance, far, foreign, shard, gentle, size)
+    experiments = (local, distance, far, foreign, shard, cluster, gentle, size)
     return [bar for of in experiments for bar in of.bars(results)]
 
 

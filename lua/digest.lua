@@ -1,6 +1,6 @@
 -- digest.lua: compares the values of keys that different servers of a cluster have.
 --
--- Needs  batch, keyspace, merge
+-- Needs  batch, keyspace, plain_hash, merge
 -- Gives  digest_of(key, kind)
 
 local CHUNK_OF_LIST = 1000
@@ -35,7 +35,7 @@ local function digest_of(key, kind)
     return redis.sha1hex(call('GET', key))
   end
   local dump = call('DUMP', key) or ''
-  if kind == 'hash' and PLAIN_HASHES[byte(dump)] then
+  if kind == 'hash' and is_plain_hash(dump) then
     return digest_of_hash(key)
   end
   return redis.sha1hex(dump)

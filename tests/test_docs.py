@@ -180,7 +180,9 @@ def test_the_maintenance_window_and_its_roll_back_go_step_by_step(
         assert done.returncode == 0, done.stdout + done.stderr
     assert contents(server.client()).keys().isdisjoint(before)
 
-    _, *steps = commands(back)  # the first is for a plain migration
+    _, look, downgrade, *steps = commands(back)  # the first is for a plain migration
+    for command in (look, downgrade):
+        assert run(town, command).returncode == 0, command
     for command in steps:
         if appendonly == "no" and command.endswith("appendonly yes"):
             continue
@@ -309,7 +311,7 @@ def test_the_readme_says_first_what_matters_first() -> None:
     order += ["## Rename only", "## Check", "## The way back", "--nice 3", "## What it guarantees"]
     places = [README.index(text) for text in order]
     assert places == sorted(places)
-    assert "hashes stay hashes" in section_of("README.md", "## The way back").partition(".")[0]
+    assert "--downgrade" in section_of("README.md", "## The way back").partition(".")[0]
 
 
 def sources() -> str:

@@ -372,7 +372,7 @@ def test_whatever_happens_while_records_are_in_flight_each_is_converted(
     assert result.complete
     assert result.left
     assert result.left.count
-    assert result.left.count.hashes == 1000
+    assert result.left.count.hashes_total == 1000
 
 
 def test_what_is_in_flight_when_the_caller_stops_is_counted(server: Server) -> None:

@@ -41,6 +41,7 @@ FIELDS = {
     "reconnects",
     "evicted",
     "hidden",
+    "adjusted",
     "found",
     "towns",
     "dbsize",

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from tests.servers import Kind, Server, StartServer
 from tests.waiting import wait_until
 from tt_migrate.engine.scripts import GUARDS, headed, script_for, source
-from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
+from tt_migrate.plan import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Plan
 from tt_migrate.terminal.words import command_for
 
 OPERATIONS = ("count", "left", "preview", "migrate")
@@ -165,7 +165,9 @@ def test_the_own_keys_of_a_town_that_ends_like_a_family_are_no_records_of_anothe
     assert towns == [f"x:{family}".encode()]
     assert strings == [1 + (family == "agent"), int(family == "task")]
     assert whole_pass(redis, "left", "x")[1] == strings
-    reply = redis.eval(source("records", HASH), 0, "x", 0, 1000, 1_000_000, "", "", 0, 1000, 0)
+    reply = redis.eval(
+        source("records", HASH), 0, "x", 0, 1000, 1_000_000, "", "", 0, 1000, 0, "string"
+    )
     assert f"tt:x:{family}:{name}".encode() not in reply[4]
     # The same holds the other way round.
     _, _, _, towns, strings, *_ = whole_pass(redis, "count", f"x:{family}")
@@ -430,7 +432,7 @@ def test_count_tells_records_by_type_and_what_has_no_old_form(redis: Redis) -> N
     redis.mset({"tt:town:events": 1, "tt:town:events:agent:1": 1, "tt:town:mission:x:work": 1})
     *_, strings, old_strings, hashes, others, untyped, new_only = whole_pass(redis, "count")
     assert (strings, old_strings) == ([1, 0], [1, 0])
-    assert (hashes, others, untyped, new_only) == (1, 1, 0, 3)
+    assert (hashes, others, untyped, new_only) == ([0, 1], 1, 0, 3)
 
 
 def test_left_counts_keys_that_move_and_strings(redis: Redis) -> None:
@@ -456,7 +458,7 @@ def test_left_finds_the_same_as_count_whatever_the_town_is_called(
 
 
 def records(redis: Redis, enough: int, *, old: int, count: int = 1000) -> list[Any]:
-    args = ("town", 0, count, 60_000_000, "", "", "0", enough, old)
+    args = ("town", 0, count, 60_000_000, "", "", "0", enough, old, "string")
     reply: list[Any] = redis.eval(source("records", UPGRADE), 0, *args)
     assert reply.pop() == 0
     return reply
@@ -505,11 +507,12 @@ def test_records_names_what_it_found_and_did_not_read(redis: Redis, size: int) -
 @pytest.mark.parametrize(
     ("args", "named"),
     [
-        (("t", "0", "10", "1000"), "(takes no .*, enough, old$)"),
-        (("t", "0", "10", "1000", "", "", "0", "0", "1"), "enough: "),
-        (("t", "0", "10", "1000", "", "", "0", "many", "1"), "enough: "),
-        (("t", "0", "10", "1000", "", "", "0", "10", "yes"), "old: "),
-        (("", "0", "10", "1000", "", "", "0", "10", "1"), "town: "),
+        (("t", "0", "10", "1000"), "(takes no .*, enough, old, kind$)"),
+        (("t", "0", "10", "1000", "", "", "0", "0", "1", "hash"), "enough: "),
+        (("t", "0", "10", "1000", "", "", "0", "many", "1", "hash"), "enough: "),
+        (("t", "0", "10", "1000", "", "", "0", "10", "yes", "hash"), "old: "),
+        (("t", "0", "10", "1000", "", "", "0", "10", "1", "list"), "kind: "),
+        (("", "0", "10", "1000", "", "", "0", "10", "1", "hash"), "town: "),
     ],
 )
 def test_records_names_a_malformed_argument(
@@ -574,8 +577,8 @@ def test_convert_keeps_the_counts_of_what_it_did_before_a_refusal(server: Server
     redis.mset({"tt:town:task:1": "x", "tt:town:task:2": "x"})
     new = packed(b"id", b"1")
     stopping = source("convert", HASH).replace(
-        "local function add(site, fields)",
-        "local function add(site, fields)\n  if site == 'site 2' then"
+        "swap(record, 'hash', function(site)",
+        "swap(record, 'hash', function(site)\n  if site == 'site 2' then"
         " error({err = 'READONLY no more'}) end",
     )
     args = ("", "tt:town:task:1", "site 1", "x", new, "tt:town:task:2", "site 2", "x", new)
@@ -658,3 +661,49 @@ def test_fetch_refuses_malformed_arguments(newest: Server, args: tuple[str, ...]
         newest.client().eval(source("fetch", RENAME), 0, *args)
     with pytest.raises(ResponseError, match=r"^BADARG"):
         newest.client().eval(source("fetch", RENAME), 1, "b", "", "10", "a")
+
+
+def test_revert_tells_which_it_converted_and_which_have_changed(redis: Redis) -> None:
+    fields = [b"id", b"1", b"name", b""]
+    for n in (1, 2, 4):
+        redis.hset(f"tt:town:task:{n}", mapping={"id": "1", "name": "newer" if n == 2 else ""})
+    redis.set("tt:town:task:3", "a string by now")
+    redis.pexpire("tt:town:task:4", 60_000)
+    args: list[Any] = []
+    for n in (1, 2, 3, 4, 5):
+        args += [f"tt:town:task:{n}", f"site {n}", packed(*fields), "{}"]
+    _, converted, changed, failed, error = redis.eval(source("revert", DOWNGRADE), 0, "", *args)
+    assert (converted, changed, failed, error) == ([1, 4], [2], [], b"")
+    assert [redis.get(f"tt:town:task:{n}") for n in (1, 3, 4)] == [
+        *(b"{}", b"a string by now", b"{}")
+    ]
+    assert 50_000 < redis.pttl("tt:town:task:4") <= 60_000
+    assert len(redis.keys()) == 4
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("",),
+        ("", "k", "s", packed(b"id", b"1")),
+        ("", "k", "s", "no fields", "{}"),
+        ("", "k", "s", packed(), "{}"),
+        ("", "k", "s", packed(b"id"), "{}"),
+        ("", "", "s", packed(b"id", b"1"), "{}"),
+        ("", "k", "", packed(b"id", b"1"), "{}"),
+        ("", "k", "s", packed(b"id", b"1"), "{}", "more"),
+    ],
+)
+def test_revert_refuses_malformed_arguments(newest: Server, args: tuple[str | bytes, ...]) -> None:
+    with pytest.raises(ResponseError, match=r"^BADARG"):
+        newest.client().eval(source("revert", DOWNGRADE), 0, *args)
+
+
+def test_revert_keeps_a_record_whose_temporary_name_is_taken(redis: Redis) -> None:
+    redis.hset("tt:town:task:1", "id", "1")
+    redis.hset("site", "somebody's", "1")
+    lua = source("revert", DOWNGRADE)
+    reply = redis.eval(lua, 0, "", "tt:town:task:1", "site", packed(b"id", b"1"), "{}")
+    assert [reply[1], reply[3][0]] == [[], b"tt:town:task:1"]
+    assert redis.hgetall("site") == {b"somebody's": b"1"}

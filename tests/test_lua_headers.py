@@ -28,8 +28,9 @@ CALLS: dict[str, tuple[object, ...]] = {
     "left": FLIGHT,
     "preview": SCAN,
     "migrate": (*FLIGHT, "0"),
-    "records": (*FLIGHT, "1000", "1"),
+    "records": (*FLIGHT, "1000", "1", "string"),
     "convert": ("", "tt:town:task:1", "site", "{}", packed(b"id", b"1")),
+    "revert": ("", "tt:town:task:1", "site", packed(b"id", b"1"), "{}"),
     "fetch": ("", "1000", "tt:town:task:1"),
     "locate": (),
 }
@@ -97,7 +98,8 @@ def test_a_script_carries_no_part_that_it_does_not_need() -> None:
 @pytest.mark.parametrize("operation", [name for name in CALLS if name not in ("fetch", "locate")])
 def test_a_reply_has_the_fields_of_its_header(redis: Redis, operation: str) -> None:
     redis.mset({"tt:agent:1": 1, "tt:inbox:1": 1, "tt:town:inbox:1": 2, "tt:town:task:1": "{}"})
-    reply = getattr(replies, f"{operation.capitalize()}Reply")
+    name = "convert" if operation == "revert" else operation
+    reply = getattr(replies, f"{name.capitalize()}Reply")
     assert [*field_names(operation)] == [*reply._fields]
     said = redis.eval(source(operation, MERGE), 0, *CALLS[operation])  # type: ignore[arg-type]
     named = reply(*said)

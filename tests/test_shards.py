@@ -23,13 +23,15 @@ from redis.exceptions import NoPermissionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from interop import keys
 from tests.clusters import Cluster, fill
 from tests.command import tt_in_process
 from tests.keyspaces import contents
 from tests.servers import Kind, Pool, Server, StartError, newest_kind
 from tests.services import service, spreading
+from tests.test_downgrade import FIXTURE
 from tests.waiting import wait_until
-from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Change, Migrator, Progress
+from tt_migrate import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Change, Migrator, Progress
 from tt_migrate.engine.patience import PassingError
 from tt_migrate.engine.pipeline import Pipeline
 from tt_migrate.engine.scripts import Script
@@ -121,7 +123,7 @@ def everything(cluster: Cluster) -> dict[bytes, Any]:
 
 
 MERGING = [replace(UPGRADE, merge=True), replace(REVERSE, merge=True)]
-PLANS = [RENAME, MERGE, UPGRADE, HASH, REVERSE, replace(RENAME, oldest=True)]
+PLANS = [RENAME, MERGE, UPGRADE, HASH, REVERSE, DOWNGRADE, replace(RENAME, oldest=True)]
 
 
 def compare_looks(there: Migrator, here: Migrator) -> None:
@@ -158,6 +160,25 @@ def test_a_cluster_of_each_kind_is_left_like_a_single_server(
     cluster: Cluster, server: Server, plan: Plan
 ) -> None:
     is_left_alike(cluster, server, plan)
+
+
+def test_an_upgrade_and_a_downgrade_give_back_what_0_6_wrote(newest_cluster: Cluster) -> None:
+    commands = {"string": "SET", "list": "RPUSH"}
+    written = ((key["name"], key["type"], key["value"]) for key in keys.load(FIXTURE))
+    fill(
+        newest_cluster,
+        (
+            (commands[kind], name, *(value if kind == "list" else [value]))
+            for name, kind, value in written
+        ),
+    )
+    before = everything(newest_cluster)
+    client = newest_cluster.client()
+    assert Migrator(client, "my-town", UPGRADE).migrate().complete
+    preview = Migrator(client, "my-town", DOWNGRADE).preview()
+    done = Migrator(client, "my-town", DOWNGRADE).migrate()
+    assert (done.complete, done.keys, done.converted) == (True, preview.keys, preview.to_convert)
+    assert everything(newest_cluster) == before
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=command_for)

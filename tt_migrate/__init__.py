@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tt_migrate.engine.server import UnsupportedServerError
     from tt_migrate.migrator import Migrator
-    from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
+    from tt_migrate.plan import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Plan
     from tt_migrate.results import Change, Count, Effort, Migration, Preview, Progress
 
 __all__ = [
+    "DOWNGRADE",
     "HASH",
     "RENAME",
     "REVERSE",
@@ -34,7 +35,7 @@ __all__ = [
 _MODULES = {
     "Migrator": "migrator",
     "UnsupportedServerError": "engine.server",
-    **dict.fromkeys(("HASH", "RENAME", "REVERSE", "UPGRADE", "Plan"), "plan"),
+    **dict.fromkeys(("DOWNGRADE", "HASH", "RENAME", "REVERSE", "UPGRADE", "Plan"), "plan"),
 }
 
 

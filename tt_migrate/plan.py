@@ -19,7 +19,10 @@ HIDING_COMMANDS = (
 )
 """Commands that move a key to another shard of a cluster."""
 
-_CONVERTING = ("TYPE", "GET", "EXISTS", "PTTL", "HSET", "PEXPIRE", "RENAME", "DEL")
+_CONVERTING = {
+    "hash": ("TYPE", "GET", "EXISTS", "PTTL", "HSET", "PEXPIRE", "RENAME", "DEL"),
+    "json": ("TYPE", "HGETALL", "DUMP", "EXISTS", "PTTL", "SET", "PEXPIRE", "RENAME", "DEL"),
+}
 _MERGING = (
     *("TYPE", "GET", "HLEN", "HGETALL", "LLEN", "LRANGE", "DUMP", "PTTL"),
     *("RPUSH", "LPUSH", "LTRIM", "RENAME", "SET"),
@@ -28,17 +31,19 @@ _MERGING = (
 
 @dataclass(frozen=True)
 class Plan:
-    """One of RENAME, HASH, UPGRADE and REVERSE, or a variant of one of them.
+    """One of RENAME, HASH, UPGRADE, REVERSE and DOWNGRADE, or a variant of one of them.
 
     `rename`: `forward` adds the town's name to old keys, `reverse` removes it from the town's keys,
-    None leaves names as they are. `convert`: agents and tasks that are JSON strings become hashes.
+    None leaves names as they are. `convert`: what agents and tasks become: with `hash` JSON strings
+    become hashes, with `json` hashes become the JSON strings that Tinytown 0.6 reads; None leaves
+    them as they are.
     `oldest`: the `mt:` keys of version 0.1 are old keys too. `merge`: a key whose destination
     exists is merged with it if Tinytown's use of the family shows how.
     """
 
-    name: Literal["rename", "hash", "upgrade", "reverse"]
+    name: Literal["rename", "hash", "upgrade", "reverse", "downgrade"]
     rename: Literal["forward", "reverse"] | None
-    convert: bool = False
+    convert: Literal["hash", "json"] | None = None
     oldest: bool = False
     merge: bool = False
 
@@ -50,6 +55,11 @@ class Plan:
         return "oldest_keys" if self.oldest else "old_keys"
 
     @property
+    def moves_now(self) -> str:
+        """The same for keys that are about to move: records must be converted by then."""
+        return "string_keys" if self.convert == "json" else self.moves
+
+    @property
     def conflicts(self) -> str:
         """The Lua file that handles keys whose destination exists."""
         return "merge" if self.merge else "skip"
@@ -58,7 +68,7 @@ class Plan:
     def commands(self) -> tuple[str, ...]:
         """The commands that the plan can need."""
         renaming = ("SCAN", "RENAMENX") if self.rename else ("SCAN",)
-        converting = _CONVERTING if self.convert else ()
+        converting = _CONVERTING[self.convert] if self.convert else ()
         merging = _MERGING if self.merge else ()
         return tuple(dict.fromkeys((*renaming, *converting, *merging)))
 
@@ -67,13 +77,18 @@ class Plan:
         """The scripts that a migration with this plan calls."""
         renaming = ("migrate",) if self.rename else ()
         comparing = ("fetch",) if self.merge or self.convert else ()
-        converting = ("records", "convert") if self.convert else ()
+        converting = ("records", self.conversion) if self.convert else ()
         return (*renaming, *comparing, *converting, "count" if self.needs_count else "left")
+
+    @property
+    def conversion(self) -> str:
+        """The script that converts records."""
+        return "revert" if self.convert == "json" else "convert"
 
     @property
     def needs_count(self) -> bool:
         """Whether a report needs more numbers than those of the keys to move."""
-        return self.convert or self.rename == "reverse"
+        return self.convert is not None or self.rename == "reverse"
 
     def destination(self, town: str, key: bytes) -> bytes:
         """The destination of a key: its new name."""
@@ -87,11 +102,14 @@ class Plan:
 RENAME = Plan("rename", rename="forward")
 """Old keys get the town's name."""
 
-HASH = Plan("hash", rename=None, convert=True)
+HASH = Plan("hash", rename=None, convert="hash")
 """JSON strings become hashes."""
 
-UPGRADE = Plan("upgrade", rename="forward", convert=True, oldest=True)
+UPGRADE = Plan("upgrade", rename="forward", convert="hash", oldest=True)
 """Everything that a current Tinytown needs."""
 
 REVERSE = Plan("reverse", rename="reverse")
 """Keys of the town get their old names back."""
+
+DOWNGRADE = Plan("downgrade", rename="reverse", convert="json")
+"""Everything that Tinytown 0.6 needs."""

@@ -82,7 +82,7 @@ class Count:
     dbsize: int
     strings: Mapping[str, int]
     old_strings: Mapping[str, int]
-    hashes: int
+    hashes: Mapping[str, int]
     others: int
     new_only: int
     effort: Effort
@@ -99,6 +99,8 @@ class Count:
         """Agents and tasks that the plan would convert."""
         if not self.plan.convert:
             return dict.fromkeys(RECORDS, 0)
+        if self.plan.convert == "json":
+            return self.hashes
         coming = self.old_strings if self.plan.rename else {}
         return {family: self.strings[family] + coming.get(family, 0) for family in RECORDS}
 
@@ -108,9 +110,14 @@ class Count:
         return sum(self.strings.values())
 
     @property
+    def hashes_total(self) -> int:
+        """Agents and tasks of the town that are hashes."""
+        return sum(self.hashes.values())
+
+    @property
     def undone(self) -> int:
         """Keys that are not yet as the plan requires."""
-        records = self.strings_total + self.others if self.plan.convert else 0
+        records = self.strings_total + self.others if self.plan.convert == "hash" else 0
         return self.total + len(self.hidden) + records
 
     @property
@@ -143,6 +150,11 @@ class Left:
         """Agents and tasks of the town that are not hashes, as far as they were counted."""
         return sum(self.strings.values()) + (self.count.others if self.count else 0)
 
+    @property
+    def hashes(self) -> int:
+        """Agents and tasks of the town that are hashes, as far as they were counted."""
+        return self.count.hashes_total if self.count else 0
+
 
 @dataclass(frozen=True)
 class Preview:
@@ -156,7 +168,7 @@ class Preview:
     database. `dbsize`: keys in it, 0 if unknown. `count`: what a counting pass found; None if the
     plan needs none. `refused`: commands that the plan can need and that the user
     may not run or the server lacks, so that a migration would be refused. Redis before 7.0 does not
-    report all of them. `hidden`: as in Count.
+    report all of them. `hidden`: as in Count. `adjusted`: as in Migration.
     """
 
     plan: Plan
@@ -175,6 +187,7 @@ class Preview:
     refused: Collection[str] = ()
     server: Server | None = None
     hidden: Mapping[bytes, bytes] = field(default_factory=dict)
+    adjusted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def keys(self) -> Mapping[str, int]:
@@ -233,7 +246,8 @@ class Migration:
     `failed`, `ambiguous`, `unconverted`: keys that were left as they are, as in Preview. `towns`:
     the other towns in the database. `before`: what a REVERSE counted before it began. `left`: what
     the final pass found left to do. Both are None if the run had no such pass. `hidden`: as in
-    Count, after the final pass.
+    Count, after the final pass. `adjusted`: what DOWNGRADE had to change in records so that 0.6 can
+    read them, and how often.
     """
 
     plan: Plan
@@ -251,6 +265,7 @@ class Migration:
     effort: Effort
     server: Server | None = None
     hidden: Mapping[bytes, bytes] = field(default_factory=dict)
+    adjusted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -276,21 +291,25 @@ class Migration:
     def appeared(self) -> int:
         """Keys that appeared during the run: something still writes the replaced format."""
         known = len(self.conflicts) + len(self.failed) if self.plan.rename else self.left_behind
-        return self.left_behind - known
+        if self.plan.convert == "json":
+            known += len(self.unconverted)
+        return max(0, self.left_behind - known)
 
     @property
     def records_left(self) -> int:
-        """Records that should be hashes but are not, as far as the run knows."""
-        if not self.plan.convert:
-            return 0
-        return max(len(self.unconverted), self.left.not_hashes if self.left else 0)
+        """Records that should have been converted but were not, as far as the run knows."""
+        if not self.plan.convert or not self.left:
+            return len(self.unconverted)
+        is_to_hash = self.plan.convert == "hash"
+        left = self.left.not_hashes if is_to_hash else self.left.hashes
+        return max(len(self.unconverted), left)
 
     @property
     def already_hashes(self) -> int | None:
         """Records that were hashes before the run; None if they were not counted."""
         if not self.left or not self.left.count:
             return None
-        return max(0, self.left.count.hashes - sum(self.converted.values()))
+        return max(0, self.left.count.hashes_total - sum(self.converted.values()))
 
     @property
     def unreadable(self) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""Converts JSON strings to hashes: one call reads records, a later call replaces them."""
+"""Converts records to hashes or back: one call reads records, a later call replaces them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
+from tt_migrate.engine.hash_to_json import json_of
 from tt_migrate.engine.hidden import site_of
 from tt_migrate.engine.json_to_hash import RecordError, fields_of
 from tt_migrate.engine.pacing import Pace
@@ -27,8 +28,8 @@ from tt_migrate.engine.replies import (
 from tt_migrate.engine.session import Session
 from tt_migrate.engine.tallies import ConversionPreviewTally, ConversionTally
 from tt_migrate.keyspace import check_families, family_and_id, town_bytes, town_key_start
+from tt_migrate.plan import Plan
 
-_TEXT_WEIGHT = 16
 _KEYS_A_CALL = 1000
 _READ, _READ_AHEAD = 1024 * 1024, 256 * 1024
 """The weight that one call reads at most, alone and ahead of replies."""
@@ -38,21 +39,22 @@ _TRIES = 100
 
 
 class RecordReader:
-    """A pass that reads the town's records that are strings.
+    """A pass that reads the town's records that the plan converts: strings, or hashes.
 
-    `receive`: called with a record's name in the town and its value. `fail`: called with the names
-    of records that cannot be read, and the reasons. `with_old`: also include old keys that the
-    migration would rename first.
+    `receive`: called with a record's name in the town and its value, a hash's as a flat list.
+    `fail`: called with the names of records that cannot be read, and the reasons. `with_old`: also
+    include old keys that the migration would rename first.
     """
 
     def __init__(
         self,
         session: Session,
         *,
-        receive: Callable[[bytes, bytes], None],
+        receive: Callable[[bytes, Any], None],
         fail: Callable[[dict[bytes, str]], None],
         with_old: bool = False,
     ) -> None:
+        self._kind = b"hash" if session.plan.convert == "json" else b"string"
         self._find = session.script("records")
         self._fetch = session.script("fetch")
         self._town = town_bytes(session.town)
@@ -99,7 +101,8 @@ class RecordReader:
         flight = pace.flight_args(self._session.kept_in())
         args = (self._town, word, pace.count, pace.budget, self._session.denied, *flight)
         enough = _READ_AHEAD if pace.ahead else _READ
-        return Call(self._find, (*args, enough, self._with_old), keeps=pace.ahead)
+        more = (enough, self._with_old, self._kind)
+        return Call(self._find, (*args, *more), keeps=pace.ahead)
 
     def take(self, call: Call, reply: list[Any]) -> Taken | None:
         """Take the reply to either call."""
@@ -115,7 +118,7 @@ class RecordReader:
 
     def _take_found(self, call: Call, reply: list[Any]) -> Taken:
         said = RecordsReply(*reply)
-        for keys in (names(said.records)[::2], names(said.unread)[1::2], texts(said.failed)):
+        for keys in (names(said.records[::2]), names(said.unread)[1::2], texts(said.failed)):
             check_families(keys, self._start)
         weight = 0
         for key, value in pairs(said.records):
@@ -133,11 +136,11 @@ class RecordReader:
         for kind, value in pairs(found):
             _, name = asked.popleft()
             weight += weight_of(value)
-            if kind == b"string":
+            if kind == self._kind:
                 self._receive(name, value)
             elif kind == b"error":
                 self._fail(texts([name, value]))
-            elif kind not in (b"hash", b"none"):
+            elif kind not in (b"string", b"hash", b"none"):
                 self._fail(texts([name, b"is a %b, neither string nor hash" % kind]))
         self._unread.extendleft(reversed(asked))
         return Taken(elapsed, weight=weight)
@@ -152,6 +155,7 @@ class ConversionPreview:
     def __init__(self, session: Session, tally: ConversionPreviewTally, *, with_old: bool) -> None:
         self._start = town_key_start(session.town)
         self._tally = tally
+        self._turn = _turn_of(session.plan)
         reader = RecordReader(session, receive=self._judge, fail=self._fail, with_old=with_old)
         self._reader = reader
         self.next_call, self.take, self.lost = reader.next_call, reader.take, reader.lost
@@ -172,13 +176,14 @@ class ConversionPreview:
         self._reader.restart()
         self._tally.restart()
 
-    def _judge(self, key: bytes, value: bytes) -> None:
+    def _judge(self, key: bytes, value: Any) -> None:
         try:
-            fields_of(*family_and_id(key, self._start), value)
+            _, _, changes = self._turn(*family_and_id(key, self._start), value)
         except RecordError as error:
             self._tally.unconverted[key] = str(error)
         else:
             self._tally.conversions.add(key)
+            self._tally.adjusted.update(changes)
 
     def _fail(self, reasons: dict[bytes, str]) -> None:
         self._tally.unconverted.update(reasons)
@@ -188,15 +193,16 @@ class ConversionPreview:
 class _Swap:
     """A record to convert.
 
-    `site`: the name under which the hash is built. `texts`: the hash's fields and values in turn.
-    `weight`: of the value and the hash together.
+    `site`: the name under which the new value is built. `expected`, `new`: as the script takes
+    them. `weight`: of both values together. `changes`: what a rule has changed.
     """
 
     key: bytes
     site: bytes
-    value: bytes
-    texts: list[bytes]
+    expected: bytes
+    new: bytes
     weight: int
+    changes: list[str]
 
 
 class Conversion:
@@ -212,7 +218,8 @@ class Conversion:
 
     def __init__(self, session: Session, tally: ConversionTally, record: Record) -> None:
         self._record = record
-        self._script = session.script("convert")
+        self._script = session.script(session.plan.conversion)
+        self._turn = _turn_of(session.plan)
         self._session = session
         self._start = town_key_start(session.town)
         self._tally = tally
@@ -251,7 +258,7 @@ class Conversion:
         if not self._ready or not (is_full or self._reader.over or alone):
             return None
         swaps = self._first_swaps(most)
-        records = ((swap.key, swap.site, swap.value, packed(swap.texts)) for swap in swaps)
+        records = ((swap.key, swap.site, swap.expected, swap.new) for swap in swaps)
         args = (self._session.denied, *chain.from_iterable(records))
         return Call(self._script, args, tuple(swaps))
 
@@ -281,6 +288,7 @@ class Conversion:
             key = swaps[position - 1].key
             family, _ = family_and_id(key, self._start)
             self._tally.converted[family] += 1
+            self._tally.adjusted.update(swaps[position - 1].changes)
             self._record.converted(key)
         for position in map(whole, said.changed):
             self._changed(swaps[position - 1].key)
@@ -299,17 +307,16 @@ class Conversion:
         self._weight -= weight
         return swaps
 
-    def _prepare(self, key: bytes, value: bytes) -> None:
+    def _prepare(self, key: bytes, value: Any) -> None:
         try:
-            fields = fields_of(*family_and_id(key, self._start), value)
+            expected, new, changes = self._turn(*family_and_id(key, self._start), value)
         except RecordError as error:
             self._fail({key: str(error)})
         else:
-            texts = [text for field in fields.items() for text in field]
-            weight = weight_of(value) + _TEXT_WEIGHT * len(texts) + sum(map(len, texts))
             is_sharded = self._session.layout == "shards"
             site = site_of(key) if is_sharded else key + b":tt-migrate"
-            self._ready.append(_Swap(key, site, value, texts, weight))
+            weight = weight_of(expected) + len(new)
+            self._ready.append(_Swap(key, site, expected, new, weight, changes))
             self._weight += weight
 
     def _changed(self, key: bytes) -> None:
@@ -322,3 +329,22 @@ class Conversion:
     def _fail(self, reasons: dict[bytes, str]) -> None:
         self._tally.unconverted.update(reasons)
         self._record.left_record(reasons)
+
+
+def _turn_of(plan: Plan) -> Callable[[str, bytes, Any], tuple[bytes, bytes, list[str]]]:
+    """The function that converts a record for a plan.
+
+    It takes the family, the id and the value, and returns the expected and the new value as the
+    script takes them, and what a rule has changed. It raises RecordError.
+    """
+    return _to_json if plan.convert == "json" else _to_hash
+
+
+def _to_hash(family: str, record_id: bytes, value: bytes) -> tuple[bytes, bytes, list[str]]:
+    fields = fields_of(family, record_id, value)
+    return value, packed([*chain.from_iterable(fields.items())]), []
+
+
+def _to_json(family: str, record_id: bytes, value: list[bytes]) -> tuple[bytes, bytes, list[str]]:
+    text, changes = json_of(family, record_id, dict(pairs(value)))
+    return packed(value), text, changes

@@ -46,13 +46,16 @@ _SCANS = {
     "count": _Shape(7, 1, 1, CountReply),
     "left": _Shape(7, 1, 1, LeftReply),
     "preview": _Shape(5, 1, 1, PreviewReply),
-    "records": _Shape(9, 1, 1, RecordsReply),
+    "records": _Shape(10, 1, 1, RecordsReply),
+    "find": _Shape(5, 1, 1, PreviewReply),
 }
 _OTHERS = {"fetch": _Shape(2, 1, 1, None), "convert": _Shape(1, 4, 2, ConvertReply)}
+_OTHERS["revert"] = _OTHERS["convert"]
 _ZEROS = {
     "families": len(FAMILIES),
     "strings": len(RECORDS),
     "old_strings": len(RECORDS),
+    "hashes": len(RECORDS),
 }
 _POSITIONS = ("converted", "changed")
 

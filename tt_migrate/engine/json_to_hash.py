@@ -65,15 +65,20 @@ def differing(fields: Mapping[bytes, bytes], other: Mapping[bytes, bytes]) -> li
     return sorted(name for name in names if fields.get(name) != other.get(name))
 
 
+def parsed(text: str) -> Any:
+    """JSON with numbers as they are written. Raises ValueError or RecursionError."""
+    return json.loads(
+        text,
+        parse_int=_Number,
+        parse_float=_Number,
+        parse_constant=_no_constant,
+        object_pairs_hook=_no_duplicates,
+    )
+
+
 def _object(stored: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(
-            stored.decode("utf-8"),
-            parse_int=_Number,
-            parse_float=_Number,
-            parse_constant=_no_constant,
-            object_pairs_hook=_no_duplicates,
-        )
+        record = parsed(stored.decode("utf-8"))
     except UnicodeDecodeError:
         raise RecordError("is no JSON: not UTF-8") from None
     except RecursionError:
@@ -108,19 +113,19 @@ def _integer(name: str, value: object) -> _Number:
 
 def _text(value: Any) -> str:
     try:
-        return value if isinstance(value, str) else _json(value)
+        return value if isinstance(value, str) else compact(value)
     except RecursionError:
         raise RecordError("is nested too deeply") from None
 
 
-def _json(value: Any) -> str:
+def compact(value: Any) -> str:
     """Compact JSON that keeps numbers as they were written, which json.dumps cannot do."""
     if isinstance(value, _Number):
         return value
     if isinstance(value, list):
-        return f"[{','.join(map(_json, value))}]"
+        return f"[{','.join(map(compact, value))}]"
     if isinstance(value, dict):
-        return f"{{{','.join(f'{_json(name)}:{_json(item)}' for name, item in value.items())}}}"
+        return f"{{{','.join(f'{compact(name)}:{compact(item)}' for name, item in value.items())}}}"
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -85,6 +85,7 @@ class OneServer:
                     ambiguous=found.ambiguous,
                     conversions=records.conversions,
                     unconverted=records.unconverted,
+                    adjusted=records.adjusted,
                     towns=count.towns if count else found.towns,
                     dbsize=count.dbsize if count else found.dbsize,
                     count=count,
@@ -98,11 +99,13 @@ class OneServer:
             if self._plan.rename:
                 passes.append(session.scan("preview", found))
             if self._plan.convert:
-                with_old = self._plan.rename is not None
+                with_old = self._plan.rename == "forward"
                 passes.append(ConversionPreview(session, records, with_old=with_old))
             if self._plan.needs_count:
                 passes.append(self._count_pass(driver, counted))
             driver.drive(SideBySide(passes), "previewing", result)
+            if self._plan.convert == "json":
+                found.moves.difference_update(records.unconverted)
             if self._plan.merge:
                 self._compare(driver, "previewing", found.conflicts, result)
             if self._plan.needs_count:
@@ -136,6 +139,7 @@ class OneServer:
                     failed=moved.failed,
                     ambiguous=moved.ambiguous,
                     unconverted=records.unconverted,
+                    adjusted=records.adjusted,
                     towns=left.count.towns if left and left.count else moved.towns,
                     before=before,
                     left=left,
@@ -146,11 +150,13 @@ class OneServer:
             if self._plan.rename == "reverse":
                 before = self._count(driver, "counting", result)
             while True:
+                if self._plan.convert == "json":
+                    driver.drive(Conversion(session, records, record), "converting", result)
                 if self._plan.rename:
                     driver.drive(session.scan("migrate", moved), "migrating", result)
                 if self._plan.merge:
                     self._compare(driver, "migrating", moved.conflicts, result)
-                if self._plan.convert:
+                if self._plan.convert == "hash":
                     driver.drive(Conversion(session, records, record), "converting", result)
                 left = self._left(driver, result)
                 if not driver.has_moved():

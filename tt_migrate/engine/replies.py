@@ -47,7 +47,7 @@ class CountReply(NamedTuple):
     towns: list[bytes]
     strings: list[int]
     old_strings: list[int]
-    hashes: int
+    hashes: list[int]
     others: int
     untyped: int
     new_only: int

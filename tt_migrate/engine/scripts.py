@@ -21,7 +21,11 @@ from tt_migrate.engine.replies import Word, malformed_as_invalid
 from tt_migrate.plan import Plan
 
 _LUA = importlib_resources.files("tt_migrate.lua")
+_MOVING = ("migrate", "find")
+"""The operations that find keys which are about to move."""
+_SAME_FILE = {"find": "preview"}
 _READING = (
+    "find",
     *("inspect", "locate", "count", "preview", "left", "records", "fetch"),
     *("facts", "weigh"),
 )
@@ -82,7 +86,8 @@ def source(operation: str, plan: Plan, layout: Layout = "server") -> str:
     the files that the plan chooses, `<renames>` and `<destinations>` for those that the layout
     chooses.
     """
-    chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts, **_FILES[layout]}
+    moves = plan.moves_now if operation in _MOVING else plan.moves
+    chosen = {"<moves>": moves, "<conflicts>": plan.conflicts, **_FILES[layout]}
     texts: dict[str, str] = {}
 
     def add(name: str) -> None:
@@ -92,7 +97,7 @@ def source(operation: str, plan: Plan, layout: Layout = "server") -> str:
                 add(chosen.get(needed, needed))
             texts[name] = text
 
-    add(operation)
+    add(_SAME_FILE.get(operation, operation))
     return "\n".join(texts.values())
 
 

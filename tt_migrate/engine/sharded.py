@@ -69,7 +69,7 @@ class Sharded:
         self._start = plan.name_start(town)
         self._record = Record(callback, plan, town)
         self._crew = Crew(shards, plan, town, manner, self._record.flush)
-        self._crew.scripts = ("preview", *plan.operations, *_MOVING)
+        self._crew.scripts = ("find", *plan.operations, *_MOVING)
         self._elsewhere = Elsewhere(self._crew, plan, town)
         # Hidden names of keys that cannot be given back.
         self._stuck: set[bytes] = set()
@@ -106,6 +106,7 @@ class Sharded:
                 ambiguous=found.ambiguous if self._plan.rename else (),
                 conversions=records.conversions,
                 unconverted=records.unconverted,
+                adjusted=records.adjusted,
                 towns=found.towns,
                 dbsize=self._crew.dbsize,
                 count=None,
@@ -121,7 +122,7 @@ class Sharded:
                 yield session.scan("count", counted)
             if self._plan.convert:
                 yield ConversionPreview(session, own, with_old=False)
-                yield ConversionPreview(session, records, with_old=self._plan.rename is not None)
+                yield ConversionPreview(session, records, with_old=self._plan.rename == "forward")
 
         self._read(passes, (found, counted, own, records), "previewing", result, hidden)
         count = self._corrected(counted, found.moves, hidden) if self._plan.needs_count else None
@@ -131,6 +132,8 @@ class Sharded:
                 records.conversions.discard(name)
             if name not in own.unconverted:
                 records.unconverted.pop(name, None)
+        if self._plan.convert == "json":
+            found.moves.difference_update(records.unconverted)
         return replace(result(), count=count)
 
     def migrate(self) -> Migration:
@@ -151,6 +154,7 @@ class Sharded:
                 failed=moved.failed,
                 ambiguous=moved.ambiguous,
                 unconverted=records.unconverted,
+                adjusted=records.adjusted,
                 towns=left.count.towns if left and left.count else moved.towns,
                 before=before,
                 left=left,
@@ -162,10 +166,12 @@ class Sharded:
         if self._plan.rename == "reverse":
             before = self._count("counting", result)
         for _ in range(_STEADY_TRIES):
+            if self._plan.convert == "json":
+                self._until_steady(lambda: self._converted(records, result))
             self._until_steady(lambda: self._round(moved, result))
             if self._plan.merge:
                 moved.conflicts.update(self._elsewhere.compared(moved.conflicts))
-            if self._plan.convert:
+            if self._plan.convert == "hash":
                 self._until_steady(lambda: self._converted(records, result))
             left = self._left(result, hidden)
             if self._stuck.issuperset(hidden.values()):
@@ -259,7 +265,7 @@ class Sharded:
 
         def move(worker: Worker) -> None:
             found, mover = PreviewTally(self._start), relocation(worker)
-            scan = worker.session.scan("preview", found)
+            scan = worker.session.scan("find", found)
             oldest = later.setdefault(worker.name, [])
             worker.driver.drive(Moving(scan, found, mover.move, oldest), "migrating", result)
             with self._crew.lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Protocol
 
 from tt_migrate.engine.record import Record
@@ -45,7 +46,7 @@ class CountTally:
 
     Reply = CountReply
     args = ()
-    _NUMBERS = ("conflicts", "ambiguous", "hashes", "others", "untyped", "new_only")
+    _NUMBERS = ("conflicts", "ambiguous", "others", "untyped", "new_only")
 
     def __init__(self, plan: Plan, town: str) -> None:
         self._plan = plan
@@ -57,6 +58,7 @@ class CountTally:
         self._families = [0] * len(FAMILIES)
         self._strings = [0] * len(RECORDS)
         self._old_strings = [0] * len(RECORDS)
+        self._hashes = [0] * len(RECORDS)
         self._numbers = dict.fromkeys(self._NUMBERS, 0)
         self._towns: set[bytes] = set()
         self._dbsize = 0
@@ -66,6 +68,7 @@ class CountTally:
         self._families = _added(self._families, reply.families)
         self._strings = _added(self._strings, reply.strings)
         self._old_strings = _added(self._old_strings, reply.old_strings)
+        self._hashes = _added(self._hashes, reply.hashes)
         for name in self._NUMBERS:
             self._numbers[name] += whole(getattr(reply, name))
         self._towns.update(names(reply.towns))
@@ -84,7 +87,7 @@ class CountTally:
             dbsize=self._dbsize,
             strings=_by_name(RECORDS, self._strings),
             old_strings=_by_name(RECORDS, self._old_strings),
-            hashes=numbers["hashes"],
+            hashes=_by_name(RECORDS, self._hashes),
             others=numbers["others"] + numbers["untyped"],
             new_only=numbers["new_only"],
             effort=effort,
@@ -221,6 +224,7 @@ class ConversionTally:
 
     def __init__(self) -> None:
         self.converted = dict.fromkeys(RECORDS, 0)
+        self.adjusted: Counter[str] = Counter()
         self.restart()
 
     def restart(self) -> None:
@@ -238,6 +242,7 @@ class ConversionPreviewTally:
         """Forget everything."""
         self.conversions: set[bytes] = set()
         self.unconverted: dict[bytes, str] = {}
+        self.adjusted: Counter[str] = Counter()
 
 
 def _added(left: list[int], right: list[int]) -> list[int]:

@@ -27,11 +27,13 @@ _EXCLUSIVE = (
     ("--dry-run", "--check"),
     ("--dry-run", "--record"),
     ("--check", "--record"),
-    ("--hash", "--upgrade", "--reverse"),
+    ("--hash", "--upgrade", "--reverse", "--downgrade"),
     ("--hash", "--legacy-prefix"),
     ("--hash", "--on-conflict merge"),
     ("--reverse", "--legacy-prefix"),
     ("--reverse", "--on-conflict merge"),
+    ("--downgrade", "--legacy-prefix"),
+    ("--downgrade", "--on-conflict merge"),
 )
 """Options that cannot be used together."""
 
@@ -133,6 +135,12 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @_option("What to do", "--reverse", is_flag=True, help="Give the town's keys their old names back.")
 @_option(
     "What to do",
+    "--downgrade",
+    is_flag=True,
+    help="Do all that Tinytown 0.6 needs: convert hashes to JSON strings, then --reverse.",
+)
+@_option(
+    "What to do",
     "--on-conflict",
     type=click.Choice(["skip", "merge"]),
     default="skip",
@@ -202,8 +210,8 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 def migrate(context: click.Context, /, command: str | None, **options: Any) -> dict[str, Any]:
     """Rename a town's old keys (tt:agent:ID) to the town-isolated format (tt:TOWN:agent:ID).
 
-    Nothing is ever overwritten, and running it again is safe. --hash, --upgrade and --reverse
-    select another operation; --dry-run, --check, --force and --json work with each of the four.
+    Nothing is ever overwritten, and running it again is safe. --hash, --upgrade, --reverse and
+    --downgrade select another operation; --dry-run, --check, --force and --json work with each.
     """
     if context.parent and command:
         raise click.UsageError(f"Got unexpected extra argument ({command})", context)
@@ -216,6 +224,7 @@ def migrate(context: click.Context, /, command: str | None, **options: Any) -> d
         "--hash": options["to_hash"],
         "--upgrade": options["upgrade"],
         "--reverse": options["reverse"],
+        "--downgrade": options["downgrade"],
         "--legacy-prefix": options["legacy_prefix"],
         "--on-conflict merge": options["on_conflict"] == "merge",
         "--record": options["record"],

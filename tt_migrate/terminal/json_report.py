@@ -148,7 +148,7 @@ def _numbers(result: Result | None, foreign: Foreign, seconds: float) -> dict[st
         "remaining": result.total if isinstance(result, Count) else result and result.remaining,
         "strings": sum(found.strings.values()) if found else None,
         "unreadable": sum(result.unreadable.values()) if isinstance(result, Migration) else None,
-        "hashes": count.hashes if count else None,
+        "hashes": count.hashes_total if count else None,
         "new_only": count.new_only if count else None,
         "batches": effort.batches if effort else 0,
         "seconds": round(seconds, 3),
@@ -156,6 +156,7 @@ def _numbers(result: Result | None, foreign: Foreign, seconds: float) -> dict[st
         "reconnects": effort.reconnects if effort else 0,
         "evicted": effort.evicted if effort else 0,
         "hidden": _hidden(result),
+        "adjusted": dict(result.adjusted) if isinstance(result, Preview | Migration) else {},
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tt_migrate.escape import shown_text
-from tt_migrate.plan import HASH, RENAME, REVERSE, UPGRADE, Plan
+from tt_migrate.plan import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Plan
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Options:
     to_hash: bool
     upgrade: bool
     reverse: bool
+    downgrade: bool
     on_conflict: str
     legacy_prefix: str | None
     force: bool
@@ -45,6 +46,8 @@ class Options:
             return HASH
         if self.reverse:
             return REVERSE
+        if self.downgrade:
+            return DOWNGRADE
         upgrade = self.upgrade or self.checks_everything
         return replace(
             UPGRADE if upgrade else RENAME,
@@ -55,7 +58,8 @@ class Options:
     @property
     def checks_everything(self) -> bool:
         """Whether this is a check that names no plan."""
-        return self.check and not (self.to_hash or self.reverse or self.upgrade)
+        chosen = self.to_hash or self.reverse or self.downgrade or self.upgrade
+        return self.check and not chosen
 
     @property
     def shown(self) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class _Run:
             if not self._options.checks_everything:
                 raise
             # Without TYPE, a user can at least learn which keys have old names.
-            return migrator.with_plan(replace(migrator.plan, convert=False)).count()
+            return migrator.with_plan(replace(migrator.plan, convert=None)).count()
 
     def _asked_and_migrated(self, migrator: Migrator) -> Ending:
         count = self._watch.follow(migrator.count)

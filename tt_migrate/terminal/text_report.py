@@ -9,7 +9,7 @@ from itertools import groupby, islice
 
 from tt_migrate.escape import shown, shown_text
 from tt_migrate.keyspace import RECORDS, family_and_id, in_order, town_key_start
-from tt_migrate.plan import HASH, RENAME, UPGRADE, Plan
+from tt_migrate.plan import DOWNGRADE, HASH, RENAME, UPGRADE, Plan
 from tt_migrate.results import Count, Migration, Preview, Result
 from tt_migrate.terminal.output import Output
 from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
@@ -177,11 +177,10 @@ class TextReport:
             words = self._words
             one, many = f"{words.key} {words.needs}", f"{words.keys} {words.need}"
             yield f"{counted(count.total, one, many)}{conflicts}"
-        records = sum(count.to_convert.values()) + count.others
+        records, form = sum(count.to_convert.values()) + count.others, self._words.form
         if self.plan.convert and records:
-            yield counted(
-                records, "record needs conversion to a hash", "records need conversion to a hash"
-            )
+            one, many = "record needs conversion to a", "records need conversion to a"
+            yield f"{counted(records, one, many)} {form}"
         if count.hidden:
             yield counted(len(count.hidden), "key is hidden", "keys are hidden")
 
@@ -195,7 +194,18 @@ class TextReport:
         yield f"   Town: {self._town()}"
         yield from self._last_lines(ambiguous, notes)
 
+    def _hashes(self, hashes: int, cure: str) -> Iterator[str]:
+        """That 0.6 must not be used on hashes with old names, where --reverse leaves them."""
+        if self.plan.name == "reverse" and hashes:
+            one, many = "record is a hash", "records are hashes"
+            yield (
+                f"{self.out.symbols.warning} Tinytown 0.6 must not be used on this town:"
+                f" {counted(hashes, one, many)}, and it would lose ids from the backlog. {cure}"
+            )
+
     def _preview(self, preview: Preview) -> Iterator[str]:
+        if preview.count:
+            yield from self._hashes(preview.count.hashes_total, self._instead())
         yield f"{self.out.symbols.preview} Migration Preview (dry run)"
         yield f"   Town: {self._town()}"
         yield ""
@@ -210,7 +220,7 @@ class TextReport:
             yield from self._few(preview.merges, start, partial(self._merges, preview.merges))
             yield ""
         if preview.conversions:
-            yield "   Records to convert from JSON string to hash:"
+            yield f"   Records to convert from {self._words.former} to {self._words.form}:"
             town_start = town_key_start(self.town)
             yield from self._few(preview.conversions, town_start, _names)
             yield ""
@@ -260,7 +270,11 @@ class TextReport:
             records = counted(len(preview.conversions), "record", "records")
             yield f"{records} would be converted"
 
+    def _instead(self) -> str:
+        return f"Use '{self._command(DOWNGRADE)}' instead."
+
     def _question(self, count: Count, out: Output) -> Iterator[str]:
+        yield from self._hashes(count.hashes_total, self._instead())
         yield f"{out.symbols.question} {self._words.question}"
         yield f"   Town: {self._town()}"
         yield f"   Server: {self.server}"
@@ -272,7 +286,8 @@ class TextReport:
                 f" (destination exists: they will be {fate})" if count.conflicts else ""
             )
         if self.plan.convert:
-            yield from _families("JSON strings", count.to_convert)
+            is_back = self.plan.convert == "json"
+            yield from _families("Hashes" if is_back else "JSON strings", count.to_convert)
         if self.plan.rename == "forward":
             yield from self._other_towns(count.towns)
         yield from self._hidden(count.hidden)
@@ -292,6 +307,7 @@ class TextReport:
 
     def _complete(self, migration: Migration) -> Iterator[str]:
         noun, warning = self._words.noun, self.out.symbols.warning
+        yield from self._reversed(migration)
         unreadable = list(self._unreadable(migration))
         if migration.effort.evicted:
             yield f"{warning} {noun} complete, but keys were evicted"
@@ -306,14 +322,20 @@ class TextReport:
         )
         yield from self._last_lines(migration.ambiguous, notes)
 
+    def _reversed(self, migration: Migration) -> Iterator[str]:
+        cure = f"Run '{self._command(RENAME)}', then '{self._command(DOWNGRADE)}'."
+        yield from self._hashes(migration.before.hashes_total if migration.before else 0, cure)
+
     def _incomplete(self, migration: Migration) -> Iterator[str]:
+        yield from self._reversed(migration)
         sign = self.out.symbols.warning
         left = []
         if migration.left_behind:
             one, many = f"{self._words.key} is left", f"{self._words.keys} are left"
             left.append(counted(migration.left_behind, one, many))
         if migration.records_left:
-            one, many = "record is not a hash yet", "records are not hashes yet"
+            form, forms = self._words.form, self._words.forms
+            one, many = f"record is not a {form} yet", f"records are not {forms} yet"
             left.append(counted(migration.records_left, one, many))
         if migration.hidden:
             left.append(counted(len(migration.hidden), "key is hidden", "keys are hidden"))
@@ -369,7 +391,9 @@ class TextReport:
                 f"   The server evicted {evicted} during the run, for lack of memory"
                 " (maxmemory-policy). Their data is lost; the server does not say which keys."
             )
-        if self.plan.convert and migration.already_hashes:
+        for change, number in sorted(migration.adjusted.items()):
+            yield f"   Changed so that 0.6 can read it: {change} ({_times(number)})"
+        if self.plan.convert == "hash" and migration.already_hashes:
             one, many = "record was a hash already.", "records were hashes already."
             yield f"   {counted(migration.already_hashes, one, many)}"
         yield ""
@@ -424,11 +448,7 @@ class TextReport:
                 f"{counted(count.total, one, many)}: run '{self._command(RENAME)}' first, or"
                 f" '{self._command(UPGRADE)}' for both."
             )
-        if self.plan.name == "reverse" and count.hashes:
-            one = "record is a hash and stays one: Tinytown before 0.7 cannot read it."
-            many = "records are hashes and stay hashes: Tinytown before 0.7 cannot read them."
-            yield counted(count.hashes, one, many)
-        if self.plan.name == "reverse" and count.new_only:
+        if self.plan.rename == "reverse" and count.new_only:
             one = "key of events, dockets or missions has no old form: it stays."
             many = "keys of events, dockets and missions have no old form: they stay."
             yield counted(count.new_only, one, many)

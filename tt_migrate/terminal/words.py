@@ -26,6 +26,9 @@ class Words:
     nothing_to_do: str
     none_left: str
     culprit: str
+    former: str = "JSON string"
+    form: str = "hash"
+    forms: str = "hashes"
 
 
 _NAMED = "all keys already use town isolation format"
@@ -77,7 +80,25 @@ _REVERSE = Words(
 )
 
 
-_WORDS = {"rename": _RENAME, "hash": _HASH, "upgrade": _UPGRADE, "reverse": _REVERSE}
+_DOWNGRADE = replace(
+    _REVERSE,
+    noun="Downgrade",
+    task="downgrade",
+    question="Hashes become the JSON strings that 0.6 reads, the keys get their old names back",
+    nothing_to_do="Nothing to downgrade - no key of the town has an old form",
+    none_left="No keys of the town with an old form are left.",
+    former="hash",
+    form="JSON string",
+    forms="JSON strings",
+)
+
+_WORDS = {
+    "rename": _RENAME,
+    "hash": _HASH,
+    "upgrade": _UPGRADE,
+    "reverse": _REVERSE,
+    "downgrade": _DOWNGRADE,
+}
 
 
 def counted(number: int, one: str, many: str) -> str:

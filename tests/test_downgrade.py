@@ -204,8 +204,8 @@ def test_bytes_that_are_no_text_are_refused() -> None:
             json_of("agent", ID.encode(), hash_of("agent") | field)
 
 
-def test_the_town_of_0_6_comes_back_as_it_was(server: Server) -> None:
-    redis = server.client()
+def test_the_town_of_0_6_comes_back_as_it_was(either: Server) -> None:
+    redis = either.client()
     keys.put(redis, keys.load(FIXTURE))
     before = contents(redis)
     assert Migrator(redis, "my-town", UPGRADE).migrate().complete

@@ -716,3 +716,23 @@ def test_passwords_and_tls_count_for_all_nodes(kind: Kind, tmp_path: Path) -> No
         assert (refused.returncode, "wrong user name or password" in refused.stderr) == (3, True)
     finally:
         cluster.stop()
+
+
+def test_keys_whose_new_slots_nobody_serves_stay_as_they_are() -> None:
+    cluster = Cluster.start(newest_kind(), "--cluster-require-full-coverage", "no")
+    try:
+        fill(cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(300)])
+        client = cluster.client(require_full_coverage=False)
+        unserved = {client.keyslot(f"tt:town:inbox:{n}") for n in range(20)}
+        lost = {n for n in range(300) if client.keyslot(f"tt:town:inbox:{n}") in unserved}
+        unserved -= {client.keyslot(f"tt:inbox:{n}") for n in range(300)}
+        for server in cluster.masters:
+            server.client().execute_command("CLUSTER", "DELSLOTS", *unserved)
+        client.nodes_manager.initialize()
+        patience = Retry(NoBackoff(), 1, (RedisConnectionError,))
+        with pytest.raises(PassingError, match=r"slot \d+ is not served"):
+            Migrator(client, "town", patience=patience).migrate()
+        left = {name for name in everything(cluster) if not name.startswith(b"tt:town:")}
+        assert left == {b"tt:inbox:%d" % n for n in lost}
+    finally:
+        cluster.stop()

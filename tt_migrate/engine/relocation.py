@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from secrets import token_hex
@@ -87,9 +88,9 @@ class _Key:
     transfer: Transfer
     hidden: bytes
     source: str
+    target: str
     is_ours: bool
     is_unsure: bool
-    target: str = ""
     value: bytes = b""
     expires: bytes = b"0"
 
@@ -139,7 +140,10 @@ class Relocation:
     def move(self, keys: Sequence[bytes]) -> None:
         """Move keys to their destinations."""
         for first in range(0, len(keys), _KEYS_AT_ONCE):
-            self._deliver([*self._begun(keys[first : first + _KEYS_AT_ONCE])])
+            outcome = Outcome()
+            self._deliver([*self._begun(keys[first : first + _KEYS_AT_ONCE], outcome)])
+            if outcome.passing:
+                self._done(outcome)
 
     def take_over(self, transfers: Sequence[Transfer]) -> None:
         """Go on with keys that a run has frozen."""
@@ -151,20 +155,26 @@ class Relocation:
         """Let marks expire."""
         self._expire((mark, self._courier.name_of(mark), milliseconds) for mark in marks)
 
-    def _begun(self, keys: Sequence[bytes]) -> Iterator[_Key]:
+    def _begun(self, keys: Sequence[bytes], outcome: Outcome) -> Iterator[_Key]:
+        """The transfers of keys. Those whose slots are not served stay as they are."""
         times: dict[str, int] = {}
         for key in keys:
-            source = self._courier.name_of(key)
+            destination = self._plan.destination(self._town, key)
+            try:
+                source, target = map(self._courier.name_of, (key, destination))
+            except PassingError as error:
+                outcome.note(key, error)
+                continue
             if source not in times:
                 times[source] = self._courier.now(source)
             nonce = b"%d-%b-%d" % (times[source], self._run, next(self._numbers))
-            transfer = Transfer(key, self._plan.destination(self._town, key), nonce)
-            yield _Key(transfer, transfer.hidden, source, is_ours=True, is_unsure=False)
+            transfer = Transfer(key, destination, nonce)
+            yield _Key(transfer, transfer.hidden, source, target, is_ours=True, is_unsure=False)
 
     def _taken(self, transfer: Transfer) -> _Key:
         hidden = transfer.hidden
-        source = self._courier.name_of(hidden)
-        return _Key(transfer, hidden, source, is_ours=False, is_unsure=True)
+        source, target = map(self._courier.name_of, (hidden, transfer.destination))
+        return _Key(transfer, hidden, source, target, is_ours=False, is_unsure=True)
 
     def _deliver(self, keys: Sequence[_Key]) -> None:
         while keys:
@@ -180,6 +190,9 @@ class Relocation:
                     break
                 time.sleep(_PAUSE_SECONDS * attempt)
                 self._courier.refresh()
+                with suppress(PassingError):
+                    for key in undecided:
+                        key.target = self._courier.name_of(key.transfer.destination)
             outcome.note_all(trouble)
             self._returned(undecided, outcome, is_decided=False)
             self._done(outcome)
@@ -218,7 +231,6 @@ class Relocation:
         items, places = [], []
         for key in keys:
             move = key.transfer
-            key.target = self._courier.name_of(move.destination)
             names = (move.destination, move.mark, move.staged, key.hidden)
             items.append((*names, key.family, key.expires, key.value))
             places.append(key.target)

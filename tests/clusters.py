@@ -111,10 +111,12 @@ class Cluster:
 def fill(cluster: Cluster, keys: Iterable[tuple[str, ...]]) -> None:
     """Send commands to the masters that have their keys: `("SET", "tt:agent:1", "{}")`."""
     client = cluster.client()
-    by_node: dict[Any, list[tuple[str, ...]]] = {}
+    by_node: dict[str, list[tuple[str, ...]]] = {}
+    nodes = {node.name: node for node in client.get_primaries()}
     for command in keys:
-        by_node.setdefault(client.get_node_from_key(command[1]), []).append(command)
-    for node, commands in by_node.items():
+        by_node.setdefault(client.get_node_from_key(command[1]).name, []).append(command)
+    for name, commands in by_node.items():
+        node = nodes[name]
         for first in range(0, len(commands), 2000):
             batch = client.get_redis_connection(node).pipeline(transaction=False)
             for command in commands[first : first + 2000]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
 
+from tests.clusters import Cluster
+from tests.clusters import fill as fill_cluster
 from tests.command import environment, tt
-from tests.servers import Server
+from tests.servers import Server, newest_kind
 from tests.test_connection import listener
 
 _CACHE = Path(__file__).parent.parent / ".cache"
@@ -107,3 +111,23 @@ def test_what_is_no_server_is_explained(libraries: dict[str, Any], tmp_path: Pat
     absent = tt("--check", url=f"unix://{tmp_path}/none", program=_TT, **libraries)
     assert (absent.returncode, absent.stderr.count("\n")) == (3, 1)
     assert "the socket does not exist" in absent.stderr
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster.start(newest_kind())
+    yield cluster
+    cluster.stop()
+
+
+def test_a_cluster_is_migrated(cluster: Cluster, libraries: dict[str, Any]) -> None:
+    cluster.reset()
+    key = f"{1:032x}"
+    commands = [("RPUSH", f"tt:inbox:{n}", "a") for n in range(100)]
+    fill_cluster(cluster, [*commands, ("SET", f"tt:agent:{key}", json.dumps({"id": key}))])
+    common: dict[str, Any] = {"url": cluster.url, "town": "t", "program": _TT, **libraries}
+    preview = tt("--upgrade", "--dry-run", **common)
+    assert (preview.returncode, "101 key(s) would be migrated" in preview.stdout) == (0, True)
+    done = tt("--upgrade", "--force", **common)
+    assert (done.returncode, "101 keys migrated, 1 record" in done.stdout) == (0, True), done
+    assert tt("--check", **common).returncode == 0

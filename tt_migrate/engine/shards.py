@@ -126,14 +126,15 @@ class Shards:
             self._clients = {"": client}
             return
         slots = {slot: nodes for slot, nodes in client.nodes_manager.slots_cache.items() if nodes}
-        primaries = {slot: nodes[0] for slot, nodes in slots.items()}
+        # Before redis-py 7.4, nodes cannot be members of a set.
+        primaries = {primary.name: primary for primary, *_ in slots.values()}
         for primary, *replicas in slots.values():
             known = self._replicas.get(primary.name, 0)
             self._replicas[primary.name] = max(len(replicas), known)
         self._clients = {
-            node.name: client.get_redis_connection(node) for node in set(primaries.values())
+            name: client.get_redis_connection(node) for name, node in primaries.items()
         }
-        self._by_slot = {slot: node.name for slot, node in primaries.items()}
+        self._by_slot = {slot: nodes[0].name for slot, nodes in slots.items()}
 
 
 @dataclass(frozen=True)

@@ -532,6 +532,11 @@ def test_a_user_without_permissions_is_told_before_anything_changes(
             migrator.migrate()
         assert everything(newest_cluster) == before
         assert "DUMP" in migrator.preview().refused
+        migrator = Migrator(newest_cluster.client(username="no-wait", password="pw"), "town")
+        for operation in (migrator.check, migrator.migrate):
+            with pytest.raises(NoPermissionError, match="wait"):
+                operation()
+        assert everything(newest_cluster) == before
     finally:
         for server in newest_cluster.masters:
             server.client().execute_command("ACL", "DELUSER", "no-dump", "no-wait")

@@ -70,10 +70,9 @@ class Pipeline:
             raise
 
     def receive(self, script: Script) -> list[Any]:
-        """Return the reply to each call, or a Failure.
+        """Return the reply to each call, or a Failure. Raises an error of the connection.
 
-        A server that does not know the script gets its text. Raises an error that concerns all
-        calls, and the error of a single call.
+        A server that does not know the script gets its text.
         """
         connection: Any = self._client.connection
         try:
@@ -91,23 +90,29 @@ class Pipeline:
             for n, reply in zip(unknown, self.receive(script), strict=True):
                 replies[n] = reply
             return replies
-        for reply in (replicated, role):
-            if isinstance(reply, ResponseError):
-                raise reply
-        with malformed_as_invalid():
-            self.online = len(role[2]) if role and role[0] == b"master" else 0
-        if replicated < self._replicas:
-            raise PassingError(
-                f"UNREPLICATED {replicated} of {self._replicas} replicas have the last change"
-            )
-        if len(replies) == 1 and isinstance(replies[0], ResponseError):
-            raise replies[0]
+        if error := self._unconfirmed(replicated, role):
+            return [Failure(error, is_unsure=True)] * len(replies)
         return [
             Failure(reply, is_unsure=not is_redirection(reply))
             if isinstance(reply, ResponseError)
             else reply
             for reply in replies
         ]
+
+    def _unconfirmed(self, replicated: Any, role: Any) -> redis_errors.RedisError | None:
+        """Why the replicas may not have what the calls wrote, None if they have it."""
+        for reply in (replicated, role):
+            if isinstance(reply, ResponseError):
+                return reply
+        with malformed_as_invalid():
+            self.online = len(role[2]) if role and role[0] == b"master" else 0
+        if replicated < self._replicas:
+            return PassingError(
+                f"UNREPLICATED {replicated} of {self._replicas} replicas have the last change"
+            )
+        if self.online > self._replicas and self._asks:
+            return PassingError("UNREPLICATED a replica has come back")
+        return None
 
 
 def _reply(connection: Any) -> Any:

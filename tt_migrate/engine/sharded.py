@@ -82,7 +82,7 @@ class Sharded:
     def check(self) -> None:
         """Raise what migrate() would raise before its first write."""
         self._crew.writes = True
-        self._crew.tried(lambda: None)
+        self._crew.tried(self._crew.now)
 
     def count(self) -> Count:
         """Count what there is to do. Reads only."""

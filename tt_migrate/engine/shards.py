@@ -273,9 +273,9 @@ class Courier:
         pipeline = self._servers[name].pipeline
         try:
             replies = pipeline.receive(operation.script)
-            if pipeline.online > self._shards.replicas(name):
-                self._shards.replicas(name, pipeline.online)
-                raise PassingError("UNREPLICATED a replica has come back")
+            self._shards.replicas(name, pipeline.online)
+            if len(replies) == 1 and isinstance(replies[0], Failure):
+                return replies[0]
             with malformed_as_invalid():
                 found = [result for reply in replies for result in _results(reply)]
                 held = max(_elapsed(reply) for reply in replies)
@@ -312,6 +312,9 @@ class _Server:
         online = _online_replicas(client)
         self.has_role = online is not None
         shards.replicas(name, online or 0)
+        if self.has_role:
+            # Whether the user may: later, it would come after a write.
+            ask(client, "WAIT", 0, 0)
 
     def now(self) -> int:
         return _now() + self._offset

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from interop import comparison, keys, town06
+from interop import back, comparison, keys, town06
 from interop.tinytown import NEW, OLD, Ran, Town, build
 from tests.servers import Server, kinds
 
@@ -44,12 +44,14 @@ def main(arguments: list[str]) -> None:
             if "--record" in arguments:
                 keys.save(FIXTURE, made)
             _migrate_and_read(town, redis, new, made)
-            table = comparison.table(town, redis, new, made)
+            tables = [comparison.table(town, redis, new, made)]
+            tables.append(back.table(town, redis, old, new, made))
     finally:
         server.stop()
-    print(table)
-    if table not in DOCS.read_text("utf-8"):
-        sys.exit(f"{DOCS.name} has another table: put this one there.")
+    for table in tables:
+        print(table)
+        if table not in DOCS.read_text("utf-8"):
+            sys.exit(f"{DOCS.name} has another table: put this one there.")
 
 
 def _migrate_and_read(town: Town, redis: Redis, tt: Path, made: list[keys.Key]) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from os import urandom
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from tests.test_downgrade import FIXTURE
 from tests.waiting import wait_until
 from tt_migrate import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Change, Migrator, Progress
 from tt_migrate.engine.patience import PassingError
-from tt_migrate.engine.pipeline import Pipeline
+from tt_migrate.engine.pipeline import Failure, Pipeline
 from tt_migrate.engine.scripts import Script
 from tt_migrate.engine.shards import Courier, Operation
 from tt_migrate.plan import Plan
@@ -744,3 +745,75 @@ def test_keys_whose_new_slots_nobody_serves_stay_as_they_are() -> None:
         assert left == {b"tt:inbox:%d" % n for n in lost}
     finally:
         cluster.stop()
+
+
+def lists(cluster: Cluster, number: int) -> None:
+    fill(cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(number)])
+
+
+def test_keys_of_a_freeze_whose_reply_is_lost_are_given_back(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists(newest_cluster, 100)
+    receive = Pipeline.receive
+
+    def losing(pipeline: Pipeline, script: Script) -> list[Any]:
+        replies = receive(pipeline, script)
+        if script.operation == "freeze":
+            raise RedisTimeoutError
+        return replies
+
+    monkeypatch.setattr(Pipeline, "receive", losing)
+    patience = Retry(NoBackoff(), 0, (RedisTimeoutError,))
+    with pytest.raises(RedisTimeoutError):
+        Migrator(newest_cluster.client(), "town", patience=patience).migrate()
+    assert {*everything(newest_cluster)} == {b"tt:inbox:%d" % n for n in range(100)}
+
+
+def test_keys_that_cannot_be_applied_anywhere_are_given_back(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists(newest_cluster, 100)
+    send = Courier._send
+
+    def refusing(courier: Courier, name: str, operation: Operation, *args: Any, **kw: Any) -> Any:
+        if operation.script.operation == "apply":
+            return Failure(RedisConnectionError("down"), is_unsure=False)
+        return send(courier, name, operation, *args, **kw)
+
+    monkeypatch.setattr(Courier, "_send", refusing)
+    patience = Retry(NoBackoff(), 0, (RedisConnectionError,))
+    with pytest.raises(RedisConnectionError):
+        Migrator(newest_cluster.client(), "town", patience=patience).migrate()
+    assert {*everything(newest_cluster)} == {b"tt:inbox:%d" % n for n in range(100)}
+
+
+def test_marks_are_kept_for_a_while_when_another_server_has_taken_a_place(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists(newest_cluster, 10)
+    versions = count()
+    monkeypatch.setattr(Courier, "version", property(lambda courier: next(versions)))
+    assert Migrator(newest_cluster.client(), "town").migrate().complete
+    left = everything(newest_cluster)
+    marks = [expiry for name, (_, expiry) in left.items() if b":moved:" in name]
+    assert len(marks) == 10
+    assert min(marks) > 0
+
+
+def test_each_step_that_the_next_one_relies_on_waits_for_replicas(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists(newest_cluster, 10)
+    waiting: dict[str, set[bool]] = {}
+    carry = Courier.carry
+
+    def noting(courier: Courier, operation: Operation, *args: Any, **kwargs: Any) -> Any:
+        waits = waiting.setdefault(operation.script.operation, set())
+        waits.add(kwargs.get("waits", False))
+        return carry(courier, operation, *args, **kwargs)
+
+    monkeypatch.setattr(Courier, "carry", noting)
+    Migrator(newest_cluster.client(), "town").migrate()
+    for operation in ("freeze", "apply", "finish"):
+        assert waiting[operation] == {True}

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import count
 from os import urandom
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -33,10 +34,13 @@ from tests.services import service, spreading
 from tests.test_downgrade import FIXTURE
 from tests.waiting import wait_until
 from tt_migrate import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Change, Migrator, Progress
+from tt_migrate.engine.hidden import Transfer
 from tt_migrate.engine.patience import PassingError
 from tt_migrate.engine.pipeline import Failure, Pipeline
 from tt_migrate.engine.scripts import Script
 from tt_migrate.engine.shards import Courier, Operation
+from tt_migrate.engine.side_by_side import Worker
+from tt_migrate.engine.way import Way
 from tt_migrate.plan import Plan
 from tt_migrate.terminal.words import command_for
 
@@ -360,8 +364,11 @@ def test_a_record_that_is_written_anew_while_it_is_hidden_is_reported_and_kept(
     assert [client.get(key) for key in (hidden, "tt:agent:1", "tt:town:agent:1")] == [
         *(b"old", b"newest", b"new")
     ]
-    client.delete("tt:agent:1")
     monkeypatch.setattr("tt_migrate.engine.sharded.TAKE_OVER_MILLISECONDS", 0)
+    assert dict(Migrator(client, "town").migrate().hidden) == dict(done.hidden)
+    (mark,) = (name for name in everything(newest_cluster) if b":moved:" in name)
+    assert client.pttl(mark) == -1  # as long as the key is hidden
+    client.delete("tt:agent:1")
     again = Migrator(client, "town").migrate()
     assert (dict(again.hidden), client.get("tt:agent:1")) == ({}, b"old")
 
@@ -817,3 +824,45 @@ def test_each_step_that_the_next_one_relies_on_waits_for_replicas(
     Migrator(newest_cluster.client(), "town").migrate()
     for operation in ("freeze", "apply", "finish"):
         assert waiting[operation] == {True}
+
+
+def test_version_0_1_gives_way_to_younger_keys_on_other_servers(newest_cluster: Cluster) -> None:
+    for start in ("mt:", "tt:"):
+        fill(newest_cluster, [("SET", f"{start}agent:{n}", start) for n in range(60)])
+    client = newest_cluster.client()
+    done = Migrator(client, "town", replace(RENAME, oldest=True)).migrate()
+    assert (done.keys["agent"], len(done.conflicts)) == (60, 60)
+    assert {client.get(f"tt:town:agent:{n}") for n in range(60)} == {b"tt:"}
+
+
+def test_a_mark_of_another_town_keeps_its_time(newest_cluster: Cluster) -> None:
+    client = newest_cluster.client()
+    mark = Transfer(b"tt:inbox:1", b"tt:other:inbox:1", b"1-0123abcd-1").mark
+    own = Transfer(b"tt:inbox:1", b"tt:town:inbox:1", b"1-0123abcd-1").mark
+    for name in (mark, own):
+        client.set(name, "moved")
+    assert Migrator(client, "town").migrate().complete
+    assert client.pttl(mark) == -1
+    assert 0 < client.pttl(own) <= 24 * 60 * 60 * 1000
+
+
+@pytest.mark.usefixtures("impatient")
+def test_keys_that_another_run_hides_during_the_final_pass_are_finished(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists(newest_cluster, 10)
+    client = newest_cluster.client()
+    there = client.get_node_from_key("tt:inbox:late").name
+    looks, look = count(), Way.look
+
+    def hiding(way: Way, worker: Worker, lock: Lock) -> None:
+        if worker.name == there and next(looks) == 1:
+            nonce = b"%d-0123abcd-1" % (time.time() * 1000)
+            move = Transfer(b"tt:inbox:late", b"tt:town:inbox:late", nonce)
+            client.rpush(move.hidden, "a")
+        look(way, worker, lock)
+
+    monkeypatch.setattr(Way, "look", hiding)
+    done = Migrator(client, "town").migrate()
+    assert (done.complete, done.keys["inbox"]) == (True, 11)
+    assert client.lrange("tt:town:inbox:late", 0, -1) == [b"a"]

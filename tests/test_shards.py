@@ -14,6 +14,7 @@ from os import urandom
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from uuid import UUID
 
 import pytest
 import trustme
@@ -44,7 +45,7 @@ from tt_migrate.engine.way import Way
 from tt_migrate.plan import Plan
 from tt_migrate.terminal.words import command_for
 
-AGENT = {
+AGENT: dict[str, Any] = {
     "name": "worker",
     "state": "idle",
     "cli": "claude",
@@ -102,6 +103,9 @@ def town() -> Iterator[tuple[str, ...]]:
     yield "SET", "mt:agent:old", agent(1000)
     yield "SET", f"mt:agent:{1:032x}", agent(1001)
     yield "HSET", "tt:other:agent:1", "id", "1"
+    task = {"id": str(UUID(int=1)), "description": "d", "state": "in_flight"}
+    task |= dict.fromkeys(("created_at", "updated_at"), AGENT["created_at"])
+    yield "HSET", f"tt:town:task:{task['id']}", *(text for field in task.items() for text in field)
     for n in range(8):
         key = f"{n:032x}"
         yield "RPUSH", f"tt:town:inbox:{key}", f"new{n}"
@@ -210,7 +214,7 @@ def test_a_service_that_wants_declared_keys_is_left_like_a_single_server(
     newest_cluster: Cluster, newest: Server
 ) -> None:
     redis = newest.client()
-    for plan in MERGING:
+    for plan in (*MERGING, DOWNGRADE):
         newest_cluster.reset()
         redis.flushall()
         fill(newest_cluster, town())

@@ -14,8 +14,8 @@
 --        3 changed    positions of the records that hold another value now
 --        4 failed     keys that were left as they were, each followed by the error
 --        5 error      why the call ended before its last record, empty if it did not: NOPERM, the user may
---                     not run HGETALL, DUMP, EXISTS, TYPE, PTTL, SET, PEXPIRE, RENAME or DEL; NOCOMMAND, the server does not know
---                     one of them; READONLY, MISCONF, NOREPLICAS, ..., it accepts no writes
+--                     not run HGETALL, DUMP, EXISTS, TYPE, PTTL, SET, PEXPIRE, RENAME or DEL; NOCOMMAND, the
+--                     server does not know one of them; READONLY, MISCONF, NOREPLICAS, ..., it accepts no writes
 -- Errors BADARG  an argument is missing or wrong
 
 local records, problem = records_of_arguments(function(expected, new)

@@ -93,7 +93,7 @@ class Pipeline:
         if error := self._unconfirmed(replicated, role):
             return [Failure(error, is_unsure=True)] * len(replies)
         return [
-            Failure(reply, is_unsure=not is_redirection(reply))
+            Failure(reply, is_unsure=not ran_nothing(reply))
             if isinstance(reply, ResponseError)
             else reply
             for reply in replies
@@ -123,7 +123,7 @@ def _reply(connection: Any) -> Any:
         return error
 
 
-def is_redirection(error: Exception) -> bool:
-    """Whether a server has refused a call because it does not serve the keys."""
+def ran_nothing(error: Exception) -> bool:
+    """Whether an error says that the server refused the call before it ran."""
     kinds = (redis_errors.AskError, redis_errors.TryAgainError, redis_errors.ClusterDownError)
     return isinstance(error, (*kinds, redis_errors.ReadOnlyError, redis_errors.NoPermissionError))

@@ -18,7 +18,7 @@ from redis.crc import key_slot
 from tt_migrate.engine.hidden import tag_of_slot
 from tt_migrate.engine.pacing import Pace
 from tt_migrate.engine.patience import PassingError
-from tt_migrate.engine.pipeline import Failure, Pipeline, is_redirection
+from tt_migrate.engine.pipeline import Failure, Pipeline, ran_nothing
 from tt_migrate.engine.replies import Word, ask, error_of, malformed_as_invalid, packed, whole
 from tt_migrate.engine.scripts import Script
 from tt_migrate.engine.session import held_connection, probe_key
@@ -50,7 +50,6 @@ class Shards:
 
     def __init__(self, client: RedisCluster | Redis, *, declares: bool = False) -> None:
         self._client = client
-        self._is_cluster = isinstance(client, RedisCluster)
         self.declares = declares
         self.version = 0
         self._lock = Lock()
@@ -70,7 +69,7 @@ class Shards:
 
     def name_of(self, key: bytes) -> str:
         """The name of the server that has a key. Raises PassingError if none serves its slot."""
-        if not self._is_cluster:
+        if isinstance(self._client, Redis):
             return ""
         slot = key_slot(key)
         try:
@@ -282,7 +281,7 @@ class Courier:
                 if not 0 < len(found) <= most:
                     raise ValueError
         except redis_errors.RedisError as error:
-            return Failure(error, is_unsure=not is_redirection(error))
+            return Failure(error, is_unsure=not ran_nothing(error))
         return found, held
 
     def _calls(

@@ -41,10 +41,7 @@ Events = SimpleQueue[tuple[str, Progress] | Ended]
 
 
 class Worker:
-    """What the thread of one server works with. Close it after an error.
-
-    `lock`: held while a pass takes a reply, so that the workers can share tallies.
-    """
+    """What the thread of one server works with. Close it after an error."""
 
     def __init__(
         self,

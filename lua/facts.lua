@@ -8,15 +8,16 @@
 --        4 items    for each item, as one MessagePack array of strings:
 --          key      the key
 --          what     type, digest or value
+--          family   the key's family, for `digest`; else empty
 -- Reply  1 elapsed  time of the call, microseconds; 0 if there is no clock
 --        2 words    for each item, at least the first, separated by line feeds: the type as TYPE returns it; for
---                   `digest`, also the length of a list or 0, and the digest of the value, separated by spaces;
---                   for `value`, with a `+` before it; or:
+--                   `digest`, as merge.lua tells it, and the length of a list, set or stream, else 0, and the
+--                   digest of the value, separated by spaces; for `value`, with a `+` before it; or:
 --          error    and the error
 --        3 values   for `value`, the value of a string or hash, as GET and HGETALL return it, or an empty text
 -- Errors BADARG  an argument is missing or wrong
 
-local problem = items_argument_error('key, what')
+local problem = items_argument_error('key, what, family')
 if problem then
   return redis.error_reply(problem)
 end
@@ -32,14 +33,13 @@ local function value_of(key, kind)
   return kind == 'hash' and call('HGETALL', key) or ''
 end
 
-return results(function(key, what)
-  local kind = type_of(key)
+return results(function(key, what, family)
+  local kind = type_in(family, key)
   if what == 'value' then
     values = values + 1
     return kind, value_of(key, kind), values == ENOUGH
   elseif what == 'type' or kind == 'none' then
     return kind
   end
-  local length = kind == 'list' and call('LLEN', key) or 0
-  return kind .. ' ' .. length .. ' ' .. digest_of(key, kind)
+  return kind .. ' ' .. length_of(key, kind) .. ' ' .. digest_of(key, kind)
 end)

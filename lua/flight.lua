@@ -17,15 +17,15 @@ local KEPT_MILLISECONDS = 10000
 -- The time in which a server answers the clients that waited for a batch.
 local BREATH = 200
 
--- Like scan_argument_error(), for scripts whose arguments `kept_in` and `nice` follow `denied`.
+-- Like scan_argument_error(), for scripts whose arguments `kept_in` and `nice` follow `from`.
 local function flight_argument_error(more, takes_keys)
   local problem = scan_argument_error('kept_in, nice' .. (more and ', ' .. more or ''), takes_keys)
-  local nice = tonumber(ARGV[7])
+  local nice = tonumber(ARGV[8])
   if problem then
     return problem
-  elseif ARGV[6] == '' and CURSOR_WORDS[ARGV[2]] then
+  elseif ARGV[7] == '' and CURSOR_WORDS[ARGV[2]] then
     return 'BADARG kept_in: is empty, so that no cursor is kept'
-  elseif ARGV[6] ~= '' and string.find(ARGV[6], 'tt:' .. ARGV[1] .. ':flight:', 1, true) ~= 1 then
+  elseif ARGV[7] ~= '' and string.find(ARGV[7], 'tt:' .. ARGV[1] .. ':flight:', 1, true) ~= 1 then
     return 'BADARG kept_in: does not begin with tt:<town>:flight:'
   elseif not (nice and nice >= 0 and nice <= 1000) then
     return 'BADARG nice: is not a number from 0 to 1000'
@@ -39,7 +39,7 @@ end
 local ADDRESS = pcall(redis.set_repl, redis.REPL_ALL) and string.match(tostring(redis), '0x%x+$') or nil
 
 local function kept_key()
-  return ARGV[6] .. (ADDRESS or '')
+  return ARGV[7] .. (ADDRESS or '')
 end
 
 -- Returns the time of the server's clock in microseconds, nil if the user may not run TIME.
@@ -104,13 +104,13 @@ end
 -- Keeps the cursor of a batch that has ended, unless ARGV's kept_in is empty. Returns 1 if the next call can go on
 -- from it, else 0.
 local function keep(cursor)
-  if ARGV[6] == '' or not ADDRESS then
+  if ARGV[7] == '' or not ADDRESS then
     return 0
   elseif cursor == '0' then
     forget()
     return 0
   end
-  local wait = math.max(BREATH, tonumber(ARGV[7]) * spent())
+  local wait = math.max(BREATH, tonumber(ARGV[8]) * spent())
   local is_kept = clock() and set_kept(KEPT_MILLISECONDS, cursor, 0, wait)
   return is_kept and 1 or 0
 end

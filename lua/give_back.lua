@@ -29,14 +29,16 @@ if problem then
 end
 
 local function join(hidden, key, family)
-  local kind = type_of(hidden)
-  if kind ~= type_of(key) then
+  local kind = type_in(family, hidden)
+  if kind ~= type_in(family, key) then
     return false
   elseif kind == 'list' and (QUEUES[family] or STACKS[family]) then
     -- Without the family: an activity list is not cut to its length.
     join_lists(QUEUES[family] and 'queue' or 'stack', nil, hidden, key, outlives(hidden, key))
   elseif family == 'stop' and kind == 'string' then
     join_flags(hidden, key, outlives(hidden, key))
+  elseif can_unite(family, kind) then
+    unite(kind, hidden, key)
   elseif kind ~= 'list' and equal(hidden, key, kind) then
     keep_one(hidden, key, outlives(hidden, key))
   else

@@ -20,7 +20,7 @@
 --
 -- Redis 7.0 and later have redis.acl_check_cmd, which adds no entry to ACL LOG. On older servers a command is
 -- tried in a form that changes nothing: on a key that does not exist, HSET with an incomplete pair, and RESTORE
--- with no valid value. RPUSH and LPUSH have no such form and count as permitted. A command that is refused because
+-- with no valid value. RPUSH, LPUSH and SADD have no such form and count as permitted. A command that is refused because
 -- of its keys counts as permitted too: a run finds protected keys when it reaches them.
 
 -- Commands with two keys get the same key twice: in cluster mode, two keys may be in different slots.
@@ -31,6 +31,7 @@ local TRIALS = {
   DUMP = {TOWN_KEY},
   EXISTS = {TOWN_KEY},
   GET = {TOWN_KEY},
+  HGET = {TOWN_KEY, 'field'},
   HGETALL = {TOWN_KEY},
   HLEN = {TOWN_KEY},
   HSET = {TOWN_KEY, 'field', 'value', 'field'},
@@ -45,14 +46,20 @@ local TRIALS = {
   RENAMENX = {TOWN_KEY, TOWN_KEY},
   RESTORE = {TOWN_KEY, '0', ''},
   RPUSH = {TOWN_KEY, 'value'},
+  SADD = {TOWN_KEY, 'member'},
   SCAN = {'0', 'COUNT', '1'},
   SET = {TOWN_KEY, 'value', 'XX'},
+  SMEMBERS = {TOWN_KEY},
   TIME = {},
   TYPE = {TOWN_KEY},
+  XADD = {TOWN_KEY, 'NOMKSTREAM', '*', 'field', 'value'},
+  XINFO = {'GROUPS', TOWN_KEY},
+  XRANGE = {TOWN_KEY, '-', '+', 'COUNT', '1'},
 }
-local CHANGES_SOMETHING = {LPUSH = true, RPUSH = true}
+local CHANGES_SOMETHING = {LPUSH = true, RPUSH = true, SADD = true}
 local WRITES = {
   DEL = true, HSET = true, LTRIM = true, PEXPIRE = true, RENAME = true, RENAMENX = true, RESTORE = true, SET = true,
+  XADD = true,
 }
 
 if not ARGV[3] or ARGV[1] == '' or (ARGV[2] ~= '0' and ARGV[2] ~= '1') then

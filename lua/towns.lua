@@ -1,13 +1,13 @@
--- towns.lua: collects the names of other towns, found in keys of the new format.
+-- towns.lua: collects the names of towns, found in keys of the new format.
 --
--- Needs  keyspace
--- Gives  note_town(prefix, key), other_towns
+-- Needs  batch, keyspace, owner
+-- Gives  towns, town_of(key), is_unknown(prefix, key), note_town(prefix, key)
 
--- The other towns found so far, each once.
-local other_towns = {}
+-- The towns found so far, each once.
+local towns = {}
 local seen = {}
 -- The starts of the keys of towns that are known: most keys are told by them, and patterns are slow.
-local known_prefixes
+local known_prefixes = {}
 local MOST_KNOWN = 8
 
 -- Returns whether a key surely belongs to the town with the given prefix. What follows the prefix has one
@@ -20,15 +20,21 @@ local function belongs_to(prefix, key)
   return colon and #key - colon > LONGEST_TOWN_WIDE and not find(key, ':', colon + 1, true)
 end
 
--- Returns the town of a key of the new format, nil for any other key. A town's name may contain colons, so a
--- key that ends like a family key is parsed from the end.
+-- What follows the town in a key has one to three parts.
+local READINGS = {'^tt:(.+):[^:]+$', '^tt:(.+):[^:]+:[^:]+$', '^tt:(.+):[^:]+:[^:]+:[^:]+$'}
+
+-- Returns the town of a key of the new format, nil for any other key.
 local function town_of(key)
-  local town, part = match(key, '^tt:(.+):(%l+)$')
-  if town and TOWN_WIDE[part] then
-    return town
+  for _, reading in ipairs(READINGS) do
+    local town = match(key, reading)
+    local family = town and family_of(prefix_of(town), key)
+    if family and family ~= AMBIGUOUS then
+      return town
+    end
   end
-  town, part = match(key, '^tt:(.+):(%l+):[^:]+$')
-  if town and WITH_ID[part] then
+  -- A name that Tinytown does not use for a key, or may use in the future.
+  local town, part = match(key, '^tt:(.+):(%l+)$')
+  if part == 'broadcast' then
     return town
   end
   town, part = match(key, '^tt:(.-):(%l+):')
@@ -44,9 +50,21 @@ local function is_ours(key)
   return find(key, ':flight:%x+:0x%x+$') or find(key, '^tt:{.*}:mov[ie]%l+:%d+%-%x+%-%d+:')
 end
 
--- Adds the town of a key to other_towns, unless it is the town with the given prefix.
+-- Returns whether a key that begins like those of the town with this prefix has a name that nothing here knows, of
+-- this town or another. A future Tinytown may have made it.
+local function is_unknown(prefix, key)
+  for _, reading in ipairs(READINGS) do
+    local town = match(key, reading)
+    if town and form_of(prefix_of(town), key) then
+      return false
+    end
+  end
+  local town = town_of(key)
+  return (not town or prefix_of(town) == prefix) and not family_at(key, #'tt:' + 1) and not is_ours(key)
+end
+
+-- Adds the town of a key to towns. prefix: of the town that most keys have.
 local function note_town(prefix, key)
-  known_prefixes = known_prefixes or {prefix}
   for n = 1, #known_prefixes do
     if belongs_to(known_prefixes[n], key) then
       return
@@ -55,11 +73,9 @@ local function note_town(prefix, key)
   local town = not is_ours(key) and town_of(key)
   if town and not seen[town] then
     seen[town] = true
-    if prefix_of(town) ~= prefix then
-      other_towns[#other_towns + 1] = town
-    end
-    if #known_prefixes < MOST_KNOWN then
-      known_prefixes[#known_prefixes + 1] = prefix_of(town)
+    towns[#towns + 1] = town
+    if prefix_of(town) == prefix or #known_prefixes < MOST_KNOWN then
+      table.insert(known_prefixes, 1, prefix_of(town))
     end
   end
 end

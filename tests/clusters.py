@@ -114,7 +114,8 @@ def fill(cluster: Cluster, keys: Iterable[tuple[str, ...]]) -> None:
     by_node: dict[str, list[tuple[str, ...]]] = {}
     nodes = {node.name: node for node in client.get_primaries()}
     for command in keys:
-        by_node.setdefault(client.get_node_from_key(command[1]).name, []).append(command)
+        key = command[2 if command[0] == "XGROUP" else 1]
+        by_node.setdefault(client.get_node_from_key(key).name, []).append(command)
     for name, commands in by_node.items():
         node = nodes[name]
         for first in range(0, len(commands), 2000):

@@ -114,6 +114,7 @@ class Scripts:
             local function checked(how)
               return function(command, key, ...)
                 if key == nil then return how(command) end
+                if command == 'XINFO' then return how(command, key, ...) end
                 local is_there = {{}}
                 for _, name in ipairs(KEYS) do is_there[name] = true end
                 local other = two[command] and ...

@@ -66,7 +66,7 @@ def check_moved(redis: Redis, result: Migration, keys: int = KEYS) -> None:
 
 def scan(redis: Redis, cursor: object, kept_in: str = KEPT, nice: object = 0) -> list[Any]:
     """Call left.lua for a batch of one step of 10 keys."""
-    args = ("town", cursor, 10, 1, "", kept_in, nice)
+    args = ("town", cursor, 10, 1, "", "", kept_in, nice)
     reply: list[Any] = redis.eval(source("left", RENAME), 0, *args)  # type: ignore[arg-type]
     return reply
 

@@ -12,21 +12,22 @@ import pytest
 from redis import Redis
 
 from tests.test_lua import packed
-from tt_migrate import HASH, RENAME, REVERSE, UPGRADE
+from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, from_town
 from tt_migrate.engine import replies
 from tt_migrate.engine.scripts import needs, source
-from tt_migrate.keyspace import FAMILIES, RECORDS
+from tt_migrate.keyspace import FAMILIES, RECORDS, SINCE_0_7
 from tt_migrate.terminal.words import command_for
 
 LUA = Path(__file__).parent.parent / "lua"
 FILES = sorted(path.stem for path in LUA.glob("*.lua"))
-SCAN = ("town", "0", "100", "1000000", "")
+SCAN = ("town", "0", "100", "1000000", "", "")
 FLIGHT = (*SCAN, "", "0")
 CALLS: dict[str, tuple[object, ...]] = {
     "inspect": ("town", "0", "", "GET"),
     "count": FLIGHT,
     "left": FLIGHT,
     "preview": SCAN,
+    "agents": SCAN,
     "migrate": (*FLIGHT, "0"),
     "records": (*FLIGHT, "1000", "1", "string"),
     "convert": ("", "tt:town:task:1", "site", "{}", packed(b"id", b"1")),
@@ -78,7 +79,9 @@ def test_a_part_gives_what_it_says(name: str) -> None:
     assert given == defined
 
 
-@pytest.mark.parametrize("plan", [RENAME, HASH, UPGRADE, REVERSE, MERGE], ids=command_for)
+@pytest.mark.parametrize(
+    "plan", [RENAME, HASH, UPGRADE, REVERSE, MERGE, from_town("old", merge=True)], ids=command_for
+)
 @pytest.mark.parametrize("operation", [*CALLS, *ITEMS])
 def test_a_script_stands_after_all_that_it_needs(operation: str, plan: Any) -> None:
     chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts}
@@ -116,7 +119,11 @@ def test_fetch_replies_with_its_time_and_a_pair_for_each_key(redis: Redis) -> No
 
 
 def test_the_families_are_the_same_in_lua_and_in_python() -> None:
-    for names, families in (("FAMILIES", FAMILIES), ("RECORDS", RECORDS)):
-        found = re.search(rf"(?m)^local {names} = {{(.*)}}$", text("keyspace"))
+    for names, families, file in (
+        ("FAMILIES", FAMILIES, "keyspace"),
+        ("RECORDS", RECORDS, "keyspace"),
+        ("FAMILIES", (*FAMILIES, *SINCE_0_7), "from_town"),
+    ):
+        found = re.search(rf"(?m)^local {names} = {{(.*)}}$", text(file))
         assert found
         assert tuple(re.findall("'(.*?)'", found[1])) == families

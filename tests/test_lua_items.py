@@ -25,7 +25,7 @@ ITEMS = {
     "finish": ("hidden", "0"),
     "forget": ("mark", "0"),
     "give_back": ("hidden", "key", "inbox", "0", "1"),
-    "facts": ("key", "digest"),
+    "facts": ("key", "digest", "agent"),
     "weigh": ("destination", "inbox", "list", "1", "digest"),
 }
 """The operations, each with the words of an item."""
@@ -378,7 +378,7 @@ def test_facts_of_equal_values_are_equal_whatever_their_encoding(redis: Redis) -
     redis.rpush("e", "1", "23")
     redis.rpush("f", "12", "3")
     redis.set("g", "text")
-    words, values = call(redis, "facts", *((key, "digest") for key in "abcdefgh"))
+    words, values = call(redis, "facts", *((key, "digest", "") for key in "abcdefgh"))
     assert (words[0], words[2]) == (words[1], words[3])
     assert words[4] != words[5]
     assert [word.split(" ")[0] for word in words] == ["list"] * 2 + ["hash"] * 2 + [
@@ -389,7 +389,7 @@ def test_facts_of_equal_values_are_equal_whatever_their_encoding(redis: Redis) -
     ]
     assert words[0].split(" ")[1] == "2000"
     assert values == []
-    words, values = call(redis, "facts", ("g", "value"), ("e", "value"), ("h", "type"))
+    words, values = call(redis, "facts", ("g", "value", ""), ("e", "value", ""), ("h", "type", ""))
     assert (words, values) == (["+string", "+list", "none"], [b"text", b""])
 
 
@@ -399,7 +399,9 @@ def test_keys_are_weighed_without_their_values(redis: Redis) -> None:
     redis.set("tt:stop:1", "1")
     redis.set("tt:town:stop:1", "2")
     redis.set("tt:town:agent:1", "x")
-    (inbox, stop), _ = call(redis, "facts", ("tt:inbox:1", "digest"), ("tt:stop:1", "digest"))
+    (inbox, stop), _ = call(
+        redis, "facts", ("tt:inbox:1", "digest", "inbox"), ("tt:stop:1", "digest", "stop")
+    )
     items = [
         ("tt:town:inbox:1", "inbox", *inbox.split()),
         ("tt:town:stop:1", "stop", *stop.split()),

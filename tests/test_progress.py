@@ -22,7 +22,7 @@ from tt_migrate.terminal.progress import ProgressBar, ProgressLines, fitting
 
 
 def migration(total: int) -> Migration:
-    tally = MigrationTally(3, Record(None, RENAME, "town"))
+    tally = MigrationTally(RENAME, "town", Record(None, RENAME, "town"))
     return Migration(
         plan=RENAME,
         town="town",

@@ -18,14 +18,14 @@ def previewed(**fields: Any) -> PreviewReply:
 
 
 def test_a_key_named_twice_is_previewed_once() -> None:
-    tally = PreviewTally(3)
+    tally = PreviewTally(RENAME, "town")
     for _ in range(2):
         tally.add(previewed(moves=KEY, ambiguous=[b"tt:task:events"]))
     assert (len(tally.moves), len(tally.ambiguous)) == (1, 1)
 
 
 def test_a_destination_made_between_two_mentions_is_a_conflict_and_no_move() -> None:
-    tally = PreviewTally(3)
+    tally = PreviewTally(RENAME, "town")
     tally.add(previewed(moves=KEY))
     tally.add(previewed(conflicts=[KEY, b"why"]))
     assert (tally.moves, tally.conflicts) == (set(), {KEY: "why"})
@@ -34,7 +34,7 @@ def test_a_destination_made_between_two_mentions_is_a_conflict_and_no_move() -> 
 
 
 def test_a_key_left_alone_twice_is_listed_once_and_renames_add_up() -> None:
-    tally = MigrationTally(3, Record(None, RENAME, "town"))
+    tally = MigrationTally(RENAME, "town", Record(None, RENAME, "town"))
     for _ in range(2):
         families = [1, *[0] * 6]
         left = ([KEY, b"why"], [b"tt:stop:1", b"ERR no"])

@@ -14,6 +14,7 @@ from tests.servers import Kind, Server, StartServer
 from tests.test_merge import MERGE_LUA
 
 INBOX, URGENT, ACTIVITY, STOP, TASK = "inbox", "urgent", "activity", "stop", "task"
+MISSION, EVENTS = "mission", "events"
 
 SETTLE = """
   local settled = {}
@@ -33,12 +34,16 @@ COMMANDS = (
     *("type", "get", "hlen", "hgetall", "llen", "lrange", "lindex", "dump", "pttl", "exists"),
     *("rpush", "lpush", "ltrim", "lpop", "rpop", "lmove", "set", "rename", "renamenx", "copy"),
     *("del", "unlink", "restore", "expire", "pexpire", "pexpireat", "persist"),
+    *("smembers", "sadd", "scard", "xinfo", "xrange", "xadd", "xlen"),
 )
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two keys, `old:<name>` and `new:<name>`, and their merged value. Expiries are in steps."""
+    """Two keys, `old:<name>` and `new:<name>`, and their merged value. Expiries are in steps.
+
+    A tuple is a stream: its entries, each with its id and fields.
+    """
 
     name: str
     family: str
@@ -59,6 +64,9 @@ class Pair:
                 redis.hset(key, mapping=value)
             elif isinstance(value, set):
                 redis.sadd(key, *value)
+            elif isinstance(value, tuple):
+                for entry_id, fields in value:
+                    redis.xadd(key, fields, id=entry_id)
             else:
                 redis.set(key, value)
             if expiry > 0:
@@ -84,6 +92,7 @@ def read(redis: Redis, some: Sequence[Pair]) -> list[Any]:
         batch.type(key)
     kinds = batch.execute()
     readers = {"list": ("LRANGE", 0, -1), "hash": ("HGETALL",), "set": ("SMEMBERS",)}
+    readers["stream"] = ("XRANGE", "-", "+")
     for key, kind in zip(keys, kinds, strict=True):
         command, *args = readers.get(kind, ("GET",))
         batch.execute_command(command, key, *args)
@@ -92,10 +101,22 @@ def read(redis: Redis, some: Sequence[Pair]) -> list[Any]:
     *replies, (seconds, micros) = batch.execute()
     now = seconds * 1000 + micros // 1000
     found = [
-        None if ttl == -2 else (value, ttl if ttl < 0 else round((now + ttl) / EXPIRY_STEP_MS))
-        for value, ttl in zip(replies[::2], replies[1::2], strict=True)
+        None
+        if ttl == -2
+        else (
+            tuple(value) if kind == "stream" else value,
+            ttl if ttl < 0 else round((now + ttl) / EXPIRY_STEP_MS),
+        )
+        for kind, value, ttl in zip(kinds, replies[::2], replies[1::2], strict=True)
     ]
     return [list(both) for both in zip(found[::2], found[1::2], strict=True)]
+
+
+def streams() -> tuple[Any, Any, Any]:
+    """Return the entries of an older and of a newer stream, and of both in order."""
+    old = [("5-1", {"f": "old"}), ("5-2", {"f": "same"}), ("90-0", {"f": "1", "g": "2"})]
+    new = [("5-2", {"f": "same"}), ("10-0", {"f": "new"}), ("9007199254740993-1", {"f": "x"})]
+    return tuple(old), tuple(new), (*old[:2], new[1], old[2], new[2])
 
 
 def pairs() -> list[Pair]:
@@ -103,6 +124,7 @@ def pairs() -> list[Pair]:
     soon, late = 40_000_000, 40_000_001
     lists = [f"o{n}" for n in range(7)], [f"n{n}" for n in range(8)]
     numbered = {f"f{n}": str(n) for n in range(20)}
+    older, newer, entries = streams()
     values: dict[str, tuple[str, Any, Any, Any]] = {
         "queue": (INBOX, *lists, lists[0] + lists[1]),
         "stack": (URGENT, *lists, lists[1] + lists[0]),
@@ -113,6 +135,8 @@ def pairs() -> list[Pair]:
         "list": (INBOX, lists[0], lists[0], lists[0]),
         "hash": (TASK, numbered, numbered, numbered),
         "set": (URGENT, {"a", "b"}, {"a", "b"}, {"a", "b"}),
+        "active": (MISSION, {"a", "b"}, {"b", "c"}, {"a", "b", "c"}),
+        "events": (EVENTS, older, newer, entries),
     }
     expiries = [(-1, -1), (-1, soon), (soon, -1), (soon, late), (late, soon), (soon, soon)]
     return [
@@ -202,7 +226,10 @@ def test_keys_that_the_user_may_not_touch(server: Server, rules: tuple[str, ...]
     assert_each_is_whole_or_apart(redis, settle(less, *PAIRS))
 
 
-@pytest.mark.parametrize("missing", ["LTRIM", "LPUSH", "RPUSH", "RENAME", "SET", "PTTL"])
+@pytest.mark.parametrize(
+    "missing",
+    ["LTRIM", "LPUSH", "RPUSH", "RENAME", "SET", "PTTL", "SADD", "XADD", "DEL"],
+)
 def test_a_command_that_the_server_lacks(
     kind: Kind, server: Server, own_server: StartServer, missing: str
 ) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tt_migrate.engine.server import UnsupportedServerError
     from tt_migrate.migrator import Migrator
-    from tt_migrate.plan import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Plan
+    from tt_migrate.plan import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Plan, from_town
     from tt_migrate.results import Change, Count, Effort, Migration, Preview, Progress
 
 __all__ = [
@@ -30,12 +30,15 @@ __all__ = [
     "Preview",
     "Progress",
     "UnsupportedServerError",
+    "from_town",
 ]
 
 _MODULES = {
     "Migrator": "migrator",
     "UnsupportedServerError": "engine.server",
-    **dict.fromkeys(("DOWNGRADE", "HASH", "RENAME", "REVERSE", "UPGRADE", "Plan"), "plan"),
+    **dict.fromkeys(
+        ("DOWNGRADE", "HASH", "RENAME", "REVERSE", "UPGRADE", "Plan", "from_town"), "plan"
+    ),
 }
 
 

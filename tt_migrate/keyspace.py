@@ -6,13 +6,16 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 FAMILIES = ("agent", "inbox", "urgent", "task", "activity", "stop", "backlog")
-"""The key families, in the order that replies and reports use."""
+"""The key families of all versions, in the order that replies and reports use."""
+
+SINCE_0_7 = ("mission", "events", "docket")
+"""What else Tinytown has since 0.7, as families: the first part of a name after the town."""
 
 RECORDS = ("agent", "task")
 """The families of records: JSON strings until Tinytown 0.6, hashes since 0.7."""
 
 _TELLING = 2
-_BEGINNINGS = frozenset(family[:_TELLING].encode() for family in FAMILIES)
+_BEGINNINGS = tuple(family[:_TELLING].encode() for family in (*FAMILIES, *SINCE_0_7))
 _PREFIX_LENGTH = len(b"tt:")  # or mt:, of version 0.1
 
 
@@ -38,12 +41,17 @@ def town_key_start(town: str) -> int:
 
 def new_key(town: str, old: bytes) -> bytes:
     """The town-isolated key for an old one: `tt:x` or `mt:x` becomes `tt:<town>:x`."""
-    return b"tt:" + town_bytes(town) + b":" + old[_PREFIX_LENGTH:]
+    return town_start(town) + old[_PREFIX_LENGTH:]
 
 
 def old_key(town: str, new: bytes) -> bytes:
     """The old key for a key of the town: `tt:<town>:x` becomes `tt:x`."""
     return b"tt:" + new[town_key_start(town) :]
+
+
+def town_start(town: str) -> bytes:
+    """How all keys of a town begin: `tt:<town>:`."""
+    return b"tt:" + town_bytes(town) + b":"
 
 
 def family_and_id(key: bytes, start: int) -> tuple[str, bytes]:
@@ -60,17 +68,25 @@ def is_family_key(key: bytes, start: int) -> bool:
     return family in FAMILIES and key_id != b"" and b":" not in key_id
 
 
+def is_town_key(key: bytes, start: int) -> bool:
+    """Whether a key is one of a town's from its position `start`, of any version."""
+    family, rest = family_and_id(key, start)
+    return is_family_key(key, start) or (
+        family in SINCE_0_7 and (rest != b"" or family == "events")
+    )
+
+
 def check_families(keys: Iterable[bytes], start: int) -> None:
     """Raise ValueError if a key begins like no family's key. `start`: as in family_and_id()."""
-    if not {key[start : start + _TELLING] for key in keys} <= _BEGINNINGS:
+    if not {key[start : start + _TELLING] for key in keys} <= {*_BEGINNINGS}:
         raise ValueError("a key of no family")
 
 
 def in_order(keys: Iterable[bytes], start: int) -> Iterator[bytes]:
-    """Sort keys by family, in the order of FAMILIES, then by id. `start`: as in family_and_id()."""
-    by_family: dict[bytes, list[bytes]] = {family[:_TELLING].encode(): [] for family in FAMILIES}
+    """Sort keys by family, then by id. `start`: as in family_and_id()."""
+    by_family: dict[bytes, list[bytes]] = {beginning: [] for beginning in _BEGINNINGS}
     for key in keys:
-        by_family[key[start : start + _TELLING]].append(key)
+        by_family.setdefault(key[start : start + _TELLING], []).append(key)
     for group in by_family.values():
         # One family at a time, because sort keys take memory. For equal ids, mt: comes before tt:.
         group.sort()

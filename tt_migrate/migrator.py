@@ -33,7 +33,7 @@ class Migrator:
     `client`: any redis.Redis of redis-py, also from a Sentinel, with or without decoding; for a
     cluster of several shards a redis.RedisCluster.
     `town`: the town's name, not empty.
-    `plan`: what to do: RENAME, HASH, UPGRADE or REVERSE.
+    `plan`: what to do: RENAME, HASH, UPGRADE, REVERSE, DOWNGRADE, or what from_town() returns.
     `max_pause_ms`: about how long one batch may hold the server, in milliseconds.
     `nice`: the wait after each batch, as a multiple of the time that the batch held the server.
     `progress`: called after each batch. An exception from it ends the run between two batches.
@@ -47,7 +47,8 @@ class Migrator:
 
     Every operation raises redis.exceptions.RedisError if the server cannot be reached or refuses.
     The constructor raises TypeError for another kind of client. It raises ValueError for an empty
-    town, a `max_pause_ms` of 0 or less or above 60000, or a `nice` outside 0 to 1000.
+    town, a town whose former name is its name, a `max_pause_ms` of 0 or less or above 60000, or a
+    `nice` outside 0 to 1000.
     """
 
     client: Redis | RedisCluster
@@ -68,6 +69,8 @@ class Migrator:
             )
         if not self.town:
             raise ValueError("the town's name is empty")
+        if self.plan.from_town == self.town:
+            raise ValueError("the town's former name is its name")
         if not 0 <= self.nice <= 1000:
             raise ValueError("nice is not between 0 and 1000")
         if not 0 < self.max_pause_ms <= 60_000:

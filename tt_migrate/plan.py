@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tt_migrate.keyspace import new_key, old_key, old_key_start, town_key_start
+from tt_migrate.keyspace import (
+    FAMILIES,
+    SINCE_0_7,
+    new_key,
+    old_key,
+    old_key_start,
+    town_key_start,
+    town_start,
+)
 
 OPTIONAL_COMMANDS = ("DBSIZE", "EXISTS", "INFO", "TIME", "TYPE")
 """Commands that a migration can do without if the user may not run them."""
@@ -27,29 +35,44 @@ _MERGING = (
     *("TYPE", "GET", "HLEN", "HGETALL", "LLEN", "LRANGE", "DUMP", "PTTL"),
     *("RPUSH", "LPUSH", "LTRIM", "RENAME", "SET"),
 )
+_UNITING = ("SMEMBERS", "SADD", "XINFO", "XRANGE", "XADD", "RESTORE", "DEL", "PEXPIRE")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One of RENAME, HASH, UPGRADE, REVERSE and DOWNGRADE, or a variant of one of them.
+    """One of RENAME, HASH, UPGRADE, REVERSE and DOWNGRADE, what from_town() returns, or a variant.
 
     `rename`: `forward` adds the town's name to old keys, `reverse` removes it from the town's keys,
-    None leaves names as they are. `convert`: what agents and tasks become: with `hash` JSON strings
-    become hashes, with `json` hashes become the JSON strings that Tinytown 0.6 reads; None leaves
-    them as they are.
+    `town` replaces the town's former name, None leaves names as they are.
+    `convert`: what agents and tasks become: with `hash` JSON strings become hashes, with `json`
+    hashes become the JSON strings that Tinytown 0.6 reads; None leaves them as they are.
     `oldest`: the `mt:` keys of version 0.1 are old keys too. `merge`: a key whose destination
-    exists is merged with it if Tinytown's use of the family shows how.
+    exists is merged with it if Tinytown's use of the family shows how. `from_town`: the town's
+    former name, None if it has none.
     """
 
-    name: Literal["rename", "hash", "upgrade", "reverse", "downgrade"]
-    rename: Literal["forward", "reverse"] | None
+    name: Literal["rename", "hash", "upgrade", "reverse", "downgrade", "from-town"]
+    rename: Literal["forward", "reverse", "town"] | None
     convert: Literal["hash", "json"] | None = None
     oldest: bool = False
     merge: bool = False
+    from_town: str | None = None
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families of the keys that can move, in the order of replies and reports."""
+        return FAMILIES if self.from_town is None else (*FAMILIES, *SINCE_0_7)
+
+    @property
+    def from_start(self) -> bytes:
+        """How the keys of the town's former name begin; empty if it has none."""
+        return b"" if self.from_town is None else town_start(self.from_town)
 
     @property
     def moves(self) -> str:
         """The Lua file that defines which keys move, and to which destination."""
+        if self.from_town is not None:
+            return "from_town"
         if self.rename == "reverse":
             return "town_keys"
         return "oldest_keys" if self.oldest else "old_keys"
@@ -68,9 +91,11 @@ class Plan:
     def commands(self) -> tuple[str, ...]:
         """The commands that the plan can need."""
         renaming = ("SCAN", "RENAMENX") if self.rename else ("SCAN",)
+        reading = ("TYPE", "GET", "HGET") if self.from_town is not None else ()
         converting = _CONVERTING[self.convert] if self.convert else ()
         merging = _MERGING if self.merge else ()
-        return tuple(dict.fromkeys((*renaming, *converting, *merging)))
+        uniting = _UNITING if self.merge and self.from_town is not None else ()
+        return tuple(dict.fromkeys((*renaming, *reading, *converting, *merging, *uniting)))
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -78,7 +103,9 @@ class Plan:
         renaming = ("migrate",) if self.rename else ()
         comparing = ("fetch",) if self.merge or self.convert else ()
         converting = ("records", self.conversion) if self.convert else ()
-        return (*renaming, *comparing, *converting, "count" if self.needs_count else "left")
+        naming = ("agents",) if self.from_town is not None else ()
+        final = "count" if self.needs_count else "left"
+        return (*renaming, *comparing, *converting, *naming, final)
 
     @property
     def conversion(self) -> str:
@@ -92,10 +119,14 @@ class Plan:
 
     def destination(self, town: str, key: bytes) -> bytes:
         """The destination of a key: its new name."""
+        if self.from_town is not None:
+            return town_start(town) + key[len(self.from_start) :]
         return old_key(town, key) if self.rename == "reverse" else new_key(town, key)
 
     def name_start(self, town: str) -> int:
         """The position of the family's name in a key to move."""
+        if self.from_town is not None:
+            return len(self.from_start)
         return town_key_start(town) if self.rename == "reverse" else old_key_start()
 
 
@@ -113,3 +144,8 @@ REVERSE = Plan("reverse", rename="reverse")
 
 DOWNGRADE = Plan("downgrade", rename="reverse", convert="json")
 """Everything that Tinytown 0.6 needs."""
+
+
+def from_town(name: str, *, merge: bool = False) -> Plan:
+    """A town that had another name gets the keys of that name. `name`: the former one."""
+    return Plan("from-town", rename="town", merge=merge, from_town=name)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
+from operator import eq
 from typing import Literal
 
-from tt_migrate.keyspace import FAMILIES, RECORDS, family_and_id, town_key_start
+from tt_migrate.keyspace import RECORDS, family_and_id, town_bytes, town_key_start
 from tt_migrate.plan import Plan
 
 Stage = Literal["counting", "previewing", "migrating", "converting", "verifying"]
@@ -67,7 +69,7 @@ class Count:
     and tasks of the town that are hashes. `others`: agents and tasks that have another type or
     whose type the user may not read. `new_only`: keys of the town that do not exist in the old
     format. `hidden`: keys on their way between the shards of a cluster, each with its hidden name;
-    always empty elsewhere.
+    always empty elsewhere. `has_keys`: whether the town has keys in the new format.
 
     The numbers can be too high, because SCAN may return a key twice while the server resizes its
     hash table. Zero is always exact.
@@ -88,11 +90,18 @@ class Count:
     effort: Effort
     server: Server | None = None
     hidden: Mapping[bytes, bytes] = field(default_factory=dict)
+    has_keys: bool = True
 
     @property
     def total(self) -> int:
         """Keys to move, of all families."""
         return sum(self.keys.values())
+
+    @property
+    def former(self) -> bytes | None:
+        """The other town that may be this one under a former name, if this one has no keys."""
+        is_empty = not (self.total or self.hidden or self.has_keys)
+        return _alike(self.town, self.towns) if is_empty else None
 
     @property
     def to_convert(self) -> Mapping[str, int]:
@@ -133,12 +142,13 @@ class Left:
     """What the final pass found left to do.
 
     `keys`: keys to move, by family. `strings`: agents and tasks of the town that are JSON strings.
-    `count`: the full count, if the plan needs one.
+    `count`: the full count, if the plan needs one. `namesakes`: as in Preview.
     """
 
     keys: Mapping[str, int]
     strings: Mapping[str, int]
     count: Count | None = None
+    namesakes: Mapping[bytes, Collection[bytes]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -168,7 +178,8 @@ class Preview:
     database. `dbsize`: keys in it, 0 if unknown. `count`: what a counting pass found; None if the
     plan needs none. `refused`: commands that the plan can need and that the user
     may not run or the server lacks, so that a migration would be refused. Redis before 7.0 does not
-    report all of them. `hidden`: as in Count. `adjusted`: as in Migration.
+    report all of them. `hidden` and `has_keys`: as in Count. `adjusted`: as in Migration.
+    `namesakes`: names that several agents have, where a town's name changes, and the agents' ids.
     """
 
     plan: Plan
@@ -188,16 +199,24 @@ class Preview:
     server: Server | None = None
     hidden: Mapping[bytes, bytes] = field(default_factory=dict)
     adjusted: Mapping[str, int] = field(default_factory=dict)
+    has_keys: bool = True
+    namesakes: Mapping[bytes, Collection[bytes]] = field(default_factory=dict)
 
     @property
     def keys(self) -> Mapping[str, int]:
         """Keys that would be renamed, by family."""
-        return _by_family(self.moves, self.plan.name_start(self.town), FAMILIES)
+        return _by_family(self.moves, self.plan.name_start(self.town), self.plan.families)
 
     @property
     def keys_to_merge(self) -> Mapping[str, int]:
         """Keys that would be merged, by family."""
-        return _by_family(self.merges, self.plan.name_start(self.town), FAMILIES)
+        return _by_family(self.merges, self.plan.name_start(self.town), self.plan.families)
+
+    @property
+    def former(self) -> bytes | None:
+        """As that of Count."""
+        is_empty = not (self.remaining or self.conversions or self.hidden or self.has_keys)
+        return _alike(self.town, self.towns) if is_empty else None
 
     @property
     def to_convert(self) -> Mapping[str, int]:
@@ -221,8 +240,8 @@ class Preview:
         return Migration(
             plan=self.plan,
             town=self.town,
-            keys=dict.fromkeys(FAMILIES, 0),
-            merged=dict.fromkeys(FAMILIES, 0),
+            keys=dict.fromkeys(self.plan.families, 0),
+            merged=dict.fromkeys(self.plan.families, 0),
             converted=dict.fromkeys(RECORDS, 0),
             conflicts=self.conflicts,
             failed=self.failed,
@@ -230,10 +249,11 @@ class Preview:
             unconverted=self.unconverted,
             towns=self.towns,
             before=count,
-            left=Left(count.keys, count.strings, count),
+            left=Left(count.keys, count.strings, count, self.namesakes),
             effort=self.effort,
             server=self.server,
             hidden=self.hidden,
+            has_keys=count.has_keys,
         )
 
 
@@ -247,7 +267,7 @@ class Migration:
     the other towns in the database. `before`: what a REVERSE counted before it began. `left`: what
     the final pass found left to do. Both are None if the run had no such pass. `hidden`: as in
     Count, after the final pass. `adjusted`: what DOWNGRADE had to change in records so that 0.6 can
-    read them, and how often.
+    read them, and how often. `has_keys`: as in Count, after the run.
     """
 
     plan: Plan
@@ -266,6 +286,13 @@ class Migration:
     server: Server | None = None
     hidden: Mapping[bytes, bytes] = field(default_factory=dict)
     adjusted: Mapping[str, int] = field(default_factory=dict)
+    has_keys: bool = True
+
+    @property
+    def former(self) -> bytes | None:
+        """As that of Count."""
+        is_empty = not (self.changed or self.left_behind or self.hidden or self.has_keys)
+        return _alike(self.town, self.towns) if is_empty else None
 
     @property
     def total(self) -> int:
@@ -359,6 +386,20 @@ class Progress:
     dbsize: int
     so_far: Result
     waiting: str = ""
+
+
+def _alike(town: str, towns: Collection[bytes]) -> bytes | None:
+    """The only other town, or of several the one whose name has most words in common with a town's.
+
+    Tinytown makes names of the repository and the branch, with hyphens between their words.
+    """
+    if len(towns) < 2:
+        return next(iter(towns), None)
+    words = town_bytes(town).split(b"-")
+    shared = {other: sum(takewhile(bool, map(eq, words, other.split(b"-")))) for other in towns}
+    most = max(shared.values())
+    best = [other for other, number in shared.items() if number == most]
+    return best[0] if most and len(best) == 1 else None
 
 
 def _by_family(keys: Collection[bytes], start: int, families: Collection[str]) -> Mapping[str, int]:

@@ -99,7 +99,7 @@ class RecordReader:
 
     def _find_call(self, pace: Pace, word: bytes) -> Call:
         flight = pace.flight_args(self._session.kept_in())
-        args = (self._town, word, pace.count, pace.budget, self._session.denied, *flight)
+        args = (self._town, word, pace.count, pace.budget, self._session.denied, b"", *flight)
         enough = _READ_AHEAD if pace.ahead else _READ
         more = (enough, self._with_old, self._kind)
         return Call(self._find, (*args, *more), keeps=pace.ahead)

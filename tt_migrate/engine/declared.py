@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 from tt_migrate.engine.passes import Call
 from tt_migrate.engine.pipeline import Failure, Pipeline
 from tt_migrate.engine.replies import (
+    AgentsReply,
     ConvertReply,
     CountReply,
     LeftReply,
@@ -23,7 +24,7 @@ from tt_migrate.engine.replies import (
     whole,
 )
 from tt_migrate.engine.session import Session
-from tt_migrate.keyspace import FAMILIES, RECORDS
+from tt_migrate.keyspace import RECORDS
 
 _CALLS_AHEAD = _RECORDS_A_STEP = 100
 
@@ -43,16 +44,16 @@ class _Shape:
 
 
 _SCANS = {
-    "count": _Shape(7, 1, 1, CountReply),
-    "left": _Shape(7, 1, 1, LeftReply),
-    "preview": _Shape(5, 1, 1, PreviewReply),
-    "records": _Shape(10, 1, 1, RecordsReply),
-    "find": _Shape(5, 1, 1, PreviewReply),
+    "count": _Shape(8, 1, 1, CountReply),
+    "left": _Shape(8, 1, 1, LeftReply),
+    "preview": _Shape(6, 1, 1, PreviewReply),
+    "records": _Shape(11, 1, 1, RecordsReply),
+    "find": _Shape(6, 1, 1, PreviewReply),
+    "agents": _Shape(6, 1, 1, AgentsReply),
 }
 _OTHERS = {"fetch": _Shape(2, 1, 1, None), "convert": _Shape(1, 4, 2, ConvertReply)}
 _OTHERS["revert"] = _OTHERS["convert"]
 _ZEROS = {
-    "families": len(FAMILIES),
     "strings": len(RECORDS),
     "old_strings": len(RECORDS),
     "hashes": len(RECORDS),
@@ -99,7 +100,8 @@ class DeclaringSession(Session):
             following, keys = whole(found[0]), names(found[1])
         replies = [*self._replies(call, shape, [(key,) for key in keys])]
         with malformed_as_invalid():
-            said = _together(shape.reply, replies, steps=1, dbsize=self._dbsize)
+            zeros = {**_ZEROS, "families": len(self.plan.families)}
+            said = _together(shape.reply, replies, zeros, steps=1, dbsize=self._dbsize)
         said[0] = b"%d" % following
         return said
 
@@ -128,8 +130,13 @@ class DeclaringSession(Session):
                 yield reply
 
 
-def _together(kind: Any, replies: Sequence[list[Any]], **numbers: int) -> list[Any]:
-    """Put replies of one kind together. `numbers`: values of fields."""
+def _together(
+    kind: Any, replies: Sequence[list[Any]], zeros: Mapping[str, int] = _ZEROS, **numbers: int
+) -> list[Any]:
+    """Put replies of one kind together.
+
+    `zeros`: the fields that are lists of counts, and their lengths. `numbers`: values of fields.
+    """
     parts = [kind(*reply)._asdict() for reply in replies]
     for n, part in enumerate(parts, start=1):
         for name in part.keys() & _POSITIONS:
@@ -141,8 +148,8 @@ def _together(kind: Any, replies: Sequence[list[Any]], **numbers: int) -> list[A
             said.append(numbers[name])
         elif name == "elapsed":
             said.append(max(values, default=0))
-        elif name in _ZEROS:
-            said.append([sum(column) for column in zip([0] * _ZEROS[name], *values, strict=True)])
+        elif name in zeros:
+            said.append([sum(column) for column in zip([0] * zeros[name], *values, strict=True)])
         elif hint is int:
             said.append(sum(values))
         elif hint is bytes:

@@ -32,8 +32,12 @@ class Elsewhere:
     def facts(self, keys: Iterable[bytes], what: str) -> dict[bytes, Any]:
         """What facts.lua says of each key, or the key's error."""
         names = [*keys]
-        answers = self._ask(self._facts, [(key, what.encode()) for key in names])
+        items = [(key, what.encode(), self._family(key, what)) for key in names]
+        answers = self._ask(self._facts, items)
         return dict(zip(names, answers, strict=True))
+
+    def _family(self, key: bytes, what: str) -> bytes:
+        return family_and_id(key, self._start)[0].encode() if what == "digest" else b""
 
     def taken(self, moves: Collection[bytes]) -> dict[bytes, bytes]:
         """The keys whose destination exists, or will be a rival's, each with that key."""
@@ -60,7 +64,7 @@ class Elsewhere:
             (k, str(fact)) for k, fact in facts.items() if isinstance(fact, Exception)
         )
         items: dict[bytes, Item] = {
-            key: (taken[key], family_and_id(key, self._start)[0].encode(), *fact.split(b" "))
+            key: (taken[key], family_and_id(key, self._start)[0].encode(), *fact.rsplit(b" ", 2))
             for key, fact in facts.items()
             if isinstance(fact, bytes) and fact != b"none"
         }

@@ -9,13 +9,20 @@ from typing import NamedTuple
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from tt_migrate.keyspace import is_family_key, new_key, old_key, old_key_start, town_key_start
+from tt_migrate.keyspace import (
+    family_and_id,
+    is_family_key,
+    is_town_key,
+    old_key_start,
+    town_start,
+)
 
 WAY_GLOB = b"tt:{*}:mov[ie]*:*"
 """Matches hidden names and marks, and few other keys."""
 _HIDDEN = re.compile(
     rb"tt:\{.*?\}:moving:(\d{1,15}-[0-9a-f]{8}-\d{1,12}):(\d{1,9}):(.*)", re.DOTALL
 )
+_TOWN_START = re.compile(rb"tt:.*:", re.DOTALL)
 _MARK = re.compile(rb"tt:\{.*?\}:moved:(\d{1,15}-[0-9a-f]{8}-\d{1,12}):(.*)", re.DOTALL)
 
 
@@ -52,10 +59,20 @@ class Transfer(NamedTuple):
 
     def is_of(self, town: str) -> bool:
         """Whether the key moves into this town, or out of it, and not into a strange name."""
-        old, new = old_key_start(), town_key_start(town)
-        if new_key(town, self.key) == self.destination:
-            return is_family_key(self.key, old)
-        return old_key(town, self.key) == self.destination and is_family_key(self.key, new)
+        return self.family(town) != ""
+
+    def family(self, town: str) -> str:
+        """The family of a key that moves into this town or out of it, empty for any other key."""
+        start = town_start(town)
+        for name, other in ((self.destination, self.key), (self.key, self.destination)):
+            rest = name.removeprefix(start) if name.startswith(start) else b""
+            if rest and other.endswith(rest) and other != name:
+                before = other[: -len(rest)]
+                is_old = before in (b"tt:", b"mt:")
+                is_known = is_family_key if is_old else is_town_key
+                if (is_old or _TOWN_START.fullmatch(before)) and is_known(name, len(start)):
+                    return family_and_id(name, len(start))[0]
+        return ""
 
 
 def transfer_of(hidden: bytes) -> Transfer | None:
@@ -77,8 +94,8 @@ class Mark(NamedTuple):
 
     def is_of(self, town: str) -> bool:
         """Whether the mark's key moved into this town, or out of a town."""
-        start = self.destination[: town_key_start(town)]
-        is_new = start == new_key(town, b"tt:") and is_family_key(self.destination, len(start))
+        start = town_start(town)
+        is_new = self.destination.startswith(start) and is_town_key(self.destination, len(start))
         return is_new or is_family_key(self.destination, old_key_start())
 
 

@@ -19,6 +19,7 @@ from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.record import Record, RecordCallback
 from tt_migrate.engine.session import Session, held_connection
 from tt_migrate.engine.tallies import (
+    AgentsTally,
     ConversionPreviewTally,
     ConversionTally,
     CountTally,
@@ -71,8 +72,8 @@ class OneServer:
         """List what the plan would change. Reads only."""
         with self._driver() as driver:
             session = driver.session
-            start = self._plan.name_start(self._town)
-            found, records = PreviewTally(start), ConversionPreviewTally()
+            found, records = PreviewTally(self._plan, self._town), ConversionPreviewTally()
+            agents = AgentsTally()
 
             def result(count: Count | None = None) -> Preview:
                 return Preview(
@@ -87,11 +88,13 @@ class OneServer:
                     unconverted=records.unconverted,
                     adjusted=records.adjusted,
                     towns=count.towns if count else found.towns,
+                    has_keys=count.has_keys if count else found.has_keys,
                     dbsize=count.dbsize if count else found.dbsize,
                     count=count,
                     effort=driver.effort(),
                     refused=session.refused,
                     server=session.server,
+                    namesakes=agents.namesakes,
                 )
 
             passes: list[Pass] = []
@@ -101,6 +104,8 @@ class OneServer:
             if self._plan.convert:
                 with_old = self._plan.rename == "forward"
                 passes.append(ConversionPreview(session, records, with_old=with_old))
+            if self._plan.from_town is not None:
+                passes.append(session.scan("agents", agents))
             if self._plan.needs_count:
                 passes.append(self._count_pass(driver, counted))
             driver.drive(SideBySide(passes), "previewing", result)
@@ -124,7 +129,7 @@ class OneServer:
         operations = self._plan.operations
         with self._driver(operations, writes=True, flush=record.flush) as driver:
             session = driver.session
-            moved = MigrationTally(self._plan.name_start(self._town), record)
+            moved = MigrationTally(self._plan, self._town, record)
             records = ConversionTally()
             before: Count | None = None
 
@@ -141,6 +146,7 @@ class OneServer:
                     unconverted=records.unconverted,
                     adjusted=records.adjusted,
                     towns=left.count.towns if left and left.count else moved.towns,
+                    has_keys=left.count.has_keys if left and left.count else moved.has_keys,
                     before=before,
                     left=left,
                     effort=driver.effort(),
@@ -181,9 +187,13 @@ class OneServer:
         if self._plan.needs_count:
             count = self._count(driver, "verifying", so_far)
             return Left(count.keys, count.strings, count)
-        tally = LeftTally()
+        tally = LeftTally(self._plan)
         driver.drive(driver.session.scan("left", tally), "verifying", so_far)
-        return tally.result()
+        if self._plan.from_town is None:
+            return tally.result()
+        agents = AgentsTally()
+        driver.drive(driver.session.scan("agents", agents), "verifying", so_far)
+        return replace(tally.result(), namesakes=agents.namesakes)
 
     def _count(
         self, driver: Driver, stage: Stage, so_far: Callable[[], Result] | None = None

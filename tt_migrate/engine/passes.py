@@ -141,9 +141,9 @@ class Place:
 class ScanPass:
     """Calls one script from cursor 0 until the cursor is 0 again. Sends postponed keys back to it.
 
-    `denied`: returns the commands that the user may not run, separated by spaces. `kept_in`:
-    returns what the name of the key begins with that keeps the cursor; None if the script cannot
-    keep it.
+    `from_start`: as that of a Plan. `denied`: returns the commands that the user may not run,
+    separated by spaces. `kept_in`: returns what the name of the key begins with that keeps the
+    cursor; None if the script cannot keep it.
     """
 
     is_guarded = keeps_cursor = True
@@ -153,12 +153,14 @@ class ScanPass:
         self,
         script: Script,
         town: bytes,
+        from_start: bytes,
         denied: Callable[[], bytes],
         kept_in: Callable[[], bytes] | None,
         tally: Tally,
     ) -> None:
         self._script = script
         self._town = town
+        self._from_start = from_start
         self._denied = denied
         self._kept_in = kept_in
         self._tally = tally
@@ -185,9 +187,9 @@ class ScanPass:
     def _call(self, pace: Pace, word: bytes) -> Call:
         postponed = tuple(self._postponed[:_KEYS_A_CALL])
         flight = pace.flight_args(self._kept_in()) if self._kept_in else ()
-        args = (self._town, word, pace.count, pace.budget, self._denied(), *flight)
+        args = (self._town, word, pace.count, pace.budget, self._denied(), self._from_start)
         keeps = flight[:1] not in ((), (b"",))
-        return Call(self._script, (*args, *self._tally.args, *postponed), postponed, keeps)
+        return Call(self._script, (*args, *flight, *self._tally.args, *postponed), postponed, keeps)
 
     def take(self, call: Call, reply: list[Any]) -> Taken | None:
         """Read cursor, steps, elapsed and dbsize. The tally adds up the rest."""

@@ -86,6 +86,7 @@ class _Key:
     """
 
     transfer: Transfer
+    family: bytes
     hidden: bytes
     source: str
     target: str
@@ -98,12 +99,6 @@ class _Key:
     def name(self) -> bytes:
         """The key's name before the move."""
         return self.transfer.key
-
-    @property
-    def family(self) -> bytes:
-        """The key's family, which stands before the id in the names of all formats."""
-        *_, family, last = self.name.split(b":")
-        return last if last == b"backlog" else family
 
     @property
     def young(self) -> bytes:
@@ -168,13 +163,15 @@ class Relocation:
             if source not in times:
                 times[source] = self._courier.now(source)
             nonce = b"%d-%b-%d" % (times[source], self._run, next(self._numbers))
-            transfer = Transfer(key, destination, nonce)
-            yield _Key(transfer, transfer.hidden, source, target, is_ours=True, is_unsure=False)
+            yield self._key(Transfer(key, destination, nonce), source, target, is_ours=True)
 
     def _taken(self, transfer: Transfer) -> _Key:
-        hidden = transfer.hidden
-        source, target = map(self._courier.name_of, (hidden, transfer.destination))
-        return _Key(transfer, hidden, source, target, is_ours=False, is_unsure=True)
+        source, target = map(self._courier.name_of, (transfer.hidden, transfer.destination))
+        return self._key(transfer, source, target, is_ours=False)
+
+    def _key(self, transfer: Transfer, source: str, target: str, *, is_ours: bool) -> _Key:
+        family, hidden = transfer.family(self._town).encode(), transfer.hidden
+        return _Key(transfer, family, hidden, source, target, is_ours, is_unsure=not is_ours)
 
     def _deliver(self, keys: Sequence[_Key]) -> None:
         while keys:

@@ -116,6 +116,16 @@ class RecordsReply(NamedTuple):
     kept: int
 
 
+class AgentsReply(NamedTuple):
+    """The reply of agents.lua. In `agents`, a name follows each id."""
+
+    cursor: bytes
+    steps: int
+    elapsed: int
+    dbsize: int
+    agents: list[bytes]
+
+
 class ConvertReply(NamedTuple):
     """The reply of convert.lua."""
 

@@ -26,7 +26,7 @@ _MOVING = ("migrate", "find")
 _SAME_FILE = {"find": "preview"}
 _READING = (
     "find",
-    *("inspect", "locate", "count", "preview", "left", "records", "fetch"),
+    *("inspect", "locate", "count", "preview", "left", "records", "fetch", "agents"),
     *("facts", "weigh"),
 )
 FLYING = ("migrate", "count", "left", "records")

@@ -142,8 +142,14 @@ class Session:
     def scan(self, operation: str, tally: Tally) -> ScanPass:
         """A pass that calls one operation's script."""
         kept_in = self.kept_in if operation in FLYING else None
-        town = town_bytes(self.town)
-        return ScanPass(self.script(operation), town, lambda: self.denied, kept_in, tally)
+        return ScanPass(
+            self.script(operation),
+            town_bytes(self.town),
+            self.plan.from_start,
+            lambda: self.denied,
+            kept_in,
+            tally,
+        )
 
     def kept_in(self) -> bytes:
         """What the name of the key begins with that keeps a cursor for this connection."""

@@ -25,6 +25,7 @@ from tt_migrate.engine.session import Session
 from tt_migrate.engine.shards import Shards
 from tt_migrate.engine.side_by_side import Guarded, Worker
 from tt_migrate.engine.tallies import (
+    AgentsTally,
     ConversionPreviewTally,
     ConversionTally,
     CountTally,
@@ -33,7 +34,7 @@ from tt_migrate.engine.tallies import (
     PreviewTally,
 )
 from tt_migrate.engine.way import Way
-from tt_migrate.keyspace import FAMILIES, family_and_id
+from tt_migrate.keyspace import family_and_id
 from tt_migrate.plan import Plan
 from tt_migrate.results import Count, Left, Migration, Preview, Result, Stage
 
@@ -90,8 +91,9 @@ class Sharded:
 
     def preview(self) -> Preview:
         """List what the plan would change. Reads only."""
-        found, counted = PreviewTally(self._start), CountTally(self._plan, self._town)
+        found, counted = self._preview_tally(), CountTally(self._plan, self._town)
         own, records = ConversionPreviewTally(), ConversionPreviewTally()
+        agents = AgentsTally()
         hidden: dict[bytes, bytes] = {}
 
         def result() -> Preview:
@@ -108,23 +110,28 @@ class Sharded:
                 unconverted=records.unconverted,
                 adjusted=records.adjusted,
                 towns=found.towns,
+                has_keys=found.has_keys,
                 dbsize=self._crew.dbsize,
                 count=None,
                 effort=self._crew.effort(),
                 refused=session.refused,
                 server=self._crew.server,
                 hidden=hidden,
+                namesakes=agents.namesakes,
             )
 
         def passes(session: Session) -> Iterable[Pass]:
             yield session.scan("preview", found)
+            if self._plan.from_town is not None:
+                yield session.scan("agents", agents)
             if self._plan.needs_count:
                 yield session.scan("count", counted)
             if self._plan.convert:
                 yield ConversionPreview(session, own, with_old=False)
                 yield ConversionPreview(session, records, with_old=self._plan.rename == "forward")
 
-        self._read(passes, (found, counted, own, records), "previewing", result, hidden)
+        tallies = (found, counted, own, records, agents)
+        self._read(passes, tallies, "previewing", result, hidden)
         count = self._corrected(counted, found.moves, hidden) if self._plan.needs_count else None
         taken = self._elsewhere.settle(found)
         for name in taken.values():
@@ -139,7 +146,7 @@ class Sharded:
     def migrate(self) -> Migration:
         """Carry out the plan, then count what is left to do."""
         self._crew.writes = True
-        moved, records = MigrationTally(self._start, self._record), ConversionTally()
+        moved, records = MigrationTally(self._plan, self._town, self._record), ConversionTally()
         before: Count | None = None
         hidden: dict[bytes, bytes] = {}
 
@@ -156,6 +163,7 @@ class Sharded:
                 unconverted=records.unconverted,
                 adjusted=records.adjusted,
                 towns=left.count.towns if left and left.count else moved.towns,
+                has_keys=left.count.has_keys if left and left.count else moved.has_keys,
                 before=before,
                 left=left,
                 effort=self._crew.effort(),
@@ -264,12 +272,12 @@ class Sharded:
             relocation(worker, counts=False).take_over(back)
 
         def move(worker: Worker) -> None:
-            found, mover = PreviewTally(self._start), relocation(worker)
+            found, mover = self._preview_tally(), relocation(worker)
             scan = worker.session.scan("find", found)
             oldest = later.setdefault(worker.name, [])
             worker.driver.drive(Moving(scan, found, mover.move, oldest), "migrating", result)
             with self._crew.lock:
-                moved.towns.update(found.towns)
+                moved.all_towns.update(found.all_towns)
                 moved.ambiguous.update(found.ambiguous)
                 self._record.ambiguous(found.ambiguous)
 
@@ -290,12 +298,15 @@ class Sharded:
             )
         return len(waiting) == len(old) and not young
 
+    def _preview_tally(self) -> PreviewTally:
+        return PreviewTally(self._plan, self._town)
+
     def _reply(self, outcome: Outcome) -> MigrateReply:
         """An outcome as a reply of migrate.lua."""
 
         def by_family(keys: Iterable[bytes]) -> list[int]:
             found = Counter(family_and_id(key, self._start)[0] for key in keys)
-            return [found[family] for family in FAMILIES]
+            return [found[family] for family in self._plan.families]
 
         return MigrateReply(
             cursor=b"0",
@@ -316,7 +327,7 @@ class Sharded:
         )
 
     def _count(self, stage: Stage, result: Callable[[], Result] | None = None) -> Count:
-        counted, found = CountTally(self._plan, self._town), PreviewTally(self._start)
+        counted, found = CountTally(self._plan, self._town), self._preview_tally()
         hidden: dict[bytes, bytes] = {}
 
         def passes(session: Session) -> Iterable[Pass]:
@@ -335,13 +346,15 @@ class Sharded:
             count = self._count("verifying", result)
             hidden.update(count.hidden)
             return Left(count.keys, count.strings, count)
-        tally = LeftTally()
+        tally, agents = LeftTally(self._plan), AgentsTally()
 
         def passes(session: Session) -> Iterable[Pass]:
             yield session.scan("left", tally)
+            if self._plan.from_town is not None:
+                yield session.scan("agents", agents)
 
-        self._read(passes, (tally,), "verifying", result, hidden)
-        return tally.result()
+        self._read(passes, (tally, agents), "verifying", result, hidden)
+        return replace(tally.result(), namesakes=agents.namesakes)
 
     def _read(
         self,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from tt_migrate.engine.record import Record
 from tt_migrate.engine.replies import (
+    AgentsReply,
     CountReply,
     LeftReply,
     MigrateReply,
@@ -14,10 +16,11 @@ from tt_migrate.engine.replies import (
     Word,
     error_of,
     names,
+    pairs,
     texts,
     whole,
 )
-from tt_migrate.keyspace import FAMILIES, RECORDS, check_families
+from tt_migrate.keyspace import RECORDS, check_families, town_bytes
 from tt_migrate.plan import Plan
 from tt_migrate.results import Count, Effort, Left, Server
 
@@ -55,7 +58,7 @@ class CountTally:
 
     def restart(self) -> None:
         """Forget everything."""
-        self._families = [0] * len(FAMILIES)
+        self._families = [0] * len(self._plan.families)
         self._strings = [0] * len(RECORDS)
         self._old_strings = [0] * len(RECORDS)
         self._hashes = [0] * len(RECORDS)
@@ -80,10 +83,11 @@ class CountTally:
         return Count(
             plan=self._plan,
             town=self._town,
-            keys=_by_name(FAMILIES, self._families),
+            keys=_by_name(self._plan.families, self._families),
             conflicts=numbers["conflicts"],
             ambiguous=numbers["ambiguous"],
-            towns=self._towns,
+            towns=self._towns - {town_bytes(self._town)},
+            has_keys=town_bytes(self._town) in self._towns,
             dbsize=self._dbsize,
             strings=_by_name(RECORDS, self._strings),
             old_strings=_by_name(RECORDS, self._old_strings),
@@ -101,12 +105,13 @@ class LeftTally:
     Reply = LeftReply
     args = ()
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self.restart()
 
     def restart(self) -> None:
         """Forget everything."""
-        self._families = [0] * len(FAMILIES)
+        self._families = [0] * len(self._plan.families)
         self._strings = [0] * len(RECORDS)
 
     def add(self, reply: LeftReply) -> None:
@@ -116,20 +121,23 @@ class LeftTally:
 
     def result(self) -> Left:
         """What was counted so far."""
-        return Left(_by_name(FAMILIES, self._families), _by_name(RECORDS, self._strings))
+        families = _by_name(self._plan.families, self._families)
+        return Left(families, _by_name(RECORDS, self._strings))
 
 
 class PreviewTally:
     """Adds up preview.lua's replies. Its attributes are those of Preview.
 
-    `start`: the position of the family's name in a key to move.
+    `all_towns`: also has this town, if it has keys.
     """
 
     Reply = PreviewReply
     args = ()
 
-    def __init__(self, start: int) -> None:
-        self._start = start
+    def __init__(self, plan: Plan, town: str) -> None:
+        self._plan = plan
+        self._start = plan.name_start(town)
+        self._town = town_bytes(town)
         self.restart()
 
     def restart(self) -> None:
@@ -139,8 +147,18 @@ class PreviewTally:
         self.conflicts: dict[bytes, str] = {}
         self.failed: dict[bytes, str] = {}
         self.ambiguous: set[bytes] = set()
-        self.towns: set[bytes] = set()
+        self.all_towns: set[bytes] = set()
         self.dbsize = 0
+
+    @property
+    def towns(self) -> set[bytes]:
+        """The other towns."""
+        return self.all_towns - {self._town}
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether this town has keys."""
+        return self._town in self.all_towns
 
     def add(self, reply: PreviewReply) -> None:
         """Add a reply."""
@@ -148,8 +166,9 @@ class PreviewTally:
         moves = {*names(reply.odd_moves), *(names(reply.moves.split(b"\n")) if reply.moves else ())}
         merges, conflicts, failed = map(texts, (reply.merges, reply.conflicts, reply.failed))
         ambiguous = names(reply.ambiguous)
-        for keys in (moves, merges, conflicts, failed, ambiguous, names(reply.postponed)):
+        for keys in (moves, merges, conflicts, failed, names(reply.postponed)):
             check_families(keys, self._start)
+        _check_ambiguous(ambiguous, self._plan, self._start)
         self.merges.update(merges)
         self.conflicts.update(conflicts)
         # SCAN may return a key twice: before and after another client created its destination.
@@ -157,26 +176,38 @@ class PreviewTally:
         self.moves |= moves.difference(self.merges).difference(self.conflicts)
         self.failed.update(failed)
         self.ambiguous.update(ambiguous)
-        self.towns.update(towns)
+        self.all_towns.update(towns)
         self.dbsize = dbsize
 
 
 class MigrationTally:
     """Adds up migrate.lua's replies. Its attributes are those of Migration.
 
-    `start`: as in PreviewTally. `record`: told what became of each key.
+    `record`: told what became of each key. `all_towns`: as in PreviewTally.
     """
 
     Reply = MigrateReply
 
-    def __init__(self, start: int, record: Record) -> None:
-        self._start = start
+    def __init__(self, plan: Plan, town: str, record: Record) -> None:
+        self._plan = plan
+        self._start = plan.name_start(town)
+        self._town = town_bytes(town)
         self._record = record
         self.args = (int(record.wanted),)
-        self._families = [0] * len(FAMILIES)
-        self._merged = [0] * len(FAMILIES)
-        self.towns: set[bytes] = set()
+        self._families = [0] * len(plan.families)
+        self._merged = [0] * len(plan.families)
+        self.all_towns: set[bytes] = set()
         self.restart()
+
+    @property
+    def towns(self) -> set[bytes]:
+        """The other towns."""
+        return self.all_towns - {self._town}
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether this town has keys."""
+        return self._town in self.all_towns
 
     def restart(self) -> None:
         """Forget the keys that were left alone. Keys that were moved stay counted."""
@@ -192,14 +223,15 @@ class MigrationTally:
         conflicts, failed = texts(reply.conflicts), texts(reply.failed)
         ambiguous = names(reply.ambiguous)
         renamed, joined, towns = names(reply.renamed), texts(reply.joined), names(reply.towns)
-        for keys in (conflicts, failed, ambiguous, names(reply.postponed), renamed, joined):
+        for keys in (conflicts, failed, names(reply.postponed), renamed, joined):
             check_families(keys, self._start)
+        _check_ambiguous(ambiguous, self._plan, self._start)
         self._families = _added(self._families, reply.families)
         self._merged = _added(self._merged, reply.merged)
         self.conflicts.update(conflicts)
         self.failed.update(failed)
         self.ambiguous.update(ambiguous)
-        self.towns.update(towns)
+        self.all_towns.update(towns)
         self._record.renamed(renamed)
         self._record.merged(joined)
         self._record.left(conflicts)
@@ -211,12 +243,36 @@ class MigrationTally:
     @property
     def keys(self) -> dict[str, int]:
         """Keys renamed, by family."""
-        return _by_name(FAMILIES, self._families)
+        return _by_name(self._plan.families, self._families)
 
     @property
     def merged(self) -> dict[str, int]:
         """Keys merged, by family."""
-        return _by_name(FAMILIES, self._merged)
+        return _by_name(self._plan.families, self._merged)
+
+
+class AgentsTally:
+    """Collects the agents' ids by name from agents.lua's replies."""
+
+    Reply = AgentsReply
+    args = ()
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything."""
+        self._ids: defaultdict[bytes, set[bytes]] = defaultdict(set)
+
+    def add(self, reply: AgentsReply) -> None:
+        """Add a reply."""
+        for agent_id, name in pairs(names(reply.agents)):
+            self._ids[name].add(agent_id)
+
+    @property
+    def namesakes(self) -> dict[bytes, list[bytes]]:
+        """The names that several agents have, with their ids in order."""
+        return {name: sorted(ids) for name, ids in sorted(self._ids.items()) if len(ids) > 1}
 
 
 class ConversionTally:
@@ -243,6 +299,12 @@ class ConversionPreviewTally:
         self.conversions: set[bytes] = set()
         self.unconverted: dict[bytes, str] = {}
         self.adjusted: Counter[str] = Counter()
+
+
+def _check_ambiguous(keys: Iterable[bytes], plan: Plan, start: int) -> None:
+    # What begins like the keys of the town's former name can go on in any way.
+    if plan.from_town is None:
+        check_families(keys, start)
 
 
 def _added(left: list[int], right: list[int]) -> list[int]:

@@ -27,13 +27,14 @@ _EXCLUSIVE = (
     ("--dry-run", "--check"),
     ("--dry-run", "--record"),
     ("--check", "--record"),
-    ("--hash", "--upgrade", "--reverse", "--downgrade"),
+    ("--hash", "--upgrade", "--reverse", "--downgrade", "--from-town"),
     ("--hash", "--legacy-prefix"),
     ("--hash", "--on-conflict merge"),
     ("--reverse", "--legacy-prefix"),
     ("--reverse", "--on-conflict merge"),
     ("--downgrade", "--legacy-prefix"),
     ("--downgrade", "--on-conflict merge"),
+    ("--from-town", "--legacy-prefix"),
 )
 """Options that cannot be used together."""
 
@@ -141,6 +142,12 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 )
 @_option(
     "What to do",
+    "--from-town",
+    metavar="NAME",
+    help="Rename the keys of the town's former name NAME, events and missions included.",
+)
+@_option(
+    "What to do",
     "--on-conflict",
     type=click.Choice(["skip", "merge"]),
     default="skip",
@@ -210,8 +217,9 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 def migrate(context: click.Context, /, command: str | None, **options: Any) -> dict[str, Any]:
     """Rename a town's old keys (tt:agent:ID) to the town-isolated format (tt:TOWN:agent:ID).
 
-    Nothing is ever overwritten, and running it again is safe. --hash, --upgrade, --reverse and
-    --downgrade select another operation; --dry-run, --check, --force and --json work with each.
+    Nothing is ever overwritten, and running it again is safe. --hash, --upgrade, --reverse,
+    --downgrade and --from-town select another operation; --dry-run, --check, --force and --json
+    work with each.
     """
     if context.parent and command:
         raise click.UsageError(f"Got unexpected extra argument ({command})", context)
@@ -225,6 +233,7 @@ def migrate(context: click.Context, /, command: str | None, **options: Any) -> d
         "--upgrade": options["upgrade"],
         "--reverse": options["reverse"],
         "--downgrade": options["downgrade"],
+        "--from-town": options["from_town"] is not None,
         "--legacy-prefix": options["legacy_prefix"],
         "--on-conflict merge": options["on_conflict"] == "merge",
         "--record": options["record"],

@@ -13,7 +13,7 @@ from typing import Any
 from tt_migrate.escape import printable, shown, shown_text
 from tt_migrate.keyspace import FAMILIES, RECORDS, in_order, town_key_start
 from tt_migrate.plan import Plan
-from tt_migrate.results import Count, Migration, Preview, Result
+from tt_migrate.results import Count, Left, Migration, Preview, Result
 from tt_migrate.terminal.output import Output
 from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
 from tt_migrate.terminal.text_report import FORCE_HINT, TextReport, ambiguous_reason
@@ -76,14 +76,16 @@ class JsonReport:
 
     def _write(self, result: Result | None, error: str | None = None, seconds: float = 0) -> None:
         document: dict[str, Any] = {
-            "town": shown_text(self.town) if self.town else None,
+            "town": _name(self.town),
             "redis": self.server,
             "database": self.database,
             "mode": self.mode,
             "operation": self.plan.name if self.plan else None,
+            "from_town": _name(self.plan.from_town if self.plan else None),
             **_numbers(result, self.foreign, result.effort.seconds if result else seconds),
             "found": _found(result),
             "towns": _towns(result),
+            "former": shown(result.former) if result and result.former is not None else None,
             "dbsize": result.dbsize or None if isinstance(result, Count | Preview) else None,
             "server": _server(result, self.foreign),
             "options": dict(self.options) if self.options else None,
@@ -157,6 +159,7 @@ def _numbers(result: Result | None, foreign: Foreign, seconds: float) -> dict[st
         "evicted": effort.evicted if effort else 0,
         "hidden": _hidden(result),
         "adjusted": dict(result.adjusted) if isinstance(result, Preview | Migration) else {},
+        "namesakes": _namesakes(result, foreign),
     }
 
 
@@ -164,6 +167,20 @@ def _hidden(result: Result | None) -> list[dict[str, str]]:
     """The keys on their way between shards, and their hidden names."""
     hidden = result.hidden if result else {}
     return [{"from": shown(key), "hidden": shown(hidden[key])} for key in sorted(hidden)]
+
+
+def _name(town: str | None) -> str | None:
+    return None if town is None else shown_text(town)
+
+
+def _namesakes(result: Result | None, foreign: Foreign) -> list[dict[str, Any]]:
+    """The names that several agents have, and the agents' ids."""
+    found = result.left if isinstance(result, Migration) else result
+    namesakes = found.namesakes if isinstance(found, Left | Preview) else {}
+    return [
+        {"name": foreign.shown(name.decode("utf-8", "surrogateescape")), "ids": [*map(shown, ids)]}
+        for name, ids in namesakes.items()
+    ]
 
 
 def _found(result: Result | None) -> int | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tt_migrate.escape import shown_text
-from tt_migrate.plan import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Plan
+from tt_migrate.plan import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Plan, from_town
+from tt_migrate.terminal.words import quoted
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Options:
     upgrade: bool
     reverse: bool
     downgrade: bool
+    from_town: str | None
     on_conflict: str
     legacy_prefix: str | None
     force: bool
@@ -48,18 +49,21 @@ class Options:
             return REVERSE
         if self.downgrade:
             return DOWNGRADE
+        merge = self.on_conflict == "merge"
+        if self.from_town is not None:
+            return from_town(self.from_town, merge=merge)
         upgrade = self.upgrade or self.checks_everything
         return replace(
             UPGRADE if upgrade else RENAME,
             oldest=upgrade or self.legacy_prefix is not None,
-            merge=self.on_conflict == "merge",
+            merge=merge,
         )
 
     @property
     def checks_everything(self) -> bool:
         """Whether this is a check that names no plan."""
         chosen = self.to_hash or self.reverse or self.downgrade or self.upgrade
-        return self.check and not chosen
+        return self.check and not chosen and self.from_town is None
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -67,7 +71,8 @@ class Options:
         hidden = ("town_dir", "town_name", "redis_url", "to_hash", "typed")
         values = {name: value for name, value in vars(self).items() if name not in hidden}
         record = shown_text(str(self.record)) if self.record else None
-        return {"hash": self.to_hash, **values, "record": record}
+        former = None if self.from_town is None else shown_text(self.from_town)
+        return {"hash": self.to_hash, **values, "record": record, "from_town": former}
 
     def repeated(self, url: str) -> str:
         """What a hint repeats of the command line, besides the plan.
@@ -83,7 +88,7 @@ class Options:
             "record": ("--record", self.record),
         }
         return "".join(
-            f" {option} {_quoted(shown_text(str(value)))}"
+            f" {option} {quoted(str(value))}"
             for name, (option, value) in values.items()
             if name in self.typed
         )
@@ -92,10 +97,3 @@ class Options:
     def mode(self) -> str:
         """Whether to carry out the plan (`migrate`), or only to `preview` or `check` it."""
         return "check" if self.check else "preview" if self.dry_run else "migrate"
-
-
-def _quoted(text: str) -> str:
-    """A text as a word for the shell. The hint that it stands in is in single quotes."""
-    is_plain = shlex.quote(text) == text
-    has_special = any(character in text for character in '"$`!\\')
-    return text if is_plain else shlex.quote(text) if has_special else f'"{text}"'

@@ -123,6 +123,11 @@ class _Run:
             repeated=options.repeated(url),
             foreign=foreign,
         )
+        if options.from_town == settings.town:
+            raise ConfigError(
+                f"the town is still called {shown_text(settings.town)} ({settings.town_source}):"
+                " change the name there, or give --town-name"
+            )
         self._old_socket = settings.redis.old_socket
         if options.verbose:
             self._err.lines(_settings(settings, url))

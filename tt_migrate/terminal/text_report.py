@@ -9,7 +9,7 @@ from itertools import groupby, islice
 
 from tt_migrate.escape import shown, shown_text
 from tt_migrate.keyspace import RECORDS, family_and_id, in_order, town_key_start
-from tt_migrate.plan import DOWNGRADE, HASH, RENAME, UPGRADE, Plan
+from tt_migrate.plan import DOWNGRADE, HASH, RENAME, UPGRADE, Plan, from_town
 from tt_migrate.results import Count, Migration, Preview, Result
 from tt_migrate.terminal.output import Output
 from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
@@ -22,6 +22,8 @@ _FEW = 20
 
 def ambiguous_reason(plan: Plan, town: str, key: bytes) -> str:
     """Return why a key like `tt:task:backlog` is never renamed, or never created."""
+    if plan.from_town is not None:
+        return "name and type do not tell whose key it is: never touched"
     old_name = key if plan.rename != "reverse" else plan.destination(town, key)
     _, family, name = shown(old_name).split(":")
     return f"may be the {name} of a town named '{family}': never {words_for(plan).touched}"
@@ -61,7 +63,8 @@ class TextReport:
             found = ", ".join(self._found(count))
             self.out.line(f"{self.out.symbols.warning} {found}: {self._advice(count)} {town}")
         elif not self.quiet:
-            self.out.line(f"{self.out.symbols.done} {self._words.nothing_to_do} {town}")
+            former = "".join(f". {text}" for text in self._former(count.former))
+            self.out.line(f"{self.out.symbols.done} {self._words.nothing_to_do} {town}{former}")
 
     def previewed(self, preview: Preview) -> None:
         """Write the report of --dry-run: on stderr where, on stdout what."""
@@ -74,7 +77,8 @@ class TextReport:
             self.out.lines(self._preview(preview))
         else:
             notes = (*self._notes(preview.count), *self._refusal(preview))
-            self.out.lines(self._nothing_to_do(preview.ambiguous, notes))
+            former = self._former(preview.former)
+            self.out.lines(self._nothing_to_do(preview.ambiguous, (*notes, *former)))
 
     def migrated(self, migration: Migration) -> None:
         """Write the report of a migration."""
@@ -85,7 +89,8 @@ class TextReport:
         elif migration.changed or migration.effort.reconnects or migration.effort.evicted:
             self.out.lines(self._complete(migration))
         else:
-            self.out.lines(self._nothing_to_do(migration.ambiguous, self._notes_after(migration)))
+            notes = (*self._notes_after(migration), *self._former(migration.former))
+            self.out.lines(self._nothing_to_do(migration.ambiguous, notes))
 
     def tell_towns(self, migration: Migration) -> None:
         """Write on stderr that keys which name no town went to this one, and others exist."""
@@ -128,6 +133,20 @@ class TextReport:
 
     def _town(self) -> str:
         return shown_text(self.town)
+
+    def _town_lines(self) -> Iterator[str]:
+        yield f"   Town: {self._town()}"
+        if self.plan.from_town is not None:
+            yield f"   Former name: {shown_text(self.plan.from_town) or 'empty'}"
+
+    def _former(self, former: bytes | None) -> Iterator[str]:
+        """That another town may be this one, which has no keys."""
+        if former is not None:
+            plan = from_town(_text(former))
+            yield (
+                f"The town has no keys here, but {shown(former)} has: if that is its former name,"
+                f" run '{self._command(plan)}' (with --dry-run to see what moves)"
+            )
 
     def _move(self, key: bytes) -> str:
         destination = self.plan.destination(self.town, key)
@@ -191,7 +210,7 @@ class TextReport:
 
     def _nothing_to_do(self, ambiguous: Collection[bytes], notes: Iterable[str]) -> Iterator[str]:
         yield f"{self.out.symbols.done} {self._words.nothing_to_do}"
-        yield f"   Town: {self._town()}"
+        yield from self._town_lines()
         yield from self._last_lines(ambiguous, notes)
 
     def _hashes(self, hashes: int, cure: str) -> Iterator[str]:
@@ -207,7 +226,7 @@ class TextReport:
         if preview.count:
             yield from self._hashes(preview.count.hashes_total, self._instead())
         yield f"{self.out.symbols.preview} Migration Preview (dry run)"
-        yield f"   Town: {self._town()}"
+        yield from self._town_lines()
         yield ""
         start = self.plan.name_start(self.town)
         changes = preview.total + len(preview.merges) + len(preview.conversions)
@@ -234,7 +253,11 @@ class TextReport:
             yield from left
             yield from self._merge_hint(preview)
         yield from self._hidden(preview.hidden)
-        notes = (*self._notes(preview.count), *self._refusal(preview))
+        notes = (
+            *self._notes(preview.count),
+            *self._after_renaming(preview.namesakes),
+            *self._refusal(preview),
+        )
         yield from self._last_lines(preview.ambiguous, notes)
         if changes or preview.hidden:
             yield ""
@@ -253,11 +276,16 @@ class TextReport:
     def _merge_hint(self, found: Preview | Migration) -> Iterator[str]:
         """How to go on where a conflict can be one that --on-conflict merge settles."""
         start = self.plan.name_start(self.town)
-        mergeable = any(family_and_id(key, start)[0] not in RECORDS for key in found.conflicts)
-        if mergeable and self.plan.rename == "forward" and not self.plan.merge:
+        what = "Lists and stop flags"
+        unmergeable: tuple[str, ...] = RECORDS
+        if self.plan.from_town is not None:
+            what = "Lists, stop flags, active missions and events"
+            unmergeable = (*RECORDS, "docket")
+        mergeable = any(family_and_id(key, start)[0] not in unmergeable for key in found.conflicts)
+        if mergeable and self.plan.rename != "reverse" and not self.plan.merge:
             command = self._command(replace(self.plan, merge=True))
             yield (
-                "   Lists and stop flags can be merged with their destinations: run"
+                f"   {what} can be merged with their destinations: run"
                 f" '{command}' (with --dry-run to see how)."
             )
 
@@ -276,7 +304,7 @@ class TextReport:
     def _question(self, count: Count, out: Output) -> Iterator[str]:
         yield from self._hashes(count.hashes_total, self._instead())
         yield f"{out.symbols.question} {self._words.question}"
-        yield f"   Town: {self._town()}"
+        yield from self._town_lines()
         yield f"   Server: {self.server}"
         yield ""
         if self.plan.rename:
@@ -365,7 +393,7 @@ class TextReport:
             yield from self._merge_hint(migration)
 
     def _done(self, migration: Migration) -> Iterator[str]:
-        yield f"   Town: {self._town()}"
+        yield from self._town_lines()
         yield ""
         totals = []
         if self.plan.rename:
@@ -432,6 +460,22 @@ class TextReport:
     def _counted(self, migration: Migration) -> Iterator[str]:
         if migration.left:
             yield from self._notes(migration.before or migration.left.count)
+            if migration.changed or not migration.complete:
+                yield from self._after_renaming(migration.left.namesakes)
+
+    def _after_renaming(self, namesakes: Mapping[bytes, Collection[bytes]]) -> Iterator[str]:
+        """What a person must know about a town that gets another name."""
+        if self.plan.from_town is None:
+            return
+        for name, ids in namesakes.items():
+            yield (
+                f"{len(ids)} agents are called {self.foreign.shown(_text(name))}, and Tinytown"
+                f" sends to one of them: {', '.join(map(shown, ids))}."
+            )
+        yield (
+            "Tinytown keeps the town's name in tinytown.toml and ~/.tt/towns.toml too. These files"
+            " are left as they are."
+        )
 
     def _notes_after(self, migration: Migration) -> Iterator[str]:
         yield from self._counted(migration)
@@ -472,6 +516,10 @@ class TextReport:
                 f"Tinytown 0.7 or later cannot read {' and '.join(found)} yet:"
                 f" run '{self._command(HASH)}'"
             )
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
 def _names(keys: Iterable[bytes]) -> Iterator[str]:

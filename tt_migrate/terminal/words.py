@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 
+from tt_migrate.escape import shown_text
 from tt_migrate.plan import Plan
 from tt_migrate.results import Server
 
@@ -92,13 +94,39 @@ _DOWNGRADE = replace(
     forms="JSON strings",
 )
 
+_FROM_TOWN = Words(
+    noun="Renaming",
+    verb="rename",
+    task="the renaming",
+    done="renamed",
+    key="key",
+    keys="keys",
+    needs="has the town's former name",
+    need="have the town's former name",
+    found="Keys with the former name",
+    question="The town's keys get its new name",
+    touched="touched",
+    nothing_to_do="Nothing to rename - no key has the town's former name",
+    none_left="All keys that are surely the town's have its new name.",
+    culprit="a Tinytown with the former name",
+)
+
 _WORDS = {
     "rename": _RENAME,
     "hash": _HASH,
     "upgrade": _UPGRADE,
     "reverse": _REVERSE,
     "downgrade": _DOWNGRADE,
+    "from-town": _FROM_TOWN,
 }
+
+
+def quoted(text: str) -> str:
+    """Return a text as a word for the shell. The hint that it stands in is in single quotes."""
+    text = shown_text(text)
+    is_plain = shlex.quote(text) == text
+    has_special = any(character in text for character in '"$`!\\')
+    return text if is_plain else shlex.quote(text) if has_special else f'"{text}"'
 
 
 def counted(number: int, one: str, many: str) -> str:
@@ -117,6 +145,7 @@ def server_words(server: Server) -> str:
 def command_for(plan: Plan, options: str = "") -> str:
     """Return the command that carries out a plan. `options`: what it has besides."""
     operation = "" if plan.name == "rename" else f" --{plan.name}"
+    operation += "" if plan.from_town is None else f" {quoted(plan.from_town)}"
     oldest = " --legacy-prefix mt" if plan.oldest and plan.name == "rename" else ""
     return f"tt migrate{options}{operation}{oldest}{' --on-conflict merge' if plan.merge else ''}"
 

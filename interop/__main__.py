@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from interop import back, comparison, keys, town06
+from interop import back, comparison, keys, other_name, town06
 from interop.tinytown import NEW, OLD, Ran, Town, build
 from tests.servers import Server, kinds
 
@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> None:
             _migrate_and_read(town, redis, new, made)
             tables = [comparison.table(town, redis, new, made)]
             tables.append(back.table(town, redis, old, new, made))
+            tables.append(other_name.table(town, redis, new, made))
     finally:
         server.stop()
     for table in tables:

@@ -25,7 +25,7 @@ def table(town: Town, redis: Redis, old: Path, new: Path, made: list[keys.Key]) 
     is_same = [*map(_timeless, keys.read(redis))] == [*map(_timeless, made)]
     same = "the very keyspace" if is_same else "**another keyspace**"
     town.must(*_OURS, "--upgrade", "--force")
-    _work(town, new)
+    work(town, new)
     said = town.must(*_OURS, "--downgrade", "--force")
     print(said)
     rows = _rows(town, old, same)
@@ -37,7 +37,7 @@ def _timeless(key: keys.Key) -> keys.Key:
     return {**key, "ttl": key["ttl"] >= 0}
 
 
-def _work(town: Town, new: Path) -> None:
+def work(town: Town, new: Path) -> None:
     """Make an agent, tasks and messages with 0.10.0."""
     town.must(new, "spawn", AGENT, "--max-rounds", "1", "--cli", "true")
     town.must(new, "assign", AGENT, "The first task of 0.10.0")

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
+from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
-from tt_migrate import Migration, Migrator, from_town
+from tt_migrate import (
+    DOWNGRADE,
+    HASH,
+    RENAME,
+    REVERSE,
+    UPGRADE,
+    Migration,
+    Migrator,
+    Plan,
+    Progress,
+    from_town,
+)
 from tt_migrate.keyspace import town_start
+from tt_migrate.terminal.words import command_for
 
 ID, OTHER, MISSION = (str(UUID(int=n, version=4)) for n in (1, 2, 3))
 
@@ -225,3 +240,277 @@ def test_exactly_the_keys_of_the_town_move_and_come_back(
     ):
         assert check_move(redis, new, old).total == there.total
         assert contents(redis) == before
+
+
+def test_keys_of_an_unknown_kind_are_listed_and_stay(newest: Server) -> None:
+    redis = newest.client()
+    odd = [
+        "odd",
+        "snapshot:1",
+        f"mission:{ID}:plan",
+        "agent:",
+        "broadcast",
+        "task:1:2",
+        "a:mission:1:plan",
+    ]
+    # Keys of other towns, of the old format, and of a migration that is running.
+    others = ["tt:old:sub:odd:agent:1", "tt:task:1", "tt:old"]
+    flight = "tt:old:flight:0123456789abcdef:0x7f00"
+    redis.mset(dict.fromkeys([*(f"tt:old:{name}" for name in odd), *others, flight], "x"))
+    result = Migrator(redis, "new", from_town("old")).migrate()
+    assert {key.decode() for key in result.ambiguous} == {f"tt:old:{name}" for name in odd}
+    assert (result.total, result.complete) == (0, True)
+    result = Migrator(redis, "new", from_town("task")).migrate()
+    assert (result.total, result.ambiguous) == (0, set())
+
+
+def test_ids_need_not_be_uuids(redis: Redis) -> None:
+    keys = ["agent:1", "inbox:a b", "mission:7", "mission:7:work", "events:agent:1"]
+    for key in keys:
+        put(redis, f"tt:old:{key}", "stream" if key.startswith("events") else "hash")
+    assert check_move(redis, "old", "new").total == len(keys)
+
+
+@pytest.mark.parametrize("old", ["", "old name", "-x", "a'b", "é", "\udcff", "a\nb", "{a}"])
+def test_a_former_name_can_be_any_text(newest: Server, old: str) -> None:
+    redis = newest.client()
+    start = b"tt:%b:" % old.encode("utf-8", "surrogateescape")
+    redis.mset({start + b"stop:1": 1, start + b"backlog": 1})
+    url = newest.url
+    check = tt("--from-town", old, "--check", url=url, town="new")
+    assert (check.returncode, len(check.stdout.splitlines())) == (1, 1)
+    assert tt("--from-town", old, "--dry-run", "--json", url=url, town="new").returncode == 0
+    assert tt("--from-town", old, "--force", url=url, town="new").returncode == 0
+    assert sorted(redis.keys()) == [b"tt:new:backlog", b"tt:new:stop:1"]
+
+
+def both_names(redis: Redis) -> None:
+    """Make a town that was used under both names."""
+    for town in ("old", "new"):
+        start = f"tt:{town}:"
+        redis.sadd(f"{start}mission:active", town, "both")
+        redis.rpush(f"{start}inbox:{ID}", town)
+        redis.xadd(f"{start}events", {"from": town}, id=f"{len(town)}-{ord(town[0])}")
+        redis.xadd(f"{start}events", {"from": "both"}, id="9-1")
+        redis.hset(f"{start}task:{ID}", mapping={"id": ID, "state": town})
+        redis.set(f"{start}mission:{MISSION}", town)
+    redis.hset(f"tt:old:agent:{ID}", mapping={"id": ID, "name": "backend"})
+    redis.set(f"tt:new:agent:{OTHER}", json.dumps({"id": OTHER, "name": "backend"}))
+
+
+def test_a_merge_joins_active_missions_and_events_too(server: Server) -> None:
+    redis = server.client()
+    both_names(redis)
+    before = contents(redis)
+    plan = from_town("old", merge=True)
+    preview = Migrator(redis, "new", plan).preview()
+    assert contents(redis) == before
+    assert preview.merges == {
+        b"tt:old:mission:active": "merge: 2 and 2 members, the members of both",
+        b"tt:old:events": "merge: 2 and 2 entries, in the order of their ids",
+        f"tt:old:inbox:{ID}".encode(): "merge: 1 older, then 1 newer",
+    }
+    result = Migrator(redis, "new", plan).migrate()
+    assert (
+        result.conflicts
+        == preview.conflicts
+        == {
+            f"tt:old:task:{ID}".encode(): "destination exists and differs in state",
+            f"tt:old:mission:{MISSION}".encode(): (
+                "destination exists, and a string cannot be merged"
+            ),
+        }
+    )
+    assert result.merged == {
+        **dict.fromkeys(result.merged, 0),
+        **dict.fromkeys(("inbox", "mission", "events"), 1),
+    }
+    assert redis.smembers("tt:new:mission:active") == {b"old", b"new", b"both"}
+    assert redis.xrange("tt:new:events") == [
+        (b"3-110", {b"from": b"new"}),
+        (b"3-111", {b"from": b"old"}),
+        (b"9-1", {b"from": b"both"}),
+    ]
+    assert redis.lrange(f"tt:new:inbox:{ID}", 0, -1) == [b"old", b"new"]
+    assert result.left
+    assert preview.namesakes == result.left.namesakes == {b"backend": [ID.encode(), OTHER.encode()]}
+    assert (result.remaining, result.complete) == (2, False)
+
+
+def test_without_a_merge_both_stay(newest: Server) -> None:
+    redis = newest.client()
+    both_names(redis)
+    result = check_move(redis, "old", "new")
+    assert len(result.conflicts) == 5
+    done = tt("--from-town", "old", "--force", url=newest.url, town="new")
+    assert done.returncode == 1
+    assert "run 'tt migrate --from-town old --on-conflict merge'" in done.stdout
+
+
+entries = st.dictionaries(
+    st.tuples(st.sampled_from([0, 1, 5, 2**53, 2**64 - 2]), st.integers(0, 3)).filter(any),
+    st.binary(max_size=3),
+    max_size=8,
+)
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(old=entries, new=entries)
+def test_every_event_of_two_streams_is_in_the_joined_one(
+    either: Server, old: dict[tuple[int, int], bytes], new: dict[tuple[int, int], bytes]
+) -> None:
+    redis = either.client()
+    redis.flushall()
+    for town, events in (("old", old), ("new", new)):
+        for (time, number), text in sorted(events.items()):
+            redis.xadd(f"tt:{town}:events", {"text": text}, id=f"{time}-{number}")
+    assume(old and new)
+    assert Migrator(redis, "new", from_town("old", merge=True)).migrate().complete
+    found: Any = redis.xrange("tt:new:events")
+    ids = [tuple(map(int, name.split(b"-"))) for name, _ in found]
+    assert ids == sorted({*ids})
+    # Two different entries cannot have one id: the newer town's gets the next that is free.
+    assert Counter(fields[b"text"] for _, fields in found) == Counter(
+        text for _, text in {*old.items(), *new.items()}
+    )
+    assert old.keys() | new.keys() <= {*ids}
+    redis.xadd("tt:new:events", {"later": 1}, id=f"{2**64 - 1}-0")
+
+
+@pytest.mark.parametrize("grouped", ["old", "new"])
+def test_a_stream_with_consumer_groups_is_not_joined(redis: Redis, grouped: str) -> None:
+    for town in ("old", "new"):
+        redis.xadd(f"tt:{town}:events", {"from": town})
+    redis.xgroup_create(f"tt:{grouped}:events", "group", id="0")
+    before = contents(redis)
+    plan = from_town("old", merge=True)
+    assert Migrator(redis, "new", plan).preview().merges == {}
+    [reason] = Migrator(redis, "new", plan).migrate().conflicts.values()
+    assert "stream with consumer groups" in reason
+    assert contents(redis) == before
+
+
+def test_empty_streams_are_joined(redis: Redis) -> None:
+    for town in ("old", "new"):
+        redis.xadd(f"tt:{town}:events", {"a": town}, id=f"{len(town)}-{ord(town[0])}")
+        redis.xtrim(f"tt:{town}:events", maxlen=0)
+    assert Migrator(redis, "new", from_town("old", merge=True)).migrate().complete
+    assert redis.keys() == [b"tt:new:events"]
+    assert redis.xlen("tt:new:events") == 0
+
+
+def test_prompt_check_preview_and_json_serve_a_renaming(newest: Server) -> None:
+    redis, url = newest.client(), newest.url
+    both_names(redis)
+    check = tt("--from-town", "old", "--check", url=url, town="new")
+    assert check.stdout == (
+        "⚠️ 6 keys have the town's former name, 5 in conflict: run 'tt migrate --from-town old'"
+        " (town: new)\n"
+    )
+    options = ("--from-town", "old", "--on-conflict", "merge")
+    asked = tt(*options, url=url, town="new", answer="no\n")
+    assert asked.returncode == 4
+    assert "The town's keys get its new name\n   Town: new\n   Former name: old" in asked.stdout
+    preview = tt(*options, "--dry-run", url=url, town="new").stdout
+    assert f"tt:old:agent:{ID} → tt:new:agent:{ID}" in preview
+    said = f"2 agents are called backend, and Tinytown sends to one of them: {ID}, {OTHER}."
+    files = "tinytown.toml and ~/.tt/towns.toml"
+    assert said in preview
+    assert files in preview
+    done = tt(*options, "--force", "--json", url=url, town="new")
+    document = json.loads(done.stdout)
+    assert (document["operation"], document["from_town"]) == ("from-town", "old")
+    assert (document["migrated"], document["merged"], document["remaining"]) == (1, 3, 2)
+    assert document["namesakes"] == [{"name": "backend", "ids": [ID, OTHER]}]
+    redis.delete(f"tt:new:task:{ID}", f"tt:new:mission:{MISSION}")
+    last = tt(*options, "--force", url=url, town="new")
+    assert (last.returncode, said in last.stdout, files in last.stdout) == (0, True, True)
+    again = tt(*options, url=url, town="new")
+    assert again.stdout.startswith("✅ Nothing to rename - no key has the town's former name")
+
+
+def test_the_record_has_every_key_of_a_renaming(newest: Server, tmp_path: Path) -> None:
+    redis = newest.client()
+    both_names(redis)
+    options = ("--from-town", "old", "--on-conflict", "merge", "--force")
+    tt(*options, "--record", str(tmp_path / "record"), url=newest.url, town="new")
+    lines = [*map(json.loads, (tmp_path / "record").read_text().splitlines())]
+    told = {(line["action"], line["from"], line["to"]) for line in lines}
+    assert ("merged", "tt:old:events", "tt:new:events") in told
+    assert ("renamed", f"tt:old:agent:{ID}", f"tt:new:agent:{ID}") in told
+    assert len(told) == 6
+
+
+def test_agents_that_still_run_under_the_old_name_are_told(newest: Server) -> None:
+    redis = newest.client()
+    redis.mset({f"tt:old:stop:{n}": 1 for n in range(10)})
+
+    def write(progress: Progress) -> None:
+        if progress.stage == "migrating":
+            redis.set("tt:old:stop:late", 1)
+
+    result = Migrator(redis, "new", from_town("old"), progress=write).migrate()
+    assert (result.total, result.appeared) == (10, 1)
+
+
+@pytest.mark.parametrize(
+    ("towns", "former"),
+    [
+        (["old"], "old"),
+        (["my-town-main", "web", "my-shop"], "my-town-main"),
+        (["my-town-main", "my-town-test"], None),
+        (["web", "shop"], None),
+        ([], None),
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--check",), ("--upgrade", "--force")])
+def test_a_town_without_keys_is_told_of_its_former_name(
+    newest: Server, options: tuple[str, ...], towns: list[str], former: str | None
+) -> None:
+    redis = newest.client()
+    for town in towns:
+        redis.hset(f"tt:{town}:agent:{ID}", "name", "x")
+    done = tt(*options, url=newest.url, town="my-town-feature")
+    assert done.returncode == 0
+    assert ("--from-town" in done.stdout) == (former is not None)
+    assert f"'tt migrate --from-town {former}'" in done.stdout or former is None
+    document = json.loads(tt(*options, "--json", url=newest.url, town="my-town-feature").stdout)
+    assert document["former"] == former
+    assert tt(*options, "--quiet", url=newest.url, town="my-town-feature").stdout == ""
+    redis.rpush(f"tt:my-town-feature:inbox:{ID}", "x")
+    assert "--from-town" not in tt(*options, url=newest.url, town="my-town-feature").stdout
+
+
+def test_a_town_that_gets_old_keys_is_not_told_of_another(newest: Server) -> None:
+    newest.client().mset({"tt:old:stop:1": 1, "tt:stop:1": 1})
+    for options in (("--dry-run",), ("--check",), ("--force",)):
+        assert "--from-town" not in tt(*options, url=newest.url, town="new").stdout
+
+
+def test_the_same_name_and_options_that_make_no_sense_are_status_2(newest: Server) -> None:
+    same = tt("--from-town", "new", url=newest.url, town="new")
+    assert same.returncode == 2
+    assert same.stderr.startswith("Error: the town is still called new (--town-name)")
+    for option in ("--upgrade", "--hash", "--reverse", "--downgrade", "--legacy-prefix=mt"):
+        assert tt("--from-town", "old", option, url=newest.url).returncode == 2
+    with pytest.raises(ValueError, match="former name"):
+        Migrator(newest.client(), "new", from_town("new"))
+
+
+@pytest.mark.parametrize("town", ["a", "a:events"])
+@pytest.mark.parametrize("plan", [RENAME, UPGRADE, HASH, REVERSE, DOWNGRADE], ids=command_for)
+def test_events_are_no_agents_of_a_town_with_a_longer_name(
+    newest: Server, town: str, plan: Plan
+) -> None:
+    redis = newest.client()
+    for number in (ID, OTHER):
+        put(redis, f"tt:a:events:agent:{number}", "stream")
+    put(redis, f"tt:{town}:inbox:{ID}", "list")
+    result = Migrator(redis, town, plan).migrate()
+    assert (result.complete, result.unconverted, result.ambiguous) == (True, {}, set())
+    assert redis.exists(*(f"tt:a:events:agent:{number}" for number in (ID, OTHER))) == 2
+    assert set(result.towns) == {b"a"} - {town.encode()}
+    count = Migrator(redis, town, plan).count()
+    assert (sum(count.hashes.values()), count.others) == (0, 0)

@@ -17,7 +17,7 @@ from tests.keyspaces import contents
 from tests.servers import Kind, Server, StartServer
 from tests.users import refusals, user_with, user_without
 from tests.waiting import wait_until
-from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan, Progress
+from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan, Progress, from_town
 from tt_migrate.engine.scripts import script_for
 from tt_migrate.engine.server import UnsyncedReplicaError
 from tt_migrate.plan import COPYING_COMMANDS, OPTIONAL_COMMANDS
@@ -25,14 +25,15 @@ from tt_migrate.results import Server as SaidServer
 from tt_migrate.terminal.words import command_for
 
 MERGE = replace(UPGRADE, merge=True)
-PLANS = (RENAME, HASH, UPGRADE, REVERSE, MERGE)
+FROM_TOWN = from_town("old", merge=True)
+PLANS = (RENAME, HASH, UPGRADE, REVERSE, MERGE, FROM_TOWN)
 ALL = sorted(
     {command for plan in PLANS for command in plan.commands}
     | {*OPTIONAL_COMMANDS, *COPYING_COMMANDS}
 )
 MASTER = ("--repl-ping-replica-period", "3600")
 """Settings of a master that sends only writes to its replicas."""
-NEVER_TRIED = ("RPUSH", "LPUSH")
+NEVER_TRIED = ("RPUSH", "LPUSH", "SADD")
 """Commands whose permission Redis 6.2 reveals only by changing something."""
 
 

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from tests.servers import Kind, Server, StartServer
 from tests.waiting import wait_until
 from tt_migrate.engine.scripts import GUARDS, headed, script_for, source
-from tt_migrate.plan import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Plan
+from tt_migrate.plan import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Plan, from_town
 from tt_migrate.terminal.words import command_for
 
 OPERATIONS = ("count", "left", "preview", "migrate")
@@ -247,6 +247,49 @@ def test_a_malformed_argument_is_named_and_nothing_is_written(
     assert redis.keys() == [b"tt:agent:1"]
 
 
+@pytest.mark.parametrize("operation", [*OPERATIONS, "agents", "records"])
+@pytest.mark.parametrize("start", ["x", "tt:", "tt:old", "old:", ":"])
+def test_the_start_of_keys_with_a_former_name_is_checked(
+    newest: Server, operation: str, start: str
+) -> None:
+    more = {**MORE, "agents": ("",), "records": ("", "", "0", "1000", "1", "string")}[operation]
+    script = source(operation, RENAME)
+    with pytest.raises(ResponseError, match=r"^BADARG from: "):
+        newest.client().eval(script, 0, "t", "0", "10", "1000", "", start, *more[1:])
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("start", ["", "tt:town:"])
+def test_a_former_name_is_needed_where_keys_move_from_it(
+    newest: Server, operation: str, start: str
+) -> None:
+    redis = newest.client()
+    redis.set("tt:town:stop:1", 1)
+    script = source(operation, from_town("old"))
+    with pytest.raises(ResponseError, match=r"^BADARG from: is empty, or of the town itself"):
+        redis.eval(script, 0, "town", "0", "10", "1000", "", start, *MORE[operation][1:])
+    assert redis.keys() == [b"tt:town:stop:1"]
+
+
+def test_agents_names_the_agents_of_both_names_of_a_town(redis: Redis) -> None:
+    redis.hset("tt:town:agent:1", "name", "hash")
+    redis.set("tt:old:agent:2", '{"name": "text \\u00e9"}')
+    # Agents without a name, and of another town.
+    redis.hset("tt:town:agent:3", "id", "3")
+    for n, text in enumerate(("", "[]", '"x"', "null", '{"name": 1}', '{"name"', "{}")):
+        redis.set(f"tt:old:agent:1{n}", text)
+    redis.rpush("tt:old:agent:4", "x")
+    redis.hset("tt:other:agent:5", "name", "other")
+    redis.hset("tt:old:agent:events", "name", "of another town")
+    script = source("agents", from_town("old"))
+    args = ("town", "0", "1000", "1000000", "", "tt:old:")
+    cursor, _, _, dbsize, found = redis.eval(script, 0, *args)
+    assert (cursor, dbsize) == (b"0", 13)
+    assert as_pairs(found) == [(b"1", b"hash"), (b"2", "text é".encode())]
+    assert as_pairs(redis.eval(script, 0, *args[:-1], "")[-1]) == [(b"1", b"hash")]
+    assert redis.eval(script, 0, *args[:4], "TYPE", "tt:old:")[-1] == []
+
+
 @pytest.mark.parametrize("names", ["", "2", "yes", "tt:agent:1"])
 def test_names_are_asked_for_with_1_and_not_with_0(newest: Server, names: str) -> None:
     redis = newest.client()
@@ -282,7 +325,7 @@ def test_keys_are_refused(newest: Server, operation: str) -> None:
         newest.client().eval(source(operation, RENAME), 1, "key", *args)
 
 
-@pytest.mark.parametrize("operation", ["count", "left", "preview", "records", "fetch"])
+@pytest.mark.parametrize("operation", ["count", "left", "preview", "records", "fetch", "agents"])
 def test_the_server_refuses_a_write_by_a_reading_script(server: Server, operation: str) -> None:
     if server.kind.version < (7, 0):
         pytest.skip(f"{server.kind.name} knows no script flags")

@@ -348,6 +348,42 @@ def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("town", "plan"), [("town", UPGRADE), ("town", RENAMING[0]), ("former", RENAME)]
+)
+@pytest.mark.parametrize("number", range(1, 4))
+def test_keys_that_a_renaming_has_hidden_are_finished_by_any_run_of_either_name(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, number: int, town: str, plan: Plan
+) -> None:
+    key = str(UUID(int=1, version=4))
+    names = [f"{family}:{key}" for family in ("agent", "mission", "task", "stop", "inbox")]
+    names += ["backlog", "events", "mission:active", "docket:tasks", f"events:agent:{key}"]
+    names += [f"mission:{key}:{part}" for part in ("work", "watch", "events", "control")]
+    commands: list[tuple[str, ...]] = [("RPUSH", f"tt:former:{name}", name) for name in names]
+    for name in ("events", f"events:agent:{key}"):
+        commands[names.index(name)] = ("XADD", f"tt:former:{name}", "1-1", "a", name)
+    for name in (f"agent:{key}", f"task:{key}"):
+        commands[names.index(name)] = ("HSET", f"tt:former:{name}", "id", key)
+    fill(newest_cluster, commands)
+    before = everything(newest_cluster)
+    client = newest_cluster.client()
+    with monkeypatch.context() as patched:
+        killed_at(patched, number, is_done=number == 2)
+        with pytest.raises(KilledError):
+            Migrator(client, "town", RENAMING[0]).migrate()
+    hidden = {name for name in everything(newest_cluster) if b":moving:" in name}
+    assert hidden
+    assert {*Migrator(client, town, plan).count().hidden.values()} == hidden
+    assert not Migrator(client, "other", UPGRADE).count().hidden
+    assert not Migrator(client, town, plan).migrate().hidden
+    assert Migrator(client, "town", RENAMING[0]).migrate().complete
+    after = everything(newest_cluster)
+    assert {name: value for name, value in after.items() if b":moved:" not in name} == {
+        name.replace(b"tt:former:", b"tt:town:"): value for name, value in before.items()
+    }
+
+
+@pytest.mark.usefixtures("impatient")
 def test_hidden_keys_are_shown_and_the_next_run_finishes_them(
     newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

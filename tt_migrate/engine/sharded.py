@@ -109,8 +109,8 @@ class Sharded:
                 conversions=records.conversions,
                 unconverted=records.unconverted,
                 adjusted=records.adjusted,
-                towns=found.towns,
-                has_keys=found.has_keys,
+                towns=found.towns.others,
+                has_keys=found.towns.has_own,
                 dbsize=self._crew.dbsize,
                 count=None,
                 effort=self._crew.effort(),
@@ -162,8 +162,8 @@ class Sharded:
                 ambiguous=moved.ambiguous,
                 unconverted=records.unconverted,
                 adjusted=records.adjusted,
-                towns=left.count.towns if left and left.count else moved.towns,
-                has_keys=left.count.has_keys if left and left.count else moved.has_keys,
+                towns=left.count.towns if left and left.count else moved.towns.others,
+                has_keys=left.count.has_keys if left and left.count else moved.towns.has_own,
                 before=before,
                 left=left,
                 effort=self._crew.effort(),
@@ -277,7 +277,7 @@ class Sharded:
             oldest = later.setdefault(worker.name, [])
             worker.driver.drive(Moving(scan, found, mover.move, oldest), "migrating", result)
             with self._crew.lock:
-                moved.all_towns.update(found.all_towns)
+                moved.towns.found.update(found.towns.found)
                 moved.ambiguous.update(found.ambiguous)
                 self._record.ambiguous(found.ambiguous)
 

@@ -44,6 +44,27 @@ class Tally(Protocol):
         """Add a reply. Raises TypeError or ValueError if it is malformed."""
 
 
+class Towns:
+    """The towns that a pass found.
+
+    `found`: their names, this town's included if it has keys.
+    """
+
+    def __init__(self, town: str) -> None:
+        self._town = town_bytes(town)
+        self.found: set[bytes] = set()
+
+    @property
+    def others(self) -> set[bytes]:
+        """The other towns."""
+        return self.found - {self._town}
+
+    @property
+    def has_own(self) -> bool:
+        """Whether this town has keys."""
+        return self._town in self.found
+
+
 class CountTally:
     """Adds up count.lua's replies."""
 
@@ -63,7 +84,7 @@ class CountTally:
         self._old_strings = [0] * len(RECORDS)
         self._hashes = [0] * len(RECORDS)
         self._numbers = dict.fromkeys(self._NUMBERS, 0)
-        self._towns: set[bytes] = set()
+        self._towns = Towns(self._town)
         self._dbsize = 0
 
     def add(self, reply: CountReply) -> None:
@@ -74,7 +95,7 @@ class CountTally:
         self._hashes = _added(self._hashes, reply.hashes)
         for name in self._NUMBERS:
             self._numbers[name] += whole(getattr(reply, name))
-        self._towns.update(names(reply.towns))
+        self._towns.found.update(names(reply.towns))
         self._dbsize = whole(reply.dbsize)
 
     def result(self, effort: Effort, server: Server) -> Count:
@@ -86,8 +107,8 @@ class CountTally:
             keys=_by_name(self._plan.families, self._families),
             conflicts=numbers["conflicts"],
             ambiguous=numbers["ambiguous"],
-            towns=self._towns - {town_bytes(self._town)},
-            has_keys=town_bytes(self._town) in self._towns,
+            towns=self._towns.others,
+            has_keys=self._towns.has_own,
             dbsize=self._dbsize,
             strings=_by_name(RECORDS, self._strings),
             old_strings=_by_name(RECORDS, self._old_strings),
@@ -126,18 +147,15 @@ class LeftTally:
 
 
 class PreviewTally:
-    """Adds up preview.lua's replies. Its attributes are those of Preview.
-
-    `all_towns`: also has this town, if it has keys.
-    """
+    """Adds up preview.lua's replies. Its attributes are those of Preview."""
 
     Reply = PreviewReply
     args = ()
 
     def __init__(self, plan: Plan, town: str) -> None:
         self._plan = plan
+        self._town = town
         self._start = plan.name_start(town)
-        self._town = town_bytes(town)
         self.restart()
 
     def restart(self) -> None:
@@ -147,18 +165,8 @@ class PreviewTally:
         self.conflicts: dict[bytes, str] = {}
         self.failed: dict[bytes, str] = {}
         self.ambiguous: set[bytes] = set()
-        self.all_towns: set[bytes] = set()
+        self.towns = Towns(self._town)
         self.dbsize = 0
-
-    @property
-    def towns(self) -> set[bytes]:
-        """The other towns."""
-        return self.all_towns - {self._town}
-
-    @property
-    def has_keys(self) -> bool:
-        """Whether this town has keys."""
-        return self._town in self.all_towns
 
     def add(self, reply: PreviewReply) -> None:
         """Add a reply."""
@@ -176,14 +184,14 @@ class PreviewTally:
         self.moves |= moves.difference(self.merges).difference(self.conflicts)
         self.failed.update(failed)
         self.ambiguous.update(ambiguous)
-        self.all_towns.update(towns)
+        self.towns.found.update(towns)
         self.dbsize = dbsize
 
 
 class MigrationTally:
     """Adds up migrate.lua's replies. Its attributes are those of Migration.
 
-    `record`: told what became of each key. `all_towns`: as in PreviewTally.
+    `record`: told what became of each key.
     """
 
     Reply = MigrateReply
@@ -191,23 +199,12 @@ class MigrationTally:
     def __init__(self, plan: Plan, town: str, record: Record) -> None:
         self._plan = plan
         self._start = plan.name_start(town)
-        self._town = town_bytes(town)
         self._record = record
         self.args = (int(record.wanted),)
         self._families = [0] * len(plan.families)
         self._merged = [0] * len(plan.families)
-        self.all_towns: set[bytes] = set()
+        self.towns = Towns(town)
         self.restart()
-
-    @property
-    def towns(self) -> set[bytes]:
-        """The other towns."""
-        return self.all_towns - {self._town}
-
-    @property
-    def has_keys(self) -> bool:
-        """Whether this town has keys."""
-        return self._town in self.all_towns
 
     def restart(self) -> None:
         """Forget the keys that were left alone. Keys that were moved stay counted."""
@@ -231,7 +228,7 @@ class MigrationTally:
         self.conflicts.update(conflicts)
         self.failed.update(failed)
         self.ambiguous.update(ambiguous)
-        self.all_towns.update(towns)
+        self.towns.found.update(towns)
         self._record.renamed(renamed)
         self._record.merged(joined)
         self._record.left(conflicts)

@@ -342,9 +342,9 @@ class Migration:
     def unreadable(self) -> Mapping[str, int]:
         """Agents and tasks that are JSON strings, which Tinytown 0.7 or later cannot read.
 
-        As the final pass found them after a plan that renames only; 0 after any other plan.
+        As the final pass found them after RENAME or from_town(); 0 after any other plan.
         """
-        if self.left and self.plan.name == "rename":
+        if self.left and self.plan.name in ("rename", "from-town"):
             return self.left.strings
         return dict.fromkeys(RECORDS, 0)
 

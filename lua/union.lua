@@ -10,8 +10,12 @@ local function can_unite(family, kind)
   return (family == 'mission' and kind == 'set') or (family == 'events' and kind == 'stream')
 end
 
--- Returns whether the id of a stream's entry comes before another, both in two parts, each a number from 0 to 2^64-1.
--- Lua's numbers are too short for these.
+-- Returns the two parts of the id of a stream's entry, as texts: numbers to 2^64-1 are too long for Lua.
+local function id_of(entry)
+  return match(entry[1], '^(%d+)-(%d+)$')
+end
+
+-- Returns whether an id comes before another.
 local function comes_before(time, number, other_time, other_number)
   if time ~= other_time then
     return #time < #other_time or (#time == #other_time and time < other_time)
@@ -46,14 +50,13 @@ local function entries_of_both(key, other)
     local one, two = streams[1][at[1]], streams[2][at[2]]
     local which = one and 1 or 2
     if one and two then
-      local time, number = match(one[1], '^(%d+)-(%d+)$')
-      local other_time, other_number = match(two[1], '^(%d+)-(%d+)$')
-      which = comes_before(other_time, other_number, time, number) and 2 or 1
+      local time, number = id_of(one)
+      which = (one[1] == two[1] or comes_before(time, number, id_of(two))) and 1 or 2
     end
     local entry = streams[which][at[which]]
     at[which] = at[which] + 1
     if entry[1] ~= last_id or not are_same(entry[2], last_fields) then
-      local time, number = match(entry[1], '^(%d+)-(%d+)$')
+      local time, number = id_of(entry)
       if last_time and not comes_before(last_time, last_number, time, number) then
         time, number = id_after(last_time, last_number)
       end
@@ -115,7 +118,7 @@ local function unite(kind, key, destination)
   end)
   if not fine then
     try('DEL', key)
-    call('RESTORE', key, math.max(ttl, 0), copy)
+    call('RESTORE', key, ttl < 0 and 0 or math.max(ttl, 1), copy)
     error(err, 0)
   end
 end

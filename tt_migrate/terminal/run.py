@@ -126,7 +126,7 @@ class _Run:
         if options.from_town == settings.town:
             raise ConfigError(
                 f"the town is still called {shown_text(settings.town)} ({settings.town_source}):"
-                " change the name there, or give --town-name"
+                " give its new name there, or with --town-name"
             )
         self._old_socket = settings.redis.old_socket
         if options.verbose:

@@ -20,7 +20,7 @@
 --
 -- Redis 7.0 and later have redis.acl_check_cmd, which adds no entry to ACL LOG. On older servers a command is
 -- tried in a form that changes nothing: on a key that does not exist, HSET with an incomplete pair, and RESTORE
--- with no valid value. RPUSH, LPUSH and SADD have no such form and count as permitted. A command that is refused because
+-- with no valid value. RPUSH, LPUSH, SADD and XSETID have no such form and count as permitted. A command that is refused because
 -- of its keys counts as permitted too: a run finds protected keys when it reaches them.
 
 -- Commands with two keys get the same key twice: in cluster mode, two keys may be in different slots.
@@ -47,6 +47,7 @@ local TRIALS = {
   RESTORE = {TOWN_KEY, '0', ''},
   RPUSH = {TOWN_KEY, 'value'},
   SADD = {TOWN_KEY, 'member'},
+  SCARD = {TOWN_KEY},
   SCAN = {'0', 'COUNT', '1'},
   SET = {TOWN_KEY, 'value', 'XX'},
   SMEMBERS = {TOWN_KEY},
@@ -55,12 +56,15 @@ local TRIALS = {
   XADD = {TOWN_KEY, 'NOMKSTREAM', '*', 'field', 'value'},
   -- Tried on a key that does not exist, GROUPS would be counted as an error.
   XINFO = redis.acl_check_cmd and {'GROUPS', TOWN_KEY} or {'HELP'},
+  XLEN = {TOWN_KEY},
   XRANGE = {TOWN_KEY, '-', '+', 'COUNT', '1'},
+  XSETID = {TOWN_KEY, '0-0'},
 }
-local CHANGES_SOMETHING = {LPUSH = true, RPUSH = true, SADD = true}
+-- What would change something, or fail with an error that is counted.
+local NOT_TRIED = {LPUSH = true, RPUSH = true, SADD = true, XSETID = true}
 local WRITES = {
   DEL = true, HSET = true, LTRIM = true, PEXPIRE = true, RENAME = true, RENAMENX = true, RESTORE = true, SET = true,
-  XADD = true,
+  XADD = true, XSETID = true,
 }
 
 if not ARGV[3] or ARGV[1] == '' or (ARGV[2] ~= '0' and ARGV[2] ~= '1') then
@@ -124,7 +128,7 @@ local function tried(command)
     return 'missing'
   end
   local with_key = TRIALS[command][1] == TOWN_KEY
-  if CHANGES_SOMETHING[command] or (WRITES[command] and ARGV[2] == '0') then
+  if NOT_TRIED[command] or (WRITES[command] and ARGV[2] == '0') then
     return 'permitted'
   elseif with_key and command ~= 'EXISTS' and key_there() ~= 0 then
     return 'permitted'

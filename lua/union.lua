@@ -11,16 +11,38 @@ local function can_unite(family, kind)
 end
 
 -- Returns the two parts of the id of a stream's entry, as texts: numbers to 2^64-1 are too long for Lua.
-local function id_of(entry)
-  return match(entry[1], '^(%d+)-(%d+)$')
+local function parts_of(id)
+  return match(id, '^(%d+)-(%d+)$')
+end
+
+local function is_less(number, other)
+  return #number < #other or (#number == #other and number < other)
 end
 
 -- Returns whether an id comes before another.
-local function comes_before(time, number, other_time, other_number)
-  if time ~= other_time then
-    return #time < #other_time or (#time == #other_time and time < other_time)
+local function comes_before(id, other)
+  local time, number = parts_of(id)
+  local other_time, other_number = parts_of(other)
+  return is_less(time, other_time) or (time == other_time and is_less(number, other_number))
+end
+
+local LARGEST = '18446744073709551615'
+
+-- Returns a number plus one.
+local function successor(number)
+  local rest, digit, nines = match(number, '^(%d-)([0-8]?)(9*)$')
+  return rest .. (tonumber(digit) or 0) + 1 .. string.rep('0', #nines)
+end
+
+-- Returns the next id.
+local function id_after(id)
+  local time, number = parts_of(id)
+  if number ~= LARGEST then
+    return time .. '-' .. successor(number)
+  elseif time ~= LARGEST then
+    return successor(time) .. '-0'
   end
-  return #number < #other_number or (#number == #other_number and number < other_number)
+  error({err = 'ERR no id is free after ' .. id}, 0)
 end
 
 -- Returns whether two entries have the same fields and values.
@@ -33,36 +55,36 @@ local function are_same(fields, others)
   return true
 end
 
--- Returns the smallest id after another one.
-local function id_after(time, number)
-  if #number > 15 then
-    error({err = 'ERR an entry has no id that is free: ' .. time .. '-' .. number}, 0)
-  end
-  return time, string.format('%.0f', tonumber(number) + 1)
-end
-
 -- Returns the entries of two streams in the order of their ids. Two equal entries of one id become one. Of two
--- different ones, the other stream's gets the next free id.
+-- different ones, the other stream's gets the next id that no entry has.
 local function entries_of_both(key, other)
-  local streams, at, entries = {call('XRANGE', key, '-', '+'), call('XRANGE', other, '-', '+')}, {1, 1}, {}
-  local last_time, last_number, last_id, last_fields
-  while streams[1][at[1]] or streams[2][at[2]] do
-    local one, two = streams[1][at[1]], streams[2][at[2]]
-    local which = one and 1 or 2
-    if one and two then
-      local time, number = id_of(one)
-      which = (one[1] == two[1] or comes_before(time, number, id_of(two))) and 1 or 2
+  local one, two, entries, fields_of, late = call('XRANGE', key, '-', '+'), call('XRANGE', other, '-', '+'), {}, {}, {}
+  local n, m = 1, 1
+  while one[n] or two[m] do
+    local entry = one[n]
+    if not entry or (two[m] and comes_before(two[m][1], entry[1])) then
+      entry, m = two[m], m + 1
+    else
+      n = n + 1
     end
-    local entry = streams[which][at[which]]
-    at[which] = at[which] + 1
-    if entry[1] ~= last_id or not are_same(entry[2], last_fields) then
-      local time, number = id_of(entry)
-      if last_time and not comes_before(last_time, last_number, time, number) then
-        time, number = id_after(last_time, last_number)
-      end
-      last_time, last_number, last_id, last_fields = time, number, entry[1], entry[2]
-      entries[#entries + 1] = {time .. '-' .. number, entry[2]}
+    local known = fields_of[entry[1]]
+    if not known then
+      entries[#entries + 1], fields_of[entry[1]] = entry, entry[2]
+    elseif not are_same(known, entry[2]) then
+      late[#late + 1] = entry
     end
+  end
+  for _, entry in ipairs(late) do
+    local id = entry[1]
+    repeat
+      id = id_after(id)
+    until not fields_of[id]
+    entries[#entries + 1], fields_of[id] = {id, entry[2]}, entry[2]
+  end
+  if #late > 0 then
+    table.sort(entries, function(left, right)
+      return comes_before(left[1], right[1])
+    end)
   end
   return entries
 end
@@ -81,26 +103,43 @@ local function members_of_both(key, other)
   return members
 end
 
-local BUILD = {
-  set = function(key, members)
-    for from = 1, #members, MEMBERS_A_CALL do
-      call('SADD', key, unpack(members, from, math.min(from + MEMBERS_A_CALL - 1, #members)))
+-- Returns the last id that a stream has given, perhaps to an entry that is deleted.
+local function last_id_of(key)
+  local said = call('XINFO', 'STREAM', key)
+  for n = 1, #said, 2 do
+    if said[n] == 'last-generated-id' then
+      return said[n + 1]
     end
-  end,
-  stream = function(key, entries)
-    for _, entry in ipairs(entries) do
-      call('XADD', key, entry[1], unpack(entry[2]))
-    end
-  end,
-}
-local VALUES = {set = members_of_both, stream = entries_of_both}
+  end
+end
+
+local function set_of(key, members)
+  for from = 1, #members, MEMBERS_A_CALL do
+    call('SADD', key, unpack(members, from, math.min(from + MEMBERS_A_CALL - 1, #members)))
+  end
+end
+
+local function stream_of(key, entries, last_id)
+  for _, entry in ipairs(entries) do
+    call('XADD', key, entry[1], unpack(entry[2]))
+  end
+  if comes_before(entries[#entries][1], last_id) then
+    call('XSETID', key, last_id)
+  end
+end
 
 -- Builds the union in the key's place, and then lets it replace the destination. The longer of two TTLs is kept; no
--- TTL counts as the longest. If the server refuses a command, the key gets its value back.
+-- TTL counts as the longest. If the server refuses a command, the key gets its value back. Returns false if neither
+-- has any values.
 local function unite(kind, key, destination)
-  local values = VALUES[kind](key, destination)
+  local values_of_both = kind == 'set' and members_of_both or entries_of_both
+  local values = values_of_both(key, destination)
   if #values == 0 then
-    return discard(key, destination)
+    return false
+  end
+  local last_id = kind == 'stream' and last_id_of(key)
+  if last_id and comes_before(last_id, last_id_of(destination)) then
+    last_id = last_id_of(destination)
   end
   local copy, ttl, other_ttl = call('DUMP', key), call('PTTL', key), call('PTTL', destination)
   -- This changes nothing, but fails with another error if RESTORE is refused.
@@ -110,7 +149,11 @@ local function unite(kind, key, destination)
   end
   local fine, err = pcall(function()
     call('DEL', key)
-    BUILD[kind](key, values)
+    if kind == 'set' then
+      set_of(key, values)
+    else
+      stream_of(key, values, last_id)
+    end
     if ttl >= 0 and other_ttl >= 0 then
       call('PEXPIRE', key, math.max(ttl, other_ttl, 1))
     end
@@ -121,4 +164,5 @@ local function unite(kind, key, destination)
     call('RESTORE', key, ttl < 0 and 0 or math.max(ttl, 1), copy)
     error(err, 0)
   end
+  return true
 end

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from itertools import permutations
@@ -14,10 +17,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
+from tests.users import user_with
 from tt_migrate import (
     DOWNGRADE,
     HASH,
@@ -78,10 +83,10 @@ def expected(
     `keyspace`: the type of each key.
     """
     moves, conflicts, ambiguous = {}, set(), set()
-    for key, kind in keyspace.items():
-        if not any(town == old for town, _ in readings(key)):
-            continue
-        destination = f"tt:{new}:" + key.removeprefix(f"tt:{old}:")
+    own = [key for key in keyspace if any(town == old for town, _ in readings(key))]
+    there = {key: f"tt:{new}:" + key.removeprefix(f"tt:{old}:") for key in own}
+    for key, destination in there.items():
+        kind = keyspace[key]
         told = owner(key, kind)
         if told is None or (told == old and owner(destination, kind) != new):
             ambiguous.add(key)
@@ -89,6 +94,10 @@ def expected(
             conflicts.add(key)
         elif told == old:
             moves[key] = destination
+    # A destination that moves away is free.
+    while free := {key for key in conflicts if there[key] in moves}:
+        moves |= {key: there[key] for key in free}
+        conflicts -= free
     return moves, conflicts, ambiguous
 
 
@@ -131,7 +140,11 @@ def check_move(redis: Redis, old: str, new: str) -> Migration:
     assert {key.decode() for key in preview.conflicts} == conflicts
     assert {key.decode() for key in preview.ambiguous} == ambiguous
     count = Migrator(redis, new, plan).count()
-    assert (count.total, count.conflicts) == (len(moves) + len(conflicts), len(conflicts))
+    assert count.total == len(moves) + len(conflicts)
+    assert count.conflicts == len(
+        types.keys()
+        & {f"tt:{new}:{key.removeprefix(f'tt:{old}:')}" for key in (*moves, *conflicts)}
+    )
     assert count.ambiguous == len(ambiguous)
     result = Migrator(redis, new, plan).migrate()
     assert contents(redis) == {
@@ -428,7 +441,7 @@ def test_prompt_check_preview_and_json_serve_a_renaming(newest: Server) -> None:
     last = tt(*options, "--force", url=url, town="new")
     assert (last.returncode, said in last.stdout, files in last.stdout) == (0, True, True)
     again = tt(*options, url=url, town="new")
-    assert again.stdout.startswith("✅ Nothing to rename - no key has the town's former name")
+    assert again.stdout.startswith("✅ Nothing to rename - no key of the town has its former name")
 
 
 def test_the_record_has_every_key_of_a_renaming(newest: Server, tmp_path: Path) -> None:
@@ -521,3 +534,124 @@ def test_a_renaming_that_leaves_json_strings_says_so(newest: Server) -> None:
     done = tt("--from-town", "old", "--force", url=newest.url, town="new")
     said = "⚠️ Renaming complete, but Tinytown 0.7 or later cannot read 1 agent yet"
     assert done.stdout.startswith(said)
+
+
+def test_a_name_that_another_key_of_the_town_leaves_is_free(either: Server) -> None:
+    redis = either.client()
+    for number in range(50):
+        put(redis, f"tt:a:agent:{number}", "hash")
+        put(redis, f"tt:a:events:agent:{number}", "stream")
+    result = check_move(redis, "a", "a:events")
+    assert (result.total, result.complete) == (100, True)
+    result = check_move(redis, "a:events", "a")
+    assert (result.total, result.complete) == (100, True)
+
+
+LARGEST = 2**64 - 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "joined"),
+    [
+        (["5-1 a", "5-2 c", "5-3 d"], ["5-1 b"], ["5-1 a", "5-2 c", "5-3 d", "5-4 b"]),
+        (["5-1 a"], ["5-1 b", "5-2 c"], ["5-1 a", "5-2 c", "5-3 b"]),
+        (["5-1 a", "7-0 x"], ["5-1 b", "6-9 y"], ["5-1 a", "5-2 b", "6-9 y", "7-0 x"]),
+        (["5-9 a", "5-11 x"], ["5-9 b", "5-10 y"], ["5-9 a", "5-10 y", "5-11 x", "5-12 b"]),
+        (
+            [f"5-{LARGEST - 1} a"],
+            [f"5-{LARGEST - 1} b"],
+            [f"5-{LARGEST - 1} a", f"5-{LARGEST} b"],
+        ),
+        ([f"9-{LARGEST} a"], [f"9-{LARGEST} b"], [f"9-{LARGEST} a", "10-0 b"]),
+        (["0-1 a"], ["0-1 a", "0-2 a"], ["0-1 a", "0-2 a"]),
+    ],
+)
+def test_of_two_entries_with_one_id_one_gets_the_next_that_is_free(
+    newest: Server, old: list[str], new: list[str], joined: list[str]
+) -> None:
+    redis = newest.client(decode_responses=True)
+    for town, texts in (("old", old), ("new", new)):
+        for text in texts:
+            name, value = text.split()
+            redis.xadd(f"tt:{town}:events", {"text": value}, id=name)
+    assert Migrator(redis, "new", from_town("old", merge=True)).migrate().complete
+    entries: Any = redis.xrange("tt:new:events")
+    assert [f"{name} {fields['text']}" for name, fields in entries] == joined
+
+
+def test_streams_that_cannot_be_joined_stay_as_they_are(newest: Server) -> None:
+    redis = newest.client()
+    for town in ("old", "new"):
+        redis.xadd(f"tt:{town}:events", {"from": town}, id=f"{LARGEST}-{LARGEST}")
+    before = contents(redis)
+    result = Migrator(redis, "new", from_town("old", merge=True)).migrate()
+    assert [*result.failed.values()] == [f"ERR no id is free after {LARGEST}-{LARGEST}"]
+    assert contents(redis) == before
+
+
+@pytest.mark.parametrize("town", ["old", "new"])
+def test_a_joined_stream_goes_on_after_the_last_id_of_both(redis: Redis, town: str) -> None:
+    for name in ("old", "new"):
+        redis.xadd(f"tt:{name}:events", {"from": name}, id=f"5-{len(name)}{ord(name[0])}")
+    redis.xadd(f"tt:{town}:events", {"a": "b"}, id="9-1")
+    redis.xdel(f"tt:{town}:events", "9-1")
+    assert Migrator(redis, "new", from_town("old", merge=True)).migrate().complete
+    with pytest.raises(ResponseError, match="equal or smaller"):
+        redis.xadd("tt:new:events", {"a": "b"}, id="9-1")
+
+
+@pytest.mark.parametrize("ttl", ["old", "new"])
+def test_two_empty_streams_keep_the_longer_ttl(redis: Redis, ttl: str) -> None:
+    for town in ("old", "new"):
+        redis.xadd(f"tt:{town}:events", {"a": town}, id=f"5-{ord(town[0])}")
+        redis.xtrim(f"tt:{town}:events", maxlen=0)
+    redis.expire(f"tt:{ttl}:events", 1000)
+    assert Migrator(redis, "new", from_town("old", merge=True)).migrate().complete
+    assert redis.keys() == [b"tt:new:events"]
+    assert redis.ttl("tt:new:events") == -1
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_the_commands_of_the_plan_are_enough(server: Server, *, merge: bool) -> None:
+    both_names(server.client())
+    plan = from_town("old", merge=merge)
+    also = ("script", "evalsha", "hello", "ping", "client", "info", "time", "exists", "dbsize")
+    migrator = Migrator(user_with(server, *plan.commands, *also), "new", plan)
+    migrator.count()
+    assert migrator.preview().refused == ()
+    assert migrator.migrate().total == 1
+
+
+def test_only_what_can_be_merged_is_said_to_be(newest: Server) -> None:
+    redis = newest.client()
+    for town in ("old", "new"):
+        redis.mset({f"tt:{town}:{name}": town for name in (f"mission:{ID}", "docket:tasks")})
+        redis.hset(f"tt:{town}:mission:{ID}:work", "from", town)
+    done = tt("--from-town", "old", "--force", url=newest.url, town="new")
+    assert done.stdout.count("(destination exists)") == 3
+    assert "on-conflict" not in done.stdout
+
+
+def test_lists_of_mission_events_are_merged(redis: Redis) -> None:
+    for town in ("old", "new"):
+        redis.lpush(f"tt:{town}:mission:{ID}:events", f"{town} 1", f"{town} 2")
+    done = Migrator(redis, "new", from_town("old", merge=True)).migrate()
+    assert done.merged["mission"] == 1
+    merged = redis.lrange(f"tt:new:mission:{ID}:events", 0, -1)
+    assert merged == [b"new 2", b"new 1", b"old 2", b"old 1"]
+
+
+@pytest.mark.parametrize(
+    "old", ["a b", "a\nb", "a'b", 'a"b', "a\\", "a$b", "\udcff\udcfe", "\u202e'x", "é"]
+)
+def test_a_hint_can_be_pasted_into_a_shell(newest: Server, old: str) -> None:
+    newest.client().set(town_start(old) + b"stop:1", 1)
+    done = tt("--check", url=newest.url, town="new")
+    [hint] = re.findall(r"run '(tt migrate .*)' \(with", done.stdout)
+    said = subprocess.run(
+        ["bash", "-c", f'tt() {{ printf %s "${{!#}}"; }}; {hint}'],
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert said == os.fsencode(old)

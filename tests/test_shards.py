@@ -349,7 +349,14 @@ def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
-    ("town", "plan"), [("town", UPGRADE), ("town", RENAMING[0]), ("former", RENAME)]
+    ("town", "plan"),
+    [
+        ("town", UPGRADE),
+        ("town", RENAMING[0]),
+        ("former", RENAME),
+        ("newer", RENAMING[0]),
+        ("newest", from_town("town")),
+    ],
 )
 @pytest.mark.parametrize("step", ["apply", "finish"])
 def test_keys_that_a_renaming_has_hidden_are_finished_by_any_run_of_either_name(
@@ -385,8 +392,9 @@ def test_keys_that_a_renaming_has_hidden_are_finished_by_any_run_of_either_name(
     assert not Migrator(client, town, plan).migrate().hidden
     assert Migrator(client, "town", RENAMING[0]).migrate().complete
     after = everything(newest_cluster)
+    end = b"tt:newest:" if town == "newest" else b"tt:town:"
     assert {name: value for name, value in after.items() if b":moved:" not in name} == {
-        name.replace(b"tt:former:", b"tt:town:"): value for name, value in before.items()
+        name.replace(b"tt:former:", end): value for name, value in before.items()
     }
 
 
@@ -623,11 +631,13 @@ def test_large_and_special_values_arrive_whole(newest_cluster: Cluster) -> None:
 def test_a_user_without_permissions_is_told_before_anything_changes(
     newest_cluster: Cluster,
 ) -> None:
-    fill(newest_cluster, [("RPUSH", "tt:inbox:1", "a")])
+    fill(newest_cluster, [("RPUSH", "tt:inbox:1", "a"), ("RPUSH", "tt:former:inbox:1", "a")])
+    lacking = ("no-dump", "no-wait", "no-rpush", "no-xinfo")
     for server in newest_cluster.masters:
         client = server.client()
-        for name, rights in {"no-dump": "+@all -dump", "no-wait": "+@all -wait"}.items():
-            client.execute_command("ACL", "SETUSER", name, "on", ">pw", "~*", *rights.split())
+        for name in lacking:
+            rights = ("+@all", f"-{name.removeprefix('no-')}")
+            client.execute_command("ACL", "SETUSER", name, "on", ">pw", "~*", *rights)
     before = everything(newest_cluster)
     try:
         migrator = Migrator(newest_cluster.client(username="no-dump", password="pw"), "town")
@@ -639,10 +649,15 @@ def test_a_user_without_permissions_is_told_before_anything_changes(
         for operation in (migrator.check, migrator.migrate):
             with pytest.raises(NoPermissionError, match="wait"):
                 operation()
+        # A key that was made anew meanwhile is joined when it is given back.
+        for name, plan in (("no-rpush", RENAME), ("no-xinfo", RENAMING[0])):
+            less = newest_cluster.client(username=name, password="pw")
+            with pytest.raises(NoPermissionError, match=name.removeprefix("no-").upper()):
+                Migrator(less, "town", plan).migrate()
         assert everything(newest_cluster) == before
     finally:
         for server in newest_cluster.masters:
-            server.client().execute_command("ACL", "DELUSER", "no-dump", "no-wait")
+            server.client().execute_command("ACL", "DELUSER", *lacking)
 
 
 def test_a_user_of_one_town_leaves_other_keys_alone(newest_cluster: Cluster) -> None:

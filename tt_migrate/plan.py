@@ -21,12 +21,6 @@ OPTIONAL_COMMANDS = ("DBSIZE", "EXISTS", "INFO", "TIME", "TYPE")
 COPYING_COMMANDS = ("PTTL", "DUMP", "RESTORE", "DEL")
 """Commands that replace RENAME and RENAMENX in cluster mode, for names in different slots."""
 
-HIDING_COMMANDS = (
-    *("RENAMENX", "DUMP", "RESTORE", "PTTL", "DEL"),
-    *("GET", "SET", "PEXPIRE", "TIME", "TYPE"),
-)
-"""Commands that move a key to another shard of a cluster."""
-
 _CONVERTING = {
     "hash": ("TYPE", "GET", "EXISTS", "PTTL", "HSET", "PEXPIRE", "RENAME", "DEL"),
     "json": ("TYPE", "HGETALL", "DUMP", "EXISTS", "PTTL", "SET", "PEXPIRE", "RENAME", "DEL"),
@@ -35,7 +29,14 @@ _MERGING = (
     *("TYPE", "GET", "HLEN", "HGETALL", "LLEN", "LRANGE", "DUMP", "PTTL"),
     *("RPUSH", "LPUSH", "LTRIM", "RENAME", "SET"),
 )
-_UNITING = ("SMEMBERS", "SADD", "XINFO", "XRANGE", "XADD", "RESTORE", "DEL", "PEXPIRE")
+_HIDING = (
+    *("RENAMENX", "DUMP", "RESTORE", "PTTL", "DEL"),
+    *("GET", "SET", "PEXPIRE", "TIME", "TYPE"),
+)
+_UNITING = (
+    *("SCARD", "SMEMBERS", "SADD", "XLEN", "XINFO", "XRANGE", "XADD", "XSETID"),
+    *("RESTORE", "DEL", "PEXPIRE"),
+)
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,20 @@ class Plan:
         reading = ("TYPE", "GET", "HGET") if self.from_town is not None else ()
         converting = _CONVERTING[self.convert] if self.convert else ()
         merging = _MERGING if self.merge else ()
-        uniting = _UNITING if self.merge and self.from_town is not None else ()
+        uniting = self._uniting if self.merge else ()
         return tuple(dict.fromkeys((*renaming, *reading, *converting, *merging, *uniting)))
+
+    @property
+    def hiding_commands(self) -> tuple[str, ...]:
+        """The commands that move a key to another shard of a cluster, or give it its name back.
+
+        If a client has made it anew meanwhile, that is a merge.
+        """
+        return (*_HIDING, *_MERGING, *self._uniting)
+
+    @property
+    def _uniting(self) -> tuple[str, ...]:
+        return _UNITING if self.from_town is not None else ()
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -116,6 +129,20 @@ class Plan:
     def needs_count(self) -> bool:
         """Whether a report needs more numbers than those of the keys to move."""
         return self.convert is not None or self.rename == "reverse"
+
+    def towns(self, town: str) -> tuple[str, ...]:
+        """A town's names: the present one, and the former one if it has one."""
+        return (town,) if self.from_town is None else (town, self.from_town)
+
+    def passes(self, town: str) -> int:
+        """How many passes rename keys, if any does.
+
+        If one of a town's names begins with the other, a key can have the name that another key
+        gets. Then it is gone after the first pass.
+        """
+        old, new = self.from_start, town_start(town)
+        is_nested = self.from_town is not None and (old.startswith(new) or new.startswith(old))
+        return 2 if is_nested else 1
 
     def destination(self, town: str, key: bytes) -> bytes:
         """The destination of a key: its new name."""

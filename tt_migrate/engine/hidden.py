@@ -57,12 +57,11 @@ class Transfer(NamedTuple):
         """When the key was frozen, in milliseconds since 1970."""
         return time_of(self.nonce)
 
-    def is_of(self, town: str) -> bool:
-        """Whether the key moves into this town, or out of it, and not into a strange name."""
-        return self.family(town) != ""
-
     def family(self, town: str) -> str:
-        """The family of a key that moves into this town or out of it, empty for any other key."""
+        """The family of a key that moves into this town, or out of it.
+
+        Empty for any other key, and for one that moves into a strange name.
+        """
         start = town_start(town)
         for name, other in ((self.destination, self.key), (self.key, self.destination)):
             rest = name.removeprefix(start) if name.startswith(start) else b""

@@ -109,6 +109,7 @@ class OneServer:
             if self._plan.needs_count:
                 passes.append(self._count_pass(driver, counted))
             driver.drive(SideBySide(passes), "previewing", result)
+            found.release()
             if self._plan.convert == "json":
                 found.moves.difference_update(records.unconverted)
             if self._plan.merge:
@@ -158,7 +159,8 @@ class OneServer:
             while True:
                 if self._plan.convert == "json":
                     driver.drive(Conversion(session, records, record), "converting", result)
-                if self._plan.rename:
+                for _ in range(self._plan.passes(self._town) if self._plan.rename else 0):
+                    moved.restart()
                     driver.drive(session.scan("migrate", moved), "migrating", result)
                 if self._plan.merge:
                     self._compare(driver, "migrating", moved.conflicts, result)

@@ -170,8 +170,9 @@ class Relocation:
         return self._key(transfer, source, target, is_ours=False)
 
     def _key(self, transfer: Transfer, source: str, target: str, *, is_ours: bool) -> _Key:
-        family, hidden = transfer.family(self._town).encode(), transfer.hidden
-        return _Key(transfer, family, hidden, source, target, is_ours, is_unsure=not is_ours)
+        family = next(filter(None, map(transfer.family, self._plan.towns(self._town))), "")
+        hidden, is_unsure = transfer.hidden, not is_ours
+        return _Key(transfer, family.encode(), hidden, source, target, is_ours, is_unsure)
 
     def _deliver(self, keys: Sequence[_Key]) -> None:
         while keys:

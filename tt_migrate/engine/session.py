@@ -44,7 +44,7 @@ from tt_migrate.engine.server import (
 )
 from tt_migrate.engine.tallies import Tally
 from tt_migrate.keyspace import town_bytes
-from tt_migrate.plan import COPYING_COMMANDS, HIDING_COMMANDS, OPTIONAL_COMMANDS, Plan
+from tt_migrate.plan import COPYING_COMMANDS, OPTIONAL_COMMANDS, Plan
 from tt_migrate.results import Server
 
 _NAMES = 16
@@ -373,7 +373,7 @@ class Session:
         """The commands that the plan can need here."""
         moving: Mapping[Layout, tuple[str, ...]] = {
             "shard": COPYING_COMMANDS,
-            "shards": HIDING_COMMANDS,
+            "shards": self.plan.hiding_commands,
         }
         return tuple(dict.fromkeys((*self.plan.commands, *moving.get(self.layout, ()))))
 

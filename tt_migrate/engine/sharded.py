@@ -134,6 +134,7 @@ class Sharded:
         self._read(passes, tallies, "previewing", result, hidden)
         count = self._corrected(counted, found.moves, hidden) if self._plan.needs_count else None
         taken = self._elsewhere.settle(found)
+        found.release()
         for name in taken.values():
             if name not in own.conversions:
                 records.conversions.discard(name)
@@ -176,7 +177,8 @@ class Sharded:
         for _ in range(_STEADY_TRIES):
             if self._plan.convert == "json":
                 self._until_steady(lambda: self._converted(records, result))
-            self._until_steady(lambda: self._round(moved, result))
+            for _ in range(self._plan.passes(self._town)):
+                self._until_steady(lambda: self._round(moved, result))
             if self._plan.merge:
                 moved.conflicts.update(self._elsewhere.compared(moved.conflicts))
             if self._plan.convert == "hash":
@@ -247,7 +249,8 @@ class Sharded:
         result: Callable[[], Migration],
     ) -> bool:
         """One round. Returns whether no other run is at work."""
-        began, version, way = self._crew.now(), self._crew.shards.version, Way(self._town)
+        began, version = self._crew.now(), self._crew.shards.version
+        way = Way(self._plan.towns(self._town))
         self._crew.everywhere(lambda worker: way.look(worker, self._crew.lock))
         waiting = [one for one in way.transfers if one.hidden not in self._stuck]
         old = [one for one in waiting if began - one.frozen_at > TAKE_OVER_MILLISECONDS]
@@ -380,7 +383,7 @@ class Sharded:
             self._crew.shards.refresh()
             return self._crew.shards.version == version
 
-        way = Way(self._town)
+        way = Way(self._plan.towns(self._town))
         for _ in range(_STEADY_TRIES):
             if self._crew.tried(attempt):
                 break

@@ -187,6 +187,16 @@ class PreviewTally:
         self.towns.found.update(towns)
         self.dbsize = dbsize
 
+    def release(self) -> None:
+        """Make moves of conflicts whose destination moves away, from one town's name to another."""
+        if self._plan.passes(self._town) < 2:
+            return
+        there = {self._plan.destination(self._town, key): key for key in self.conflicts}
+        while free := self.moves & there.keys():
+            self.moves |= {there[name] for name in free}
+            for name in free:
+                del self.conflicts[there.pop(name)]
+
 
 class MigrationTally:
     """Adds up migrate.lua's replies. Its attributes are those of Migration.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from threading import Lock
 
 from tt_migrate.engine.hidden import WAY_GLOB, Mark, Transfer, mark_of, time_of, transfer_of
@@ -13,13 +14,13 @@ _SCAN_COUNT = 1000
 
 
 class Way:
-    """What the servers have of a town's keys on their way.
+    """What the servers have of keys on their way into some towns, or out of them.
 
     `transfers`: those of the hidden keys.
     """
 
-    def __init__(self, town: str) -> None:
-        self._town = town
+    def __init__(self, towns: Sequence[str]) -> None:
+        self._towns = towns
         self.transfers: list[Transfer] = []
         self._nonces: set[bytes] = set()
         self._marks: list[Mark] = []
@@ -41,10 +42,10 @@ class Way:
                 cursor, found = whole(reply[0]), names(reply[1])
             transfers = [*filter(None, map(transfer_of, found))]
             with lock:
-                self.transfers += (one for one in transfers if one.is_of(self._town))
+                self.transfers += (one for one in transfers if any(map(one.family, self._towns)))
                 self._nonces.update(one.nonce for one in transfers)
                 marks = filter(None, map(mark_of, found))
-                self._marks += (mark for mark in marks if mark.is_of(self._town))
+                self._marks += (mark for mark in marks if any(map(mark.is_of, self._towns)))
             if not cursor:
                 return
             time.sleep(worker.pace.rest(time.monotonic() - began))

@@ -277,11 +277,9 @@ class TextReport:
         """How to go on where a conflict can be one that --on-conflict merge settles."""
         start = self.plan.name_start(self.town)
         what = "Lists and stop flags"
-        unmergeable: tuple[str, ...] = RECORDS
         if self.plan.from_town is not None:
             what = "Lists, stop flags, active missions and events"
-            unmergeable = (*RECORDS, "docket")
-        mergeable = any(family_and_id(key, start)[0] not in unmergeable for key in found.conflicts)
+        mergeable = any(_is_mergeable(key, start) for key in found.conflicts)
         if mergeable and self.plan.rename != "reverse" and not self.plan.merge:
             command = self._command(replace(self.plan, merge=True))
             yield (
@@ -516,6 +514,14 @@ class TextReport:
                 f"Tinytown 0.7 or later cannot read {' and '.join(found)} yet:"
                 f" run '{self._command(HASH)}'"
             )
+
+
+def _is_mergeable(key: bytes, start: int) -> bool:
+    """Whether keys like this one can be merged, as far as the name tells."""
+    family, rest = family_and_id(key, start)
+    if family == "mission":
+        return rest == b"active" or rest.endswith(b":events")
+    return family not in (*RECORDS, "docket")
 
 
 def _text(name: bytes) -> str:

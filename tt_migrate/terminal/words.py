@@ -106,7 +106,7 @@ _FROM_TOWN = Words(
     found="Keys with the former name",
     question="The town's keys get its new name",
     touched="touched",
-    nothing_to_do="Nothing to rename - no key has the town's former name",
+    nothing_to_do="Nothing to rename - no key of the town has its former name",
     none_left="All keys that are surely the town's have its new name.",
     culprit="a Tinytown with the former name",
 )
@@ -123,9 +123,11 @@ _WORDS = {
 
 def quoted(text: str) -> str:
     """Return a text as a word for the shell. The hint that it stands in is in single quotes."""
-    text = shown_text(text)
+    if (escaped := shown_text(text)) != text:
+        # The shells read the same escapes in this form.
+        return "$'" + escaped.replace("'", "\\'") + "'"
     is_plain = shlex.quote(text) == text
-    has_special = any(character in text for character in '"$`!\\')
+    has_special = any(character in text for character in '"$`!')
     return text if is_plain else shlex.quote(text) if has_special else f'"{text}"'
 
 

@@ -30,6 +30,7 @@ FIELDS = {
     "from_town",
     "former",
     "namesakes",
+    "finished",
     "strings",
     "unreadable",
     "hashes",

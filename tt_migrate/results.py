@@ -267,7 +267,8 @@ class Migration:
     the other towns in the database. `before`: what a REVERSE counted before it began. `left`: what
     the final pass found left to do. Both are None if the run had no such pass. `hidden`: as in
     Count, after the final pass. `adjusted`: what DOWNGRADE had to change in records so that 0.6 can
-    read them, and how often. `has_keys`: as in Count, after the run.
+    read them, and how often. `has_keys`: as in Count, after the run. `finished`: keys that a run
+    with another plan had hidden in a cluster, and that have the names now which it meant.
     """
 
     plan: Plan
@@ -287,6 +288,7 @@ class Migration:
     hidden: Mapping[bytes, bytes] = field(default_factory=dict)
     adjusted: Mapping[str, int] = field(default_factory=dict)
     has_keys: bool = True
+    finished: int = 0
 
     @property
     def former(self) -> bytes | None:

@@ -74,6 +74,7 @@ class Sharded:
         self._elsewhere = Elsewhere(self._crew, plan, town)
         # Hidden names of keys that cannot be given back.
         self._stuck: set[bytes] = set()
+        self._finished = 0
         self._passing: PassingError | None = None
 
     def close(self) -> None:
@@ -170,6 +171,7 @@ class Sharded:
                 effort=self._crew.effort(),
                 server=self._crew.server,
                 hidden=hidden,
+                finished=self._finished,
             )
 
         if self._plan.rename == "reverse":
@@ -258,7 +260,11 @@ class Sharded:
 
         def relocation(worker: Worker, *, counts: bool = True) -> Relocation:
             def tell(outcome: Outcome) -> None:
-                done(outcome if counts else Outcome(stuck=outcome.stuck, passing=outcome.passing))
+                if not counts:
+                    with self._crew.lock:
+                        self._finished += len(outcome.renamed) + len(outcome.merged)
+                    outcome = Outcome(stuck=outcome.stuck, passing=outcome.passing)
+                done(outcome)
                 worker.tell_more("migrating", result())
 
             return Relocation(worker.courier, self._plan, self._town, tell)

@@ -158,6 +158,7 @@ def _numbers(result: Result | None, foreign: Foreign, seconds: float) -> dict[st
         "reconnects": effort.reconnects if effort else 0,
         "evicted": effort.evicted if effort else 0,
         "hidden": _hidden(result),
+        "finished": result.finished if isinstance(result, Migration) else 0,
         "adjusted": dict(result.adjusted) if isinstance(result, Preview | Migration) else {},
         "namesakes": _namesakes(result, foreign),
     }

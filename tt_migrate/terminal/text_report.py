@@ -86,7 +86,12 @@ class TextReport:
             self.out.lines(self._incomplete(migration))
         elif self.quiet and not migration.effort.evicted:
             return
-        elif migration.changed or migration.effort.reconnects or migration.effort.evicted:
+        elif (
+            migration.changed
+            or migration.finished
+            or migration.effort.reconnects
+            or migration.effort.evicted
+        ):
             self.out.lines(self._complete(migration))
         else:
             notes = (*self._notes_after(migration), *self._former(migration.former))
@@ -406,6 +411,9 @@ class TextReport:
             records = counted(sum(migration.converted.values()), "record", "records")
             totals.append(f"{records} converted")
         yield f"   Total: {', '.join(totals)} in {migration.effort.seconds:.2f} s"
+        if migration.finished:
+            one, many = "key was finished", "keys were finished"
+            yield f"   {counted(migration.finished, one, many)} that another run had hidden."
         if migration.effort.reconnects:
             yield (
                 f"   The connection was lost {_times(migration.effort.reconnects)}. These numbers"

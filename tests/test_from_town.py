@@ -428,7 +428,7 @@ def test_prompt_check_preview_and_json_serve_a_renaming(newest: Server) -> None:
     assert "The town's keys get its new name\n   Town: new\n   Former name: old" in asked.stdout
     preview = tt(*options, "--dry-run", url=url, town="new").stdout
     assert f"tt:old:agent:{ID} → tt:new:agent:{ID}" in preview
-    said = f"2 agents are called backend, and Tinytown sends to one of them: {ID}, {OTHER}."
+    said = f"2 agents are called backend, and Tinytown sends to one of them only: {ID}, {OTHER}."
     files = "tinytown.toml and ~/.tt/towns.toml"
     assert said in preview
     assert files in preview
@@ -655,3 +655,29 @@ def test_a_hint_can_be_pasted_into_a_shell(newest: Server, old: str) -> None:
         check=True,
     ).stdout
     assert said == os.fsencode(old)
+
+
+def test_a_wrong_former_name_shows_the_towns_that_there_are(newest: Server) -> None:
+    redis = newest.client()
+    for town in ("web-main", "shop", "new"):
+        redis.hset(f"tt:{town}:agent:{ID}", "name", "x")
+    for options in (("--dry-run",), ("--force",)):
+        done = tt("--from-town", "web-mian", *options, url=newest.url, town="new")
+        assert "   Other towns on this server: shop, web-main" in done.stdout
+
+
+def test_agents_of_one_name_are_told_in_a_job_too(newest: Server) -> None:
+    for town, number in (("old", ID), ("new", OTHER)):
+        newest.client().hset(f"tt:{town}:agent:{number}", "name", "backend")
+    done = tt("--from-town", "old", "--force", "--quiet", url=newest.url, town="new")
+    assert done.returncode == 0
+    assert done.stdout.startswith("2 agents are called backend")
+
+
+def test_the_prompt_says_that_the_new_name_has_keys_too(newest: Server) -> None:
+    redis = newest.client()
+    redis.set("tt:old:stop:1", 1)
+    said = "   The new name has keys too: the town will have both."
+    assert said not in tt("--from-town", "old", url=newest.url, town="new").stdout
+    redis.set("tt:new:stop:2", 1)
+    assert said in tt("--from-town", "old", url=newest.url, town="new").stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -29,6 +30,7 @@ def run(*args: str, path: list[Path]) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
         env=environment(PATH=f"{places}{os.pathsep}{os.defpath}"),
     )
 
@@ -62,6 +64,20 @@ def test_other_installations_of_ours_are_passed_over(tmp_path: Path) -> None:
     program(tmp_path / "theirs", "#!/bin/sh\nexit 7\n")
     places = [tmp_path / name for name in ("ours", "useless", "folder", "missing", "theirs")]
     assert run("spawn", path=places).returncode == 7
+
+
+@pytest.mark.parametrize("how", ["exec ", ""])
+def test_a_script_that_leads_back_is_no_other_tt(tmp_path: Path, how: str) -> None:
+    program(tmp_path / "shim", f'#!/bin/sh\n{how}{shlex.join(OURS)} "$@"\n')
+    done = run("spawn", path=[tmp_path / "shim"])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Error: No such command 'spawn', and no other tt on the PATH." in done.stderr
+
+
+def test_what_the_other_tt_calls_is_handed_over_too(tmp_path: Path) -> None:
+    call = shlex.join([*OURS, "list"])
+    program(tmp_path / "theirs", f'#!/bin/sh\n[ "$1" = list ] && exit 7\n{call}\n')
+    assert run("spawn", path=[tmp_path / "theirs"]).returncode == 7
 
 
 def test_where_there_is_no_other_tt_the_usual_error_says_so(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ Examples:
   tt migrate --upgrade --dry-run  see what an upgrade would do
   tt migrate --upgrade            upgrade the town in this directory
   tt migrate -y --nice 3 --json   rename old keys in a job, on a shared server
+  tt migrate --from-town web-dev  the town was called web-dev before
 
 """
 _HELP = {"help_option_names": ["-h", "--help"]}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 _OURS = b"tt_migrate"
 _BEGINNING_BYTES = 4096
+_HANDED_OVER = "_TT_HANDED_OVER"
 
 
 def next_tt(environ: Mapping[str, str]) -> Path | None:
@@ -24,11 +26,17 @@ def next_tt(environ: Mapping[str, str]) -> Path | None:
 
 
 def hand_over(args: Sequence[str]) -> None:
-    """Become the next `tt`, with the same arguments. Returns where there is none."""
+    """Become the next `tt`, with the same arguments. Returns where there is none.
+
+    A script called `tt` can lead back to this program. Then it was handed the same arguments by
+    this process, or by its parent.
+    """
+    handed = [f"{pid} {shlex.join(args)}" for pid in (os.getpid(), os.getppid())]
     other = next_tt(os.environ)
-    if other:
+    if other and os.environ.get(_HANDED_OVER) not in handed:
+        environ = {**os.environ, _HANDED_OVER: handed[0]}
         with suppress(OSError):  # It may be for another system.
-            os.execv(other, ["tt", *args])  # noqa: S606 - the user's own program and arguments
+            os.execve(other, ["tt", *args], environ)  # noqa: S606 - the user's own program
 
 
 def _is_ours(program: Path) -> bool:

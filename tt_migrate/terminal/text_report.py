@@ -63,7 +63,7 @@ class TextReport:
             found = ", ".join(self._found(count))
             self.out.line(f"{self.out.symbols.warning} {found}: {self._advice(count)} {town}")
         elif not self.quiet:
-            former = "".join(f". {text}" for text in self._former(count.former))
+            former = "".join(f". {text}" for text in self._former(count))
             self.out.line(f"{self.out.symbols.done} {self._words.nothing_to_do} {town}{former}")
 
     def previewed(self, preview: Preview) -> None:
@@ -77,7 +77,7 @@ class TextReport:
             self.out.lines(self._preview(preview))
         else:
             notes = (*self._notes(preview.count), *self._refusal(preview))
-            former = self._former(preview.former)
+            former = self._former(preview)
             self.out.lines(self._nothing_to_do(preview.ambiguous, (*notes, *former)))
 
     def migrated(self, migration: Migration) -> None:
@@ -85,7 +85,8 @@ class TextReport:
         if not migration.complete:
             self.out.lines(self._incomplete(migration))
         elif self.quiet and not migration.effort.evicted:
-            return
+            if migration.left:
+                self.out.lines(self._namesakes(migration.left.namesakes))
         elif (
             migration.changed
             or migration.finished
@@ -94,7 +95,7 @@ class TextReport:
         ):
             self.out.lines(self._complete(migration))
         else:
-            notes = (*self._notes_after(migration), *self._former(migration.former))
+            notes = (*self._notes_after(migration), *self._former(migration))
             self.out.lines(self._nothing_to_do(migration.ambiguous, notes))
 
     def tell_towns(self, migration: Migration) -> None:
@@ -144,14 +145,17 @@ class TextReport:
         if self.plan.from_town is not None:
             yield f"   Former name: {shown_text(self.plan.from_town) or 'empty'}"
 
-    def _former(self, former: bytes | None) -> Iterator[str]:
-        """That another town may be this one, which has no keys."""
-        if former is not None:
-            plan = from_town(_text(former))
+    def _former(self, result: Result) -> Iterator[str]:
+        """That another town may be this one, which has no keys, or had the name that was meant."""
+        if result.former is not None:
+            plan = from_town(_text(result.former))
             yield (
-                f"The town has no keys here, but {shown(former)} has: if that is its former name,"
+                f"The town has no keys here, but {shown(result.former)} has: if that is its former"
+                " name,"
                 f" run '{self._command(plan)}' (with --dry-run to see what moves)"
             )
+        elif self.plan.from_town is not None and result.towns and not isinstance(result, Count):
+            yield next(line.strip() for line in self._other_towns(result.towns))
 
     def _move(self, key: bytes) -> str:
         destination = self.plan.destination(self.town, key)
@@ -251,6 +255,7 @@ class TextReport:
         if changes > _FEW:
             yield from self._summary(preview)
         yield f"   Total: {', '.join(self._would_be(preview))}"
+        yield from _adjusted("To be changed", preview.adjusted)
         left = list(self._left(preview))
         if left:
             yield ""
@@ -321,6 +326,8 @@ class TextReport:
             yield from _families("Hashes" if is_back else "JSON strings", count.to_convert)
         if self.plan.rename == "forward":
             yield from self._other_towns(count.towns)
+        if self.plan.from_town is not None and count.has_keys:
+            yield "   The new name has keys too: the town will have both."
         yield from self._hidden(count.hidden)
         yield from (f"   {text}" for text in self._notes(count))
         yield ""
@@ -425,8 +432,7 @@ class TextReport:
                 f"   The server evicted {evicted} during the run, for lack of memory"
                 " (maxmemory-policy). Their data is lost; the server does not say which keys."
             )
-        for change, number in sorted(migration.adjusted.items()):
-            yield f"   Changed so that 0.6 can read it: {change} ({_times(number)})"
+        yield from _adjusted("Changed", migration.adjusted)
         if self.plan.convert == "hash" and migration.already_hashes:
             one, many = "record was a hash already.", "records were hashes already."
             yield f"   {counted(migration.already_hashes, one, many)}"
@@ -473,15 +479,18 @@ class TextReport:
         """What a person must know about a town that gets another name."""
         if self.plan.from_town is None:
             return
+        yield from self._namesakes(namesakes)
+        yield (
+            "The files tinytown.toml and ~/.tt/towns.toml hold the town's name too, and are left as"
+            " they are: change it there if it is still the former one."
+        )
+
+    def _namesakes(self, namesakes: Mapping[bytes, Collection[bytes]]) -> Iterator[str]:
         for name, ids in namesakes.items():
             yield (
                 f"{len(ids)} agents are called {self.foreign.shown(_text(name))}, and Tinytown"
-                f" sends to one of them: {', '.join(map(shown, ids))}."
+                f" sends to one of them only: {', '.join(map(shown, ids))}."
             )
-        yield (
-            "Tinytown keeps the town's name in tinytown.toml and ~/.tt/towns.toml too. These files"
-            " are left as they are."
-        )
 
     def _notes_after(self, migration: Migration) -> Iterator[str]:
         yield from self._counted(migration)
@@ -546,6 +555,11 @@ def _families(title: str, keys: Mapping[str, int]) -> Iterable[str]:
     width = len(str(max(found.values(), default=0)))
     for family, number in found.items():
         yield f"   {family:<8} {number:>{width}}"
+
+
+def _adjusted(verb: str, changes: Mapping[str, int]) -> Iterator[str]:
+    for change, number in sorted(changes.items()):
+        yield f"   {verb} so that 0.6 can read it: {change} ({_times(number)})"
 
 
 def _times(number: int) -> str:

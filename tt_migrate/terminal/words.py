@@ -97,7 +97,7 @@ _DOWNGRADE = replace(
 _FROM_TOWN = Words(
     noun="Renaming",
     verb="rename",
-    task="the renaming",
+    task="renaming",
     done="renamed",
     key="key",
     keys="keys",
@@ -107,7 +107,7 @@ _FROM_TOWN = Words(
     question="The town's keys get its new name",
     touched="touched",
     nothing_to_do="Nothing to rename - no key of the town has its former name",
-    none_left="All keys that are surely the town's have its new name.",
+    none_left="No key of the town has its former name.",
     culprit="a Tinytown with the former name",
 )
 

@@ -313,11 +313,7 @@ def test_the_command_asks_checks_and_reports(newest: Server) -> None:
 
 def test_a_preview_and_a_report_say_what_is_changed_for_0_6(newest: Server) -> None:
     put(newest.client(), f"tt:town:task:{ID}", state="in_flight")
-    variables = {"TT_MIGRATE_REDIS_URL": newest.url, "TT_MIGRATE_TOWN_NAME": "town"}
+    options = ("--downgrade", "--redis-url", newest.url, "--town-name", "town")
     change = "so that 0.6 can read it: state in_flight became running (once)"
-    assert (
-        f"   To be changed {change}\n"
-        in tt_in_process("--downgrade", "--dry-run", **variables).stdout
-    )
-    done = tt_in_process("--downgrade", "--force", **variables)
-    assert f"   Changed {change}\n" in done.stdout
+    assert f"   To be changed {change}\n" in tt_in_process(*options, "--dry-run").stdout
+    assert f"   Changed {change}\n" in tt_in_process(*options, "--force").stdout

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from tests.command import tt
+from tests.command import assert_harmless, tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
 from tests.users import user_with
@@ -186,7 +186,7 @@ ALIKE = [
     ("a", "a:events"),
     ("a", "a:docket"),
     ("a", "a:mission"),
-    ("a", f"a:mission:{MISSION}"),
+    ("a", f"a:mission:{ID}"),
     ("a", "a:events:agent"),
     ("a", f"a:agent:{ID}"),
     ("", ":events"),
@@ -277,6 +277,43 @@ def test_keys_of_an_unknown_kind_are_listed_and_stay(newest: Server) -> None:
     assert (result.total, result.ambiguous) == (0, set())
 
 
+def test_a_key_that_is_surely_no_key_of_the_town_is_not_listed(newest: Server) -> None:
+    redis = newest.client()
+    # The start of the town's keys stands in the middle; the key of another town has an odd name.
+    redis.mset({"tt:sub:tt:old:odd": 1, "tt:old:sub:broadcast": 1})
+    result = Migrator(redis, "new", from_town("old")).migrate()
+    assert (result.total, result.ambiguous) == (0, set())
+
+
+def test_a_conflict_of_a_name_with_special_characters_is_counted_as_left(newest: Server) -> None:
+    redis = newest.client()
+    redis.mset({"tt:x[1]*?\\:stop:1": 1, "tt:new:stop:1": 2})
+    assert Migrator(redis, "new", from_town("x[1]*?\\")).migrate().remaining == 1
+
+
+def test_a_mission_can_have_the_name_of_a_family(newest: Server) -> None:
+    """Then its town's events are not told by their type, as those of `a:mission:<id>` are."""
+    put(newest.client(), "tt:a:mission:task:events", "list")
+    assert Migrator(newest.client(), "new", from_town("a:mission:task")).migrate().total == 1
+
+
+def test_a_key_that_is_gone_when_its_type_is_asked_for_is_nobodys(newest: Server) -> None:
+    lua = Path(__file__).parent.parent / "lua"
+    text = "\n".join((lua / f"{name}.lua").read_text() for name in ("batch", "keyspace", "owner"))
+    call = "return tostring(family_of('tt:a:', 'tt:a:events:agent:1'))"
+    assert newest.client().eval(f"{text}\n{call}", 0) == b"nil"
+
+
+def test_every_town_is_named_whatever_the_order_of_its_keys(newest: Server) -> None:
+    redis = newest.client()
+    redis.mset({f"tt:a:stop:{UUID(int=n)}": 1 for n in range(100)})
+    redis.mset({"tt:a:task:backlog": 1, f"tt:a:sub:stop:{ID}": 1})
+    put(redis, "tt:b:docket:events", "stream")
+    towns = {b"a", b"a:task", b"a:sub", b"b"}
+    assert set(Migrator(redis, "new").migrate().towns) == towns
+    assert set(Migrator(redis, "a").count().towns) == towns - {b"a"}
+
+
 def test_ids_need_not_be_uuids(redis: Redis) -> None:
     keys = ["agent:1", "inbox:a b", "mission:7", "mission:7:work", "events:agent:1"]
     for key in keys:
@@ -309,6 +346,7 @@ def both_names(redis: Redis) -> None:
         redis.set(f"{start}mission:{MISSION}", town)
     redis.hset(f"tt:old:agent:{ID}", mapping={"id": ID, "name": "backend"})
     redis.set(f"tt:new:agent:{OTHER}", json.dumps({"id": OTHER, "name": "backend"}))
+    redis.hset(f"tt:new:agent:{MISSION}", "name", "reviewer")
 
 
 def test_a_merge_joins_active_missions_and_events_too(server: Server) -> None:
@@ -361,7 +399,9 @@ def test_without_a_merge_both_stay(newest: Server) -> None:
 
 
 entries = st.dictionaries(
-    st.tuples(st.sampled_from([0, 1, 5, 2**53, 2**64 - 2]), st.integers(0, 3)).filter(any),
+    st.tuples(st.sampled_from([0, 1, 5, 2**53, 2**53 + 1, 2**64 - 2]), st.integers(8, 11)).filter(
+        any
+    ),
     st.binary(max_size=3),
     max_size=8,
 )
@@ -475,6 +515,7 @@ def test_agents_that_still_run_under_the_old_name_are_told(newest: Server) -> No
         (["my-town-main", "web", "my-shop"], "my-town-main"),
         (["my-town-main", "my-town-test"], None),
         (["web", "shop"], None),
+        (["my-shop", "your-town-feature"], "my-shop"),
         ([], None),
     ],
 )
@@ -525,8 +566,9 @@ def test_events_are_no_agents_of_a_town_with_a_longer_name(
     assert (result.complete, result.unconverted, result.ambiguous) == (True, {}, set())
     assert redis.exists(*(f"tt:a:events:agent:{number}" for number in (ID, OTHER))) == 2
     assert set(result.towns) == {b"a"} - {town.encode()}
+    redis.hset(f"tt:{town}:agent:7", "id", "7")
     count = Migrator(redis, town, plan).count()
-    assert (sum(count.hashes.values()), count.others) == (0, 0)
+    assert (sum(count.hashes.values()), count.others) == (1, 0)
 
 
 def test_a_renaming_that_leaves_json_strings_says_so(newest: Server) -> None:
@@ -681,3 +723,40 @@ def test_the_prompt_says_that_the_new_name_has_keys_too(newest: Server) -> None:
     assert said not in tt("--from-town", "old", url=newest.url, town="new").stdout
     redis.set("tt:new:stop:2", 1)
     assert said in tt("--from-town", "old", url=newest.url, town="new").stdout
+
+
+@pytest.mark.parametrize("size", [1500, 9000])
+def test_large_sets_are_united(newest: Server, size: int) -> None:
+    redis = newest.client()
+    redis.sadd("tt:old:mission:active", *range(size))
+    redis.sadd("tt:new:mission:active", "x")
+    assert Migrator(redis, "new", from_town("old", merge=True)).migrate().complete
+    assert redis.scard("tt:new:mission:active") == size + 1
+
+
+def test_only_active_missions_and_events_are_united(newest: Server) -> None:
+    redis = newest.client()
+    for town in ("old", "new"):
+        redis.sadd(f"tt:{town}:inbox:1", town)
+        redis.xadd(f"tt:{town}:docket:tasks", {"from": town})
+    done = Migrator(redis, "new", from_town("old", merge=True)).migrate()
+    assert {*done.conflicts} == {b"tt:old:inbox:1", b"tt:old:docket:tasks"}
+
+
+@pytest.mark.parametrize("longer", ["old", "new"])
+def test_an_entry_with_more_fields_is_another_one(newest: Server, longer: str) -> None:
+    redis = newest.client()
+    for town in ("old", "new"):
+        fields = {"f": "a", "g": "b"} if town == longer else {"f": "a"}
+        redis.xadd(f"tt:{town}:events", fields, id="5-1")  # type: ignore[arg-type]
+    assert Migrator(redis, "new", from_town("old", merge=True)).migrate().complete
+    assert redis.xlen("tt:new:events") == 2
+
+
+def test_names_of_towns_and_agents_are_escaped(newest: Server) -> None:
+    redis = newest.client()
+    for number in (ID, OTHER):
+        redis.hset(b"tt:\x1b[31m\xff:agent:%b" % number.encode(), "name", "a\x1b[31m")
+    name = os.fsdecode(b"\x1b[31m\xff")
+    for options in (("--check",), ("--from-town", name, "--dry-run"), ("--from-town", name, "-y")):
+        assert_harmless(tt(*options, url=newest.url, town="new"))

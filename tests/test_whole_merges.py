@@ -207,6 +207,7 @@ def test_a_command_that_the_user_lacks(server: Server, denied: str) -> None:
         ("%R~*",),
         ("%W~*",),
         ("~*", "-rename", "(+rename ~old:*)", "(+rename ~new:*)"),
+        ("~*", "-restore", "-rename"),
         ("~*", "-ltrim", "(+ltrim ~old:*)"),
         ("~*", "-ltrim", "(+ltrim ~new:*)"),
         ("~*", "-rpush", "(+rpush ~old:*)"),

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from tests.servers import Server
 from tests.test_lua import packed
 from tt_migrate import RENAME
-from tt_migrate.engine.hidden import Transfer
+from tt_migrate.engine.hidden import Transfer, mark_of
 from tt_migrate.engine.scripts import source
 from tt_migrate.plan import Plan
 
@@ -414,3 +414,79 @@ def test_keys_are_weighed_without_their_values(redis: Redis) -> None:
         "destination exists and differs",
         "destination exists and is a string, this a list",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "values", "grouped", "expected"),
+    [
+        ("mission:active", "SADD", ["a", "b"], False, {b"a", b"b"}),
+        ("events", "XADD", ["1-1", "2-1"], False, [b"1-1", b"2-1"]),
+        ("events", "XADD", ["1-1", "2-1"], True, None),
+    ],
+)
+def test_missions_and_events_that_were_made_anew_are_united(
+    redis: Redis, name: str, command: str, values: list[str], grouped: bool, expected: Any
+) -> None:
+    key = f"tt:old:{name}".encode()
+    move = Transfer(key, f"tt:town:{name}".encode(), b"5-0123abcd-0")
+    for where, value in zip((move.hidden, key), values, strict=True):
+        fields = ("f", "v") if command == "XADD" else ()
+        redis.execute_command(command, where, value, *fields)
+    if grouped:
+        redis.xgroup_create(key, "group", id="0")
+    family = move.family("town")
+    item = (move.hidden, key, family, LATER, 1)
+    assert call(redis, "give_back", item)[0] == ["hidden" if grouped else "alone"]
+    if grouped:
+        assert {*redis.keys()} == {key, move.hidden}
+    elif command == "SADD":
+        assert redis.smembers(key) == expected
+    else:
+        entries: Any = redis.xrange(key)
+        assert [entry for entry, _ in entries] == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "destination", "family"),
+    [
+        ("tt:agent:1", "tt:town:agent:1", "agent"),
+        ("mt:agent:1", "tt:town:agent:1", "agent"),
+        ("tt:town:backlog", "tt:backlog", "backlog"),
+        ("tt:old:events", "tt:town:events", "events"),
+        ("tt:town:mission:1:work", "tt:old:mission:1:work", "mission"),
+        ("tt:a:b:docket:tasks", "tt:town:docket:tasks", "docket"),
+        ("tt::agent:1", "tt:town:agent:1", "agent"),
+        ("tt:town:x:agent:1", "tt:town:agent:1", "agent"),
+        ("tt:agent:1", "tt:other:agent:1", ""),
+        ("tt:old:agent:1", "tt:other:agent:1", ""),
+        ("tt:agent:1", "tt:town:agent:2", ""),
+        ("tt:events", "tt:town:events", ""),
+        ("tt:old:odd:1", "tt:town:odd:1", ""),
+        ("tt:old:agent:1:2", "tt:town:agent:1:2", ""),
+        ("x:agent:1", "tt:town:agent:1", ""),
+        ("tt:town:agent:1", "tt:town:agent:1", ""),
+        ("tt:old:", "tt:town:", ""),
+    ],
+)
+def test_a_transfer_is_a_towns_by_what_its_two_names_have_in_common(
+    key: str, destination: str, family: str
+) -> None:
+    move = Transfer(key.encode(), destination.encode(), b"5-0123abcd-0")
+    assert move.family("town") == family
+
+
+@pytest.mark.parametrize(
+    ("destination", "is_of"),
+    [
+        ("tt:town:events", True),
+        ("tt:town:mission:1:work", True),
+        ("tt:inbox:1", True),
+        ("tt:town:odd", False),
+        ("tt:other:events", False),
+        ("tt:events", False),
+    ],
+)
+def test_a_mark_is_a_towns_by_its_name(destination: str, *, is_of: bool) -> None:
+    mark = mark_of(Transfer(b"tt:old:x", destination.encode(), b"5-0123abcd-0").mark)
+    assert mark
+    assert mark.is_of("town") == is_of

@@ -464,7 +464,8 @@ def test_a_user_who_may_not_keep_a_cursor_sends_one_call_at_a_time(
 
 def test_a_user_who_may_not_set_the_key_is_refused_once_a_pass(server: Server) -> None:
     admin = server.client()
-    fill(admin)
+    # So many that the final pass takes more than one batch.
+    fill(admin, 10_000)
     keys = ("~tt:inbox:*", "~tt:town:inbox:*", "~tt:town:agent:*", "~tt:agent:*")
     user_without(server, keys=keys)
     with (
@@ -472,7 +473,7 @@ def test_a_user_who_may_not_set_the_key_is_refused_once_a_pass(server: Server) -
         Redis(port=port, username="less", password="secret") as far,
     ):
         result = Migrator(far, "town", max_pause_ms=1).migrate()
-    check_moved(admin, result)
+    check_moved(admin, result, 10_000)
     assert result.effort.one_at_a_time == "the server does not keep the cursor"
     refused = refusals(server)
     assert sum(refused[name] for name in refused if "flight" in name) <= 4

@@ -760,3 +760,9 @@ def test_names_of_towns_and_agents_are_escaped(newest: Server) -> None:
     name = os.fsdecode(b"\x1b[31m\xff")
     for options in (("--check",), ("--from-town", name, "--dry-run"), ("--from-town", name, "-y")):
         assert_harmless(tt(*options, url=newest.url, town="new"))
+
+
+def test_a_former_name_with_ambiguous_keys_is_not_proposed_again(newest: Server) -> None:
+    put(newest.client(), "tt:old:docket:events", "stream")
+    done = tt("--from-town", "old", "--force", url=newest.url, town="new")
+    assert "--from-town" not in done.stdout

@@ -101,7 +101,7 @@ class Count:
     def former(self) -> bytes | None:
         """The other town that may be this one under a former name, if this one has no keys."""
         is_empty = not (self.total or self.hidden or self.has_keys)
-        return _alike(self.town, self.towns) if is_empty else None
+        return _alike(self.plan, self.town, self.towns) if is_empty else None
 
     @property
     def to_convert(self) -> Mapping[str, int]:
@@ -216,7 +216,7 @@ class Preview:
     def former(self) -> bytes | None:
         """As that of Count."""
         is_empty = not (self.remaining or self.conversions or self.hidden or self.has_keys)
-        return _alike(self.town, self.towns) if is_empty else None
+        return _alike(self.plan, self.town, self.towns) if is_empty else None
 
     @property
     def to_convert(self) -> Mapping[str, int]:
@@ -294,7 +294,7 @@ class Migration:
     def former(self) -> bytes | None:
         """As that of Count."""
         is_empty = not (self.changed or self.left_behind or self.hidden or self.has_keys)
-        return _alike(self.town, self.towns) if is_empty else None
+        return _alike(self.plan, self.town, self.towns) if is_empty else None
 
     @property
     def total(self) -> int:
@@ -390,15 +390,17 @@ class Progress:
     waiting: str = ""
 
 
-def _alike(town: str, towns: Collection[bytes]) -> bytes | None:
+def _alike(plan: Plan, town: str, towns: Collection[bytes]) -> bytes | None:
     """The only other town, or of several the one whose name has most words in common with a town's.
 
-    Tinytown makes names of the repository and the branch, with hyphens between their words.
+    Tinytown makes names of the repository and the branch, with hyphens between their words. The
+    plan's former name is no answer: what has it still is ambiguous.
     """
-    if len(towns) < 2:
-        return next(iter(towns), None)
+    others = [other for other in towns if b"tt:%b:" % other != plan.from_start]
+    if len(others) < 2:
+        return next(iter(others), None)
     words = town_bytes(town).split(b"-")
-    shared = {other: sum(takewhile(bool, map(eq, words, other.split(b"-")))) for other in towns}
+    shared = {other: sum(takewhile(bool, map(eq, words, other.split(b"-")))) for other in others}
     most = max(shared.values())
     best = [other for other, number in shared.items() if number == most]
     return best[0] if most and len(best) == 1 else None

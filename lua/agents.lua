@@ -1,4 +1,5 @@
--- agents.lua: one batch that lists the names of the town's agents, also of those that its former name has. Reads only.
+-- agents.lua: one batch that lists the ids and names of the agents under the town's name and its former name. Reads
+-- only.
 --
 -- Needs  batch, keyspace
 -- KEYS   none, or the only key that the client has found

@@ -37,8 +37,8 @@ local function join(hidden, key, family)
     join_lists(QUEUES[family] and 'queue' or 'stack', nil, hidden, key, outlives(hidden, key))
   elseif family == 'stop' and kind == 'string' then
     join_flags(hidden, key, outlives(hidden, key))
-  elseif can_unite(family, kind) and unite(kind, hidden, key) then
-    return true
+  elseif can_unite(family, kind) then
+    unite(kind, hidden, key)
   elseif kind ~= 'list' and equal(hidden, key, kind) then
     keep_one(hidden, key, outlives(hidden, key))
   else

@@ -20,8 +20,8 @@
 --
 -- Redis 7.0 and later have redis.acl_check_cmd, which adds no entry to ACL LOG. On older servers a command is
 -- tried in a form that changes nothing: on a key that does not exist, HSET with an incomplete pair, and RESTORE
--- with no valid value. RPUSH, LPUSH, SADD and XSETID have no such form and count as permitted. A command that is refused because
--- of its keys counts as permitted too: a run finds protected keys when it reaches them.
+-- with no valid value. RPUSH, LPUSH, SADD and XSETID have no such form and count as permitted. A command that is
+-- refused because of its keys counts as permitted too: a run finds protected keys when it reaches them.
 
 -- Commands with two keys get the same key twice: in cluster mode, two keys may be in different slots.
 local TOWN_KEY = ARGV[1]
@@ -60,7 +60,7 @@ local TRIALS = {
   XRANGE = {TOWN_KEY, '-', '+', 'COUNT', '1'},
   XSETID = {TOWN_KEY, '0-0'},
 }
--- What would change something, or fail with an error that is counted.
+-- Commands whose trial would change something, or count as an error.
 local NOT_TRIED = {LPUSH = true, RPUSH = true, SADD = true, XSETID = true}
 local WRITES = {
   DEL = true, HSET = true, LTRIM = true, PEXPIRE = true, RENAME = true, RENAMENX = true, RESTORE = true, SET = true,

@@ -23,7 +23,7 @@ local READ_AS = setmetatable({}, {__index = function(known, prefix)
 end})
 
 -- Returns the family of a key of the town with this prefix, by its name; nil for a name that no key of the town
--- has. If the name does not tell, also returns the types that make it the town's, and those that make it another's.
+-- has. If another town can have a key of this name, also returns the types of the town's key, and those of the other's.
 local function form_of(prefix, key)
   local from = #prefix + 1
   local family, at = family_at(key, from)

@@ -32,7 +32,7 @@ local function town_of(key)
       return town
     end
   end
-  -- A name that Tinytown does not use for a key, or may use in the future.
+  -- Names that no Tinytown uses for keys: broadcast, and unknown ones after a word of SINCE_0_7.
   local town, part = match(key, '^tt:(.+):(%l+)$')
   if part == 'broadcast' then
     return town
@@ -50,8 +50,8 @@ local function is_ours(key)
   return find(key, ':flight:%x+:0x%x+$') or find(key, '^tt:{.*}:mov[ie]%l+:%d+%-%x+%-%d+:')
 end
 
--- Returns whether a key that begins like those of the town with this prefix has a name that nothing here knows, of
--- this town or another. A future Tinytown may have made it.
+-- Returns whether a key begins like those of the town with this prefix, and its name has no known form, of this town
+-- or another. A future Tinytown may have made it.
 local function is_unknown(prefix, key)
   for _, reading in ipairs(READINGS) do
     local town = match(key, reading)
@@ -63,7 +63,7 @@ local function is_unknown(prefix, key)
   return (not town or prefix_of(town) == prefix) and not family_at(key, #'tt:' + 1) and not is_ours(key)
 end
 
--- Adds the town of a key to towns. prefix: of the town that most keys have.
+-- Adds the town of a key to towns. prefix: of the run's town, which has most keys.
 local function note_town(prefix, key)
   for n = 1, #known_prefixes do
     if belongs_to(known_prefixes[n], key) then

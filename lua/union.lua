@@ -128,20 +128,30 @@ local function stream_of(key, entries, last_id)
   end
 end
 
+-- Gives the larger of two last ids to an emptied stream, and keeps it in place of another one.
+local function keep_empty(key, destination, key_stays, last_id)
+  call('XSETID', key_stays and key or destination, last_id)
+  if key_stays then
+    replace(key, destination)
+  else
+    discard(key, destination)
+  end
+end
+
 -- Builds the union in the key's place, and then lets it replace the destination. The longer of two TTLs is kept; no
--- TTL counts as the longest. If the server refuses a command, the key gets its value back. Returns false if neither
--- has any values.
+-- TTL counts as the longest. If the server refuses a command, the key gets its value back.
 local function unite(kind, key, destination)
   local values_of_both = kind == 'set' and members_of_both or entries_of_both
   local values = values_of_both(key, destination)
-  if #values == 0 then
-    return false
-  end
   local last_id = kind == 'stream' and last_id_of(key)
   if last_id and comes_before(last_id, last_id_of(destination)) then
     last_id = last_id_of(destination)
   end
-  local copy, ttl, other_ttl = call('DUMP', key), call('PTTL', key), call('PTTL', destination)
+  local ttl, other_ttl = call('PTTL', key), call('PTTL', destination)
+  if #values == 0 then
+    return keep_empty(key, destination, other_ttl >= 0 and (ttl < 0 or ttl > other_ttl), last_id)
+  end
+  local copy = call('DUMP', key)
   -- This changes nothing, but fails with another error if RESTORE is refused.
   local refused = try('RESTORE', key, 0, copy)
   if not find(refused.err or '', 'BUSYKEY', 1, true) then
@@ -164,5 +174,4 @@ local function unite(kind, key, destination)
     call('RESTORE', key, ttl < 0 and 0 or math.max(ttl, 1), copy)
     error(err, 0)
   end
-  return true
 end

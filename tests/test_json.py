@@ -28,7 +28,7 @@ FIELDS = {
     "converted",
     "operation",
     "from_town",
-    "former",
+    "former_guess",
     "namesakes",
     "finished",
     "strings",

@@ -445,7 +445,7 @@ def test_a_report_says_what_a_run_of_another_plan_finished(
             Migrator(newest_cluster.client(), "town", RENAMING[0]).migrate()
     url = ("--redis-url", newest_cluster.url, "--town-name", "town")
     done = tt_in_process("--force", *url)
-    assert "   1 key was finished that another run had hidden.\n" in done.stdout
+    assert "   This run finished 1 key that a run with another plan had hidden.\n" in done.stdout
     assert newest_cluster.client().lrange("tt:town:inbox:1", 0, -1) == [b"a"]
 
 

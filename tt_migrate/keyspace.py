@@ -9,7 +9,7 @@ FAMILIES = ("agent", "inbox", "urgent", "task", "activity", "stop", "backlog")
 """The key families of all versions, in the order that replies and reports use."""
 
 SINCE_0_7 = ("mission", "events", "docket")
-"""What else Tinytown has since 0.7, as families: the first part of a name after the town."""
+"""The families that exist only since Tinytown 0.7."""
 
 RECORDS = ("agent", "task")
 """The families of records: JSON strings until Tinytown 0.6, hashes since 0.7."""

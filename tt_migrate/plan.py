@@ -135,10 +135,10 @@ class Plan:
         return (town,) if self.from_town is None else (town, self.from_town)
 
     def passes(self, town: str) -> int:
-        """How many passes rename keys, if any does.
+        """How many passes it takes to rename all keys.
 
         If one of a town's names begins with the other, a key can have the name that another key
-        gets. Then it is gone after the first pass.
+        gets. Then the first pass frees the name, and the second one gives it.
         """
         old, new = self.from_start, town_start(town)
         is_nested = self.from_town is not None and (old.startswith(new) or new.startswith(old))

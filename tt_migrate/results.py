@@ -98,7 +98,7 @@ class Count:
         return sum(self.keys.values())
 
     @property
-    def former(self) -> bytes | None:
+    def former_guess(self) -> bytes | None:
         """The other town that may be this one under a former name, if this one has no keys."""
         is_empty = not (self.total or self.hidden or self.has_keys)
         return _alike(self.plan, self.town, self.towns) if is_empty else None
@@ -213,7 +213,7 @@ class Preview:
         return _by_family(self.merges, self.plan.name_start(self.town), self.plan.families)
 
     @property
-    def former(self) -> bytes | None:
+    def former_guess(self) -> bytes | None:
         """As that of Count."""
         is_empty = not (self.remaining or self.conversions or self.hidden or self.has_keys)
         return _alike(self.plan, self.town, self.towns) if is_empty else None
@@ -268,7 +268,7 @@ class Migration:
     the final pass found left to do. Both are None if the run had no such pass. `hidden`: as in
     Count, after the final pass. `adjusted`: what DOWNGRADE had to change in records so that 0.6 can
     read them, and how often. `has_keys`: as in Count, after the run. `finished`: keys that a run
-    with another plan had hidden in a cluster, and that have the names now which it meant.
+    with another plan had hidden in a cluster, and that now have the names which it chose.
     """
 
     plan: Plan
@@ -291,7 +291,7 @@ class Migration:
     finished: int = 0
 
     @property
-    def former(self) -> bytes | None:
+    def former_guess(self) -> bytes | None:
         """As that of Count."""
         is_empty = not (self.changed or self.left_behind or self.hidden or self.has_keys)
         return _alike(self.plan, self.town, self.towns) if is_empty else None
@@ -391,7 +391,7 @@ class Progress:
 
 
 def _alike(plan: Plan, town: str, towns: Collection[bytes]) -> bytes | None:
-    """The only other town, or of several the one whose name has most words in common with a town's.
+    """The only other town, or of several the one whose name begins most like a town's.
 
     Tinytown makes names of the repository and the branch, with hyphens between their words. The
     plan's former name is no answer: what has it still is ambiguous.

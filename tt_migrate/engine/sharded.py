@@ -277,7 +277,7 @@ class Sharded:
                 if self._plan.destination(self._town, one.key) != one.destination
             ]
             relocation(worker).take_over([one for one in mine if one not in back])
-            # Keys that a run with the opposite plan has left on their way.
+            # Keys that a run with another plan has left on their way.
             relocation(worker, counts=False).take_over(back)
 
         def move(worker: Worker) -> None:

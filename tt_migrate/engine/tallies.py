@@ -188,7 +188,7 @@ class PreviewTally:
         self.dbsize = dbsize
 
     def release(self) -> None:
-        """Make moves of conflicts whose destination moves away, from one town's name to another."""
+        """Count a conflict as a move if the key at its destination moves away."""
         if self._plan.passes(self._town) < 2:
             return
         there = {self._plan.destination(self._town, key): key for key in self.conflicts}

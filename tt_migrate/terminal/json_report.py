@@ -85,7 +85,7 @@ class JsonReport:
             **_numbers(result, self.foreign, result.effort.seconds if result else seconds),
             "found": _found(result),
             "towns": _towns(result),
-            "former": shown(result.former) if result and result.former is not None else None,
+            "former_guess": _former_guess(result),
             "dbsize": result.dbsize or None if isinstance(result, Count | Preview) else None,
             "server": _server(result, self.foreign),
             "options": dict(self.options) if self.options else None,
@@ -172,6 +172,11 @@ def _hidden(result: Result | None) -> list[dict[str, str]]:
 
 def _name(town: str | None) -> str | None:
     return None if town is None else shown_text(town)
+
+
+def _former_guess(result: Result | None) -> str | None:
+    guess = result.former_guess if result else None
+    return None if guess is None else shown(guess)
 
 
 def _namesakes(result: Result | None, foreign: Foreign) -> list[dict[str, Any]]:

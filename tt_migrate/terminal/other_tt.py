@@ -28,8 +28,8 @@ def next_tt(environ: Mapping[str, str]) -> Path | None:
 def hand_over(args: Sequence[str]) -> None:
     """Become the next `tt`, with the same arguments. Returns where there is none.
 
-    A script called `tt` can lead back to this program. Then it was handed the same arguments by
-    this process, or by its parent.
+    A script called `tt` can lead back to this program. If so, this process or its parent has
+    already handed over the same arguments.
     """
     handed = [f"{pid} {shlex.join(args)}" for pid in (os.getpid(), os.getppid())]
     other = next_tt(os.environ)

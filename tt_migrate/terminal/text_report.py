@@ -85,7 +85,7 @@ class TextReport:
         if not migration.complete:
             self.out.lines(self._incomplete(migration))
         elif self.quiet and not migration.effort.evicted:
-            if migration.left:
+            if migration.left and migration.changed:
                 self.out.lines(self._namesakes(migration.left.namesakes))
         elif (
             migration.changed
@@ -146,12 +146,12 @@ class TextReport:
             yield f"   Former name: {shown_text(self.plan.from_town) or 'empty'}"
 
     def _former(self, result: Result) -> Iterator[str]:
-        """That another town may be this one, which has no keys, or had the name that was meant."""
-        if result.former is not None:
-            plan = from_town(_text(result.former))
+        """A town that may be this one's former self, or all if the former name has no keys."""
+        guess = result.former_guess
+        if guess is not None:
+            plan = from_town(_text(guess))
             yield (
-                f"The town has no keys here, but {shown(result.former)} has: if that is its former"
-                " name,"
+                f"The town has no keys here, but {shown(guess)} has: if that is its former name,"
                 f" run '{self._command(plan)}' (with --dry-run to see what moves)"
             )
         elif self.plan.from_town is not None and result.towns and not isinstance(result, Count):
@@ -419,8 +419,8 @@ class TextReport:
             totals.append(f"{records} converted")
         yield f"   Total: {', '.join(totals)} in {migration.effort.seconds:.2f} s"
         if migration.finished:
-            one, many = "key was finished", "keys were finished"
-            yield f"   {counted(migration.finished, one, many)} that another run had hidden."
+            keys = counted(migration.finished, "key", "keys")
+            yield f"   This run finished {keys} that a run with another plan had hidden."
         if migration.effort.reconnects:
             yield (
                 f"   The connection was lost {_times(migration.effort.reconnects)}. These numbers"

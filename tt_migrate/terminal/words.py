@@ -106,8 +106,8 @@ _FROM_TOWN = Words(
     found="Keys with the former name",
     question="The town's keys get its new name",
     touched="touched",
-    nothing_to_do="Nothing to rename - no key of the town has its former name",
-    none_left="No key of the town has its former name.",
+    nothing_to_do="Nothing to rename - no key that is surely the town's has its former name",
+    none_left="No key that is surely the town's has its former name.",
     culprit="a Tinytown with the former name",
 )
 
@@ -124,7 +124,7 @@ _WORDS = {
 def quoted(text: str) -> str:
     """Return a text as a word for the shell. The hint that it stands in is in single quotes."""
     if (escaped := shown_text(text)) != text:
-        # The shells read the same escapes in this form.
+        # bash and zsh read the same escapes in this form.
         return "$'" + escaped.replace("'", "\\'") + "'"
     is_plain = shlex.quote(text) == text
     has_special = any(character in text for character in '"$`!')

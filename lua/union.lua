@@ -4,6 +4,8 @@
 -- Gives  can_unite(family, kind), unite(kind, key, destination)
 
 local MEMBERS_A_CALL = 1000
+-- The most fields and values of an event: unpack accepts less than 8,000.
+local MOST_WORDS = 7900
 
 -- Returns whether two keys of a family and a type can be united. kind: as type_in() of merge.lua returns it.
 local function can_unite(family, kind)
@@ -121,6 +123,9 @@ end
 
 local function stream_of(key, entries, last_id)
   for _, entry in ipairs(entries) do
+    if #entry[2] > MOST_WORDS then
+      error({err = 'ERR an event has too many fields to be merged: ' .. entry[1]}, 0)
+    end
     call('XADD', key, entry[1], unpack(entry[2]))
   end
   if comes_before(entries[#entries][1], last_id) then

@@ -633,6 +633,16 @@ def test_streams_that_cannot_be_joined_stay_as_they_are(newest: Server) -> None:
     assert contents(redis) == before
 
 
+def test_an_event_with_very_many_fields_is_listed(newest: Server) -> None:
+    redis = newest.client()
+    redis.xadd("tt:old:events", {"a": "b"}, id="5-1")
+    redis.xadd("tt:new:events", {f"f{n}": n for n in range(5000)}, id="6-1")
+    before = contents(redis)
+    result = Migrator(redis, "new", from_town("old", merge=True)).migrate()
+    assert [*result.failed.values()] == ["ERR an event has too many fields to be merged: 6-1"]
+    assert contents(redis) == before
+
+
 @pytest.mark.parametrize("town", ["old", "new"])
 def test_a_joined_stream_goes_on_after_the_last_id_of_both(redis: Redis, town: str) -> None:
     for name in ("old", "new"):

@@ -996,3 +996,19 @@ def test_keys_that_another_run_hides_during_the_final_pass_are_finished(
     done = Migrator(client, "town").migrate()
     assert (done.complete, done.keys["inbox"]) == (True, 11)
     assert client.lrange("tt:town:inbox:late", 0, -1) == [b"a"]
+
+
+def test_a_name_that_another_key_leaves_is_free(newest_cluster: Cluster) -> None:
+    commands: list[tuple[str, ...]] = []
+    for n in range(20):
+        commands.append(("HSET", f"tt:a:agent:{n}", "id", str(n)))
+        commands.append(("XADD", f"tt:a:events:agent:{n}", "1-1", "a", str(n)))
+    fill(newest_cluster, commands)
+    before = everything(newest_cluster)
+    client = newest_cluster.client()
+    for new, old in (("a:events", "a"), ("a", "a:events")):
+        migrator = Migrator(client, new, from_town(old))
+        preview, done = migrator.preview(), migrator.migrate()
+        assert (preview.total, dict(preview.conflicts)) == (40, {})
+        assert (done.total, done.complete) == (40, True)
+    assert everything(newest_cluster) == before

@@ -3,12 +3,10 @@
 -- Needs  batch, keyspace, plain_hash, merge
 -- Gives  digest_of(key, kind)
 
-local CHUNK_OF_LIST = 1000
-
 local function digest_of_list(key)
   local digest = ''
-  for first = 0, call('LLEN', key) - 1, CHUNK_OF_LIST do
-    local values = call('LRANGE', key, first, first + CHUNK_OF_LIST - 1)
+  for first = 0, call('LLEN', key) - 1, CHUNK do
+    local values = call('LRANGE', key, first, first + CHUNK - 1)
     for n, value in ipairs(values) do
       values[n] = #value .. ':' .. value
     end

@@ -1,7 +1,7 @@
 -- give_back.lua: gives frozen keys their names back. If a client has created the key anew, the two are joined if
 -- nothing is lost by it: in a list, every message of both stays.
 --
--- Needs  batch, items, keyspace, rename, merge
+-- Needs  batch, items, keyspace, rename, keep_one, union, merge
 -- KEYS   none, or the hidden name and the key of the only item
 -- ARGV   1 denied   commands that the user may not run, separated by spaces
 --        2 budget   time after which no further item begins, microseconds

@@ -23,16 +23,8 @@ end
 -- What follows the town in a key has one to three parts.
 local READINGS = {'^tt:(.+):[^:]+$', '^tt:(.+):[^:]+:[^:]+$', '^tt:(.+):[^:]+:[^:]+:[^:]+$'}
 
--- Returns the town of a key of the new format, nil for any other key.
-local function town_of(key)
-  for _, reading in ipairs(READINGS) do
-    local town = match(key, reading)
-    local family = town and family_of(prefix_of(town), key)
-    if family and family ~= AMBIGUOUS then
-      return town
-    end
-  end
-  -- Names that no Tinytown uses for keys: broadcast, and unknown ones after a word of SINCE_0_7.
+-- Returns the town of a key whose name no Tinytown uses: broadcast, and unknown names after a word of SINCE_0_7.
+local function town_of_odd(key)
   local town, part = match(key, '^tt:(.+):(%l+)$')
   if part == 'broadcast' then
     return town
@@ -42,6 +34,18 @@ local function town_of(key)
     return town
   end
   return nil
+end
+
+-- Returns the town of a key of the new format, nil for any other key.
+local function town_of(key)
+  for _, reading in ipairs(READINGS) do
+    local town = match(key, reading)
+    local family = town and family_of(prefix_of(town), key)
+    if family and family ~= AMBIGUOUS then
+      return town
+    end
+  end
+  return town_of_odd(key)
 end
 
 -- Returns whether a migration has made the key: flight.lua's key for a cursor, and the hidden names and marks of
@@ -59,7 +63,7 @@ local function is_unknown(prefix, key)
       return false
     end
   end
-  local town = town_of(key)
+  local town = town_of_odd(key)
   return (not town or prefix_of(town) == prefix) and not family_at(key, #'tt:' + 1) and not is_ours(key)
 end
 

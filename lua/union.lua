@@ -1,9 +1,8 @@
 -- union.lua: unites a key with its destination: sets of active missions, and streams of events.
 --
--- Needs  batch, keyspace, <renames>
+-- Needs  batch, keyspace, keep_one, <renames>
 -- Gives  can_unite(family, kind), unite(kind, key, destination)
 
-local MEMBERS_A_CALL = 1000
 -- The most fields and values of an event: unpack accepts less than 8,000.
 local MOST_WORDS = 7900
 
@@ -116,8 +115,8 @@ local function last_id_of(key)
 end
 
 local function set_of(key, members)
-  for from = 1, #members, MEMBERS_A_CALL do
-    call('SADD', key, unpack(members, from, math.min(from + MEMBERS_A_CALL - 1, #members)))
+  for from = 1, #members, CHUNK do
+    call('SADD', key, unpack(members, from, math.min(from + CHUNK - 1, #members)))
   end
 end
 
@@ -133,16 +132,6 @@ local function stream_of(key, entries, last_id)
   end
 end
 
--- Gives the larger of two last ids to an emptied stream, and keeps it in place of another one.
-local function keep_empty(key, destination, key_stays, last_id)
-  call('XSETID', key_stays and key or destination, last_id)
-  if key_stays then
-    replace(key, destination)
-  else
-    discard(key, destination)
-  end
-end
-
 -- Builds the union in the key's place, and then lets it replace the destination. The longer of two TTLs is kept; no
 -- TTL counts as the longest. If the server refuses a command, the key gets its value back.
 local function unite(kind, key, destination)
@@ -152,11 +141,13 @@ local function unite(kind, key, destination)
   if last_id and comes_before(last_id, last_id_of(destination)) then
     last_id = last_id_of(destination)
   end
-  local ttl, other_ttl = call('PTTL', key), call('PTTL', destination)
   if #values == 0 then
-    return keep_empty(key, destination, other_ttl >= 0 and (ttl < 0 or ttl > other_ttl), last_id)
+    -- Both streams were emptied.
+    local key_stays = outlives(key, destination)
+    call('XSETID', key_stays and key or destination, last_id)
+    return keep_one(key, destination, key_stays)
   end
-  local copy = call('DUMP', key)
+  local copy, ttl, other_ttl = call('DUMP', key), call('PTTL', key), call('PTTL', destination)
   -- This changes nothing, but fails with another error if RESTORE is refused.
   local refused = try('RESTORE', key, 0, copy)
   if not find(refused.err or '', 'BUSYKEY', 1, true) then

@@ -76,26 +76,9 @@ class OneServer:
             agents = AgentsTally()
 
             def result(count: Count | None = None) -> Preview:
-                return Preview(
-                    plan=self._plan,
-                    town=self._town,
-                    moves=found.moves,
-                    merges=found.merges,
-                    conflicts=found.conflicts,
-                    failed=found.failed,
-                    ambiguous=found.ambiguous,
-                    conversions=records.conversions,
-                    unconverted=records.unconverted,
-                    adjusted=records.adjusted,
-                    towns=count.towns if count else found.towns.others,
-                    has_keys=count.has_keys if count else found.towns.has_own,
-                    dbsize=count.dbsize if count else found.dbsize,
-                    count=count,
-                    effort=driver.effort(),
-                    refused=session.refused,
-                    server=session.server,
-                    namesakes=agents.namesakes,
-                )
+                cost, server, refused = driver.effort(), session.server, session.refused
+                preview = found.result(records, cost, server, refused=refused, count=count)
+                return replace(preview, namesakes=agents.namesakes)
 
             passes: list[Pass] = []
             counted = CountTally(self._plan, self._town)
@@ -135,24 +118,8 @@ class OneServer:
             before: Count | None = None
 
             def result(left: Left | None = None) -> Migration:
-                return Migration(
-                    plan=self._plan,
-                    town=self._town,
-                    keys=moved.keys,
-                    merged=moved.merged,
-                    converted=records.converted,
-                    conflicts=moved.conflicts,
-                    failed=moved.failed,
-                    ambiguous=moved.ambiguous,
-                    unconverted=records.unconverted,
-                    adjusted=records.adjusted,
-                    towns=left.count.towns if left and left.count else moved.towns.others,
-                    has_keys=left.count.has_keys if left and left.count else moved.towns.has_own,
-                    before=before,
-                    left=left,
-                    effort=driver.effort(),
-                    server=session.server,
-                )
+                cost, server = driver.effort(), session.server
+                return moved.result(records, cost, server, before=before, left=left)
 
             if self._plan.rename == "reverse":
                 before = self._count(driver, "counting", result)

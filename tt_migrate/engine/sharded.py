@@ -95,31 +95,13 @@ class Sharded:
         found, counted = self._preview_tally(), CountTally(self._plan, self._town)
         own, records = ConversionPreviewTally(), ConversionPreviewTally()
         agents = AgentsTally()
+        crew = self._crew
         hidden: dict[bytes, bytes] = {}
 
-        def result() -> Preview:
-            session = self._crew.session
-            return Preview(
-                plan=self._plan,
-                town=self._town,
-                moves=found.moves if self._plan.rename else (),
-                merges=found.merges,
-                conflicts=found.conflicts if self._plan.rename else {},
-                failed=found.failed,
-                ambiguous=found.ambiguous if self._plan.rename else (),
-                conversions=records.conversions,
-                unconverted=records.unconverted,
-                adjusted=records.adjusted,
-                towns=found.towns.others,
-                has_keys=found.towns.has_own,
-                dbsize=self._crew.dbsize,
-                count=None,
-                effort=self._crew.effort(),
-                refused=session.refused,
-                server=self._crew.server,
-                hidden=hidden,
-                namesakes=agents.namesakes,
-            )
+        def result(count: Count | None = None) -> Preview:
+            cost, server, refused = crew.effort(), crew.server, crew.session.refused
+            preview = found.result(records, cost, server, refused=refused, count=count)
+            return replace(preview, dbsize=crew.dbsize, hidden=hidden, namesakes=agents.namesakes)
 
         def passes(session: Session) -> Iterable[Pass]:
             yield session.scan("preview", found)
@@ -143,7 +125,7 @@ class Sharded:
                 records.unconverted.pop(name, None)
         if self._plan.convert == "json":
             found.moves.difference_update(records.unconverted)
-        return replace(result(), count=count)
+        return result(count)
 
     def migrate(self) -> Migration:
         """Carry out the plan, then count what is left to do."""
@@ -153,26 +135,9 @@ class Sharded:
         hidden: dict[bytes, bytes] = {}
 
         def result(left: Left | None = None) -> Migration:
-            return Migration(
-                plan=self._plan,
-                town=self._town,
-                keys=moved.keys,
-                merged=moved.merged,
-                converted=records.converted,
-                conflicts=moved.conflicts,
-                failed=moved.failed,
-                ambiguous=moved.ambiguous,
-                unconverted=records.unconverted,
-                adjusted=records.adjusted,
-                towns=left.count.towns if left and left.count else moved.towns.others,
-                has_keys=left.count.has_keys if left and left.count else moved.towns.has_own,
-                before=before,
-                left=left,
-                effort=self._crew.effort(),
-                server=self._crew.server,
-                hidden=hidden,
-                finished=self._finished,
-            )
+            cost, server = self._crew.effort(), self._crew.server
+            migration = moved.result(records, cost, server, before=before, left=left)
+            return replace(migration, hidden=hidden, finished=self._finished)
 
         if self._plan.rename == "reverse":
             before = self._count("counting", result)

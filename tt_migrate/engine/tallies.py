@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 from tt_migrate.engine.record import Record
@@ -22,7 +22,7 @@ from tt_migrate.engine.replies import (
 )
 from tt_migrate.keyspace import RECORDS, check_families, town_bytes
 from tt_migrate.plan import Plan
-from tt_migrate.results import Count, Effort, Left, Server
+from tt_migrate.results import Count, Effort, Left, Migration, Preview, Server
 
 
 class Tally(Protocol):
@@ -187,6 +187,38 @@ class PreviewTally:
         self.towns.found.update(towns)
         self.dbsize = dbsize
 
+    def result(
+        self,
+        records: ConversionPreviewTally,
+        effort: Effort,
+        server: Server,
+        *,
+        refused: Collection[str],
+        count: Count | None,
+    ) -> Preview:
+        """What was found so far. `refused`, `count`: as in Preview."""
+        # A pass can look at keys that the plan leaves where they are, to find the towns.
+        renames = self._plan.rename is not None
+        return Preview(
+            plan=self._plan,
+            town=self._town,
+            moves=self.moves if renames else set(),
+            merges=self.merges,
+            conflicts=self.conflicts if renames else {},
+            failed=self.failed,
+            ambiguous=self.ambiguous if renames else set(),
+            conversions=records.conversions,
+            unconverted=records.unconverted,
+            adjusted=records.adjusted,
+            towns=count.towns if count else self.towns.others,
+            has_keys=count.has_keys if count else self.towns.has_own,
+            dbsize=count.dbsize if count else self.dbsize,
+            count=count,
+            effort=effort,
+            refused=refused,
+            server=server,
+        )
+
     def release(self) -> None:
         """Count a conflict as a move if the key at its destination moves away."""
         if self._plan.passes(self._town) < 2:
@@ -208,6 +240,7 @@ class MigrationTally:
 
     def __init__(self, plan: Plan, town: str, record: Record) -> None:
         self._plan = plan
+        self._town = town
         self._start = plan.name_start(town)
         self._record = record
         self.args = (int(record.wanted),)
@@ -256,6 +289,36 @@ class MigrationTally:
     def merged(self) -> dict[str, int]:
         """Keys merged, by family."""
         return _by_name(self._plan.families, self._merged)
+
+    def result(
+        self,
+        records: ConversionTally,
+        effort: Effort,
+        server: Server,
+        *,
+        before: Count | None,
+        left: Left | None,
+    ) -> Migration:
+        """What was done so far. `before`, `left`: as in Migration."""
+        count = left.count if left else None
+        return Migration(
+            plan=self._plan,
+            town=self._town,
+            keys=self.keys,
+            merged=self.merged,
+            converted=records.converted,
+            conflicts=self.conflicts,
+            failed=self.failed,
+            ambiguous=self.ambiguous,
+            unconverted=records.unconverted,
+            adjusted=records.adjusted,
+            towns=count.towns if count else self.towns.others,
+            has_keys=count.has_keys if count else self.towns.has_own,
+            before=before,
+            left=left,
+            effort=effort,
+            server=server,
+        )
 
 
 class AgentsTally:

@@ -3,8 +3,10 @@ PYTHON ?= python3
 
 python := .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start the program many times: let Python keep what it compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo try picture test lint coverage bench faults interop clean
+.PHONY: help demo try picture test test-newest test-others test-all lint coverage bench faults interop clean
 .NOTPARALLEL:
 
 help:
@@ -12,6 +14,8 @@ help:
 	@echo 'make picture draw the demo anew, as docs/demo.svg'
 	@echo 'make try     open a shell in a town to migrate, on such a server'
 	@echo 'make test    run the tests; ARGS="-k preview" passes arguments to pytest'
+	@echo 'make test-all    repeat each test on every kind of server'
+	@echo 'make test-others run only what make test leaves out'
 	@echo 'make lint    check style, types and the Lua scripts'
 	@echo 'make coverage run the tests, and name the lines and branches that none of them runs'
 	@echo 'make bench   measure, about 40 minutes; KEYS=20000 RTT=10,50 set keys and round trips, ONLY=far one experiment'
@@ -33,8 +37,13 @@ redis_pys := lowest 7.0.1 7.4.0 8.0.0
 picture: .venv/demo.installed
 	@$(python) -m demo --picture
 
-test: .venv/test.installed .cache/hiredis/installed $(redis_pys:%=.cache/redis-py/%/installed)
-	$(python) -m pytest -n 3 --dist worksteal $(ARGS)
+libraries := .cache/hiredis/installed $(redis_pys:%=.cache/redis-py/%/installed)
+pytest = $(python) -m pytest -n auto --dist worksteal
+
+test: test-newest
+
+test-newest test-others test-all: .venv/test.installed $(libraries)
+	$(pytest) --kinds $(@:test-%=%) $(ARGS)
 
 lint: .venv/test.installed .venv/lint.installed
 	$(python) -m ruff check
@@ -44,8 +53,8 @@ lint: .venv/test.installed .venv/lint.installed
 		then $(python) tests/lua_syntax.py lua/*.lua bench/machinery/*.lua; \
 		else echo 'The Lua files were not checked: lupa has no wheel for this Python.'; fi
 
-coverage: .venv/coverage.installed .cache/hiredis/installed $(redis_pys:%=.cache/redis-py/%/installed)
-	$(python) -m pytest -n 3 --dist worksteal --cov --cov-report=term $(ARGS)
+coverage: .venv/coverage.installed $(libraries)
+	$(pytest) --cov --cov-report=term $(ARGS)
 
 bench: .venv/test.installed .venv/bench.installed .cache/hiredis/installed
 	$(python) -m bench $(if $(KEYS),--keys $(KEYS)) $(if $(RTT),--rtt $(RTT)) $(if $(ONLY),--only $(ONLY))

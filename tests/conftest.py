@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from packaging.requirements import Requirement
 from redis import Redis
+from redis import utils as redis_utils
 
 from tests.servers import (
     Kind,
@@ -23,8 +25,21 @@ from tests.servers import (
     StartServer,
     kinds,
     newest_kind,
+    newest_kinds,
     short_place,
 )
+
+_MOST_LINES = 5
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kinds",
+        choices=("newest", "others", "all"),
+        default="newest",
+        help="newest: run each test on the newest Redis and the newest Valkey, and what depends on "
+        "the version on every kind; others: run what `newest` leaves out; all: run both",
+    )
 
 
 def pytest_configure() -> None:
@@ -38,6 +53,49 @@ def pytest_configure() -> None:
     except StartError as error:
         raise pytest.UsageError(str(error)) from None
 
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than there are processors: tests also wait for servers."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose tests by --kinds, and let those that are marked `first` begin first."""
+    runs = ("newest", "others") if config.option.kinds == "all" else (config.option.kinds,)
+    config.hook.pytest_deselected(items=[item for item in items if run_of(item) not in runs])
+    chosen = [item for item in items if run_of(item) in runs]
+    items[:] = sorted(chosen, key=lambda item: item.get_closest_marker("first") is None)
+
+
+def run_of(item: pytest.Item) -> str:
+    """Return the value of --kinds whose run a test belongs to."""
+    call = getattr(item, "callspec", None)
+    kind = call.params.get("kind") if call else None
+    if kind is None or kind in newest_kinds() or item.get_closest_marker("every_kind"):
+        return "newest"
+    return "others"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why tests were skipped, in five lines at most."""
+    kinds_of: dict[str, list[str]] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        kind, separator, common = reason.partition(": ")
+        kinds_of.setdefault(common if separator else reason, []).append(separator and kind)
+    most_first = sorted(kinds_of, key=lambda reason: -len(kinds_of[reason]))
+    shown = most_first if len(most_first) <= _MOST_LINES else most_first[: _MOST_LINES - 1]
+    for reason in shown:
+        names = ", ".join(sorted({*kinds_of[reason]} - {""}))
+        said = f"{names}: {reason}" if names else reason
+        terminalreporter.write_line(f"{len(kinds_of[reason])} skipped: {said}")
+    if rest := sum(len(kinds_of[reason]) for reason in most_first[len(shown) :]):
+        terminalreporter.write_line(f"{rest} skipped for other reasons; ARGS=-rs names them")
+
+
+# redis-py looks up its own version on disk for each client and connection.
+redis_utils.get_lib_version = cache(redis_utils.get_lib_version)
 
 # On a busy machine tests are slow; that is not a failure.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

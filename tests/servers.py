@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,14 +56,17 @@ class Kind:
     package: str = ""
 
     @property
+    def product(self) -> str:
+        return self.name.partition("-")[0]
+
+    @property
     def version(self) -> tuple[int, ...]:
         return tuple(int(part) for part in self.name.rpartition("-")[2].split("."))
 
     @property
     def cli(self) -> Path | None:
         """The command-line client that comes with the server, or one on the PATH."""
-        product, _, _ = self.name.partition("-")
-        beside = self.program.with_name(f"{product}-cli") if self.program else None
+        beside = self.program.with_name(f"{self.product}-cli") if self.program else None
         found = beside if beside and beside.exists() else shutil.which("redis-cli")
         return Path(found) if found else None
 
@@ -82,10 +86,16 @@ def newest_kind() -> Kind:
     Raises:
         StartError: no kind is available.
     """
-    at_hand = [kind for kind in kinds() if kind.program]
-    if not at_hand:
+    if not newest_kinds():
         raise StartError(NO_SERVER)
-    return max(at_hand, key=lambda kind: kind.version)
+    return max(newest_kinds(), key=lambda kind: kind.version)
+
+
+@cache
+def newest_kinds() -> tuple[Kind, ...]:
+    """Return the available kind with the highest version of each product, Redis and Valkey."""
+    at_hand = sorted((kind for kind in kinds() if kind.program), key=lambda kind: kind.version)
+    return tuple({kind.product: kind for kind in at_hand}.values())
 
 
 def short_place(most: int = 50) -> str:
@@ -239,7 +249,7 @@ class Server:
     def stop(self) -> None:
         """Stop the server and remove its folder. Can be called twice."""
         self.close_clients()
-        self._end(signal.SIGTERM)
+        self._end(signal.SIGKILL)  # its data is removed, so it need not save nor wait for replicas
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _launch(self) -> None:
@@ -396,10 +406,25 @@ def _settings(client: Redis) -> dict[str, str]:
     return dict(settings)
 
 
+@cache
+def _ports() -> Iterator[int]:
+    """Ports that no other test process uses, in an order that no seed decides.
+
+    They are below those that the system uses for outgoing connections, and so are the ports of
+    cluster buses, which are higher by 10,000. A port comes again only after all others: the server
+    that has it may be down for a moment.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    ports = range(10_000 + worker, 20_000, workers)
+    return cycle(random.SystemRandom().sample(ports, len(ports)))
+
+
 def _free_port() -> int:
-    """Return a free port below the range that the system uses for outgoing connections."""
     while True:
-        port = random.randrange(10_000, 30_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        port = next(_ports())
+        with suppress(OSError):
+            for one in (port, port + 10_000):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", one))
             return port

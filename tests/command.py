@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+import termios
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from unittest.mock import patch
 
 from tt_migrate.terminal.cli import main
@@ -90,6 +94,69 @@ def tt_in_process(
         status = main(name, [*(["migrate"] if name == "tt" else []), *args], StopSignals())
     written = [stream.buffer.getvalue().decode(encoding) for stream in (out, err)]
     return subprocess.CompletedProcess(args, status, *written)
+
+
+@contextmanager
+def on_a_terminal(
+    *args: str, stdout: IO[str] | int | None = None, variables: Mapping[str, str] = {}
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Start `tt migrate` on a terminal of its own. Yields the process and the terminal's other end.
+
+    `stdout`: where the report goes, if not to the terminal.
+    """
+    ours, theirs = pty.openpty()
+
+    def before() -> None:
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        [*TT, *args],
+        stdin=theirs,
+        stdout=theirs if stdout is None else stdout,
+        stderr=theirs,
+        env=environment(**variables),
+        preexec_fn=before,
+    )
+    os.close(theirs)
+    try:
+        yield process, ours
+    finally:
+        process.kill()
+        process.wait()
+        with suppress(OSError):  # a test has closed it
+            os.close(ours)
+
+
+def sent_to_a_terminal(
+    *args: str, stdout: int | None = None, variables: Mapping[str, str] = {}
+) -> str:
+    """Run `tt migrate` on a terminal, and return what it writes there."""
+    with on_a_terminal(*args, stdout=stdout, variables=variables) as (process, terminal):
+        sent = read_all(terminal)
+        assert process.wait(60) == 0
+    return sent
+
+
+def read_all(terminal: int) -> str:
+    """Read what a terminal receives until its other end is closed."""
+    return _read(terminal, None).replace("\r\n", "\n")
+
+
+def read_until(stream: int, text: str) -> str:
+    """Read from a terminal or a pipe up to a text."""
+    sent = _read(stream, text)
+    assert text in sent
+    return sent
+
+
+def _read(stream: int, until: str | None) -> str:
+    sent = b""
+    with suppress(OSError):  # a terminal without another end
+        while (until is None or until.encode() not in sent) and (piece := os.read(stream, 65_536)):
+            sent += piece
+    return sent.decode()
 
 
 def assert_harmless(done: subprocess.CompletedProcess[str]) -> None:

@@ -124,6 +124,15 @@ def test_the_bar_stays_in_its_line(clock: list[float]) -> None:
     assert stream.getvalue().count("\n") == 1
 
 
+def test_the_bar_is_drawn_about_ten_times_a_second(clock: list[float]) -> None:
+    stream = StringIO()
+    bar = ProgressBar(Output(stream))
+    for n in range(300):
+        clock[0] = n / 100
+        bar(replace(HALF, waiting=""))
+    assert 20 <= stream.getvalue().count("\r") <= 26
+
+
 def test_a_log_gets_a_dated_line_every_ten_seconds(clock: list[float]) -> None:
     stream = StringIO()
     lines = ProgressLines(Output(stream))

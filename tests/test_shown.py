@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import subprocess
 from urllib.parse import quote
 
 import pytest
 
-from tests.command import TT, assert_harmless, environment, tt_in_process
+from tests.command import assert_harmless, on_a_terminal, read_all, read_until, tt_in_process
 from tests.hostile import bulk, error, hello, hostile_server, inspection
 from tests.servers import Server
-from tests.test_signals import read_all
 
 PASSWORDS = ["correct-horse", "a\nb", 'q"\\', "total", ".*", "(", "x", "é☃", "p w  d"]
 MODES = [("--force",), ("--dry-run",), ("--check",), ()]
@@ -101,19 +98,11 @@ def test_the_bar_shows_no_words_of_the_server() -> None:
         return hello()
 
     with hostile_server(answer) as address:
-        ours, theirs = pty.openpty()
-        command = [*TT, "--force", "--town-name", "t"]
-        command += ["--redis-url", f"redis://:hunter2hunter2@{address}"]
-        process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment()
-        )
-        os.close(theirs)
-        sent = b""
-        while b"read-only server" not in sent:
-            sent += os.read(ours, 65_536)
-        process.terminate()
-        shown = sent.decode() + read_all(ours)
-        process.wait()
+        where = ("--town-name", "t", "--redis-url", f"redis://:hunter2hunter2@{address}")
+        with on_a_terminal("--force", *where) as (process, terminal):
+            sent = read_until(terminal, "read-only server")
+            process.terminate()
+            shown = sent + read_all(terminal)
     assert "\x1b" not in shown
     assert "hunter2" not in shown
 

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.command import TT, environment, tt, tt_in_process
+from tests.command import sent_to_a_terminal, tt, tt_in_process
 from tests.servers import Server
-from tests.test_signals import read_all
 
 FAMILIES = ("agent", "inbox", "urgent", "task", "activity", "stop")
-
-
-def on_a_terminal(*args: str, **variables: str) -> str:
-    """Return what a command writes to a terminal."""
-    ours, theirs = pty.openpty()
-    env = environment(**variables)
-    with subprocess.Popen([*TT, *args], stdin=theirs, stdout=theirs, stderr=theirs, env=env):
-        os.close(theirs)
-        return read_all(ours).replace("\r\n", "\n")
 
 
 def where(server: Server, town: str = "my-project") -> dict[str, str]:
@@ -72,7 +59,7 @@ def test_an_empty_database_is_not_passed_off_as_a_full_one(newest: Server) -> No
 def test_a_pipe_gets_all_keys_and_a_terminal_twenty_of_each_family(large: Server) -> None:
     piped = tt("--dry-run", url=large.url).stdout
     assert piped.count(" → ") == 301
-    shown = on_a_terminal("--dry-run", **where(large))
+    shown = sent_to_a_terminal("--dry-run", variables=where(large))
     assert shown.count(" → ") == 6 * 20 + 1
     assert shown.count("   … and 30 more (--limit 0 shows all)\n") == 6
     assert "Total: 301 key(s) would be migrated" in shown
@@ -116,7 +103,7 @@ def test_a_long_preview_ends_with_all_that_one_signs_off(newest: Server) -> None
         key = {"agent": '{"id":"%s","name":"n"}', "task": '{"id":"%s"}'}.get(family, "%s")
         redis.mset({f"tt:{family}:{n}": key.replace("%s", str(n)) for n in range(100)})
     redis.rpush("tt:backlog", "1")
-    shown = on_a_terminal("--upgrade", "--dry-run", **where(newest))
+    shown = sent_to_a_terminal("--upgrade", "--dry-run", variables=where(newest))
     rows = sum(max(1, -(-len(line) // 80)) for line in shown.partition("Summary")[2].splitlines())
     assert rows < 24
     end = shown.partition("   Summary: ")[2]
@@ -219,4 +206,4 @@ def test_with_verbose_a_job_has_dated_lines(newest: Server) -> None:
     ]
     assert done.stderr.splitlines()[-1] == dated[-1]
     assert not re.search(date, tt("--force", url=newest.url).stderr)
-    assert not re.search(date, on_a_terminal("-v", "--force", **where(newest)))
+    assert not re.search(date, sent_to_a_terminal("-v", "--force", variables=where(newest)))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
-import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,26 +19,37 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.command import TT, environment, script
+from tests.command import (
+    TT,
+    environment,
+    on_a_terminal,
+    read_all,
+    read_until,
+    script,
+    sent_to_a_terminal,
+    tt,
+)
 from tests.hostile import bulk, hello, hostile_server
 from tests.servers import Server, StartServer
 from tests.waiting import wait_until
 from tt_migrate.terminal.signals import StoppedBySignal, StopSignals
 
-KEYS = 200_000
+KEYS = 60_000
+SLOWLY = ("--force", "--max-pause", "1", "--nice", "100")
+"""Options of a run that rests a tenth of a second after each batch, so it takes long."""
+QUICKLY = ("--force", "--max-pause", "1", "--nice", "20")
+"""Options of a run that rests long enough after a batch for a bar to be shown."""
 SIGNALS = [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
-def fill(redis: Redis) -> None:
-    for start in range(0, KEYS, 10_000):
-        redis.mset({f"tt:agent:{n}": n for n in range(start, start + 10_000)})
+def fill(redis: Redis, number: int = KEYS) -> None:
+    redis.eval("for n = 1, ARGV[1] do redis.call('SET', 'tt:agent:' .. n, n) end", 0, number)
 
 
 @pytest.fixture
 def large(newest: Server) -> Server:
-    """A server whose migration takes at least a second with the shortest pause."""
-    redis = newest.client()
-    fill(redis)
+    """A server whose keys take a run that goes SLOWLY a quarter of a minute."""
+    fill(newest.client())
     return newest
 
 
@@ -73,11 +81,28 @@ def running(
         process.communicate()
 
 
-def wait_for_a_renamed_key(redis: Redis) -> None:
-    deadline = time.monotonic() + 30
-    while int(redis.info("commandstats").get("cmdstat_renamenx", {"calls": 0})["calls"]) < 1000:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+def moved(redis: Redis) -> int:
+    return len(redis.keys("tt:town:agent:*"))
+
+
+def wait_for_a_batch(redis: Redis) -> None:
+    """Wait until the run has had the reply to a batch: a second one has followed."""
+
+    def renamed() -> int:
+        return int(redis.info("commandstats").get("cmdstat_renamenx", {"calls": 0})["calls"])
+
+    wait_until(lambda: renamed() > 0)
+    first = renamed()
+    wait_until(lambda: renamed() > first)
+
+
+@contextmanager
+def in_a_call(redis: Redis) -> Iterator[None]:
+    """Wait until the run waits for the reply to a call, which comes when the block ends."""
+    redis.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+    wait_until(lambda: any("b" in client["flags"] for client in redis.client_list()))
+    yield
+    redis.execute_command("CLIENT", "UNPAUSE")
 
 
 @pytest.mark.parametrize(("signum", "status"), SIGNALS)
@@ -85,22 +110,23 @@ def test_a_signal_ends_the_run_after_the_batch_and_tells_what_was_done(
     large: Server, signum: signal.Signals, status: int
 ) -> None:
     redis = large.client()
-    with running(large.url, "--force", "--max-pause", "1") as process:
-        wait_for_a_renamed_key(redis)
-        process.send_signal(signum)
+    with running(large.url, *SLOWLY) as process:
+        wait_for_a_batch(redis)
+        with in_a_call(redis):
+            before = moved(redis)
+            process.send_signal(signum)
         out, err = process.communicate(timeout=30)
     assert process.returncode == status
     assert out.startswith("⚠️ Migration stopped before it finished")
-    moved = KEYS - sum(1 for _ in redis.scan_iter("tt:agent:*", count=10_000))
-    assert 0 < moved < KEYS
-    assert f"Total: {moved} keys migrated" in out
-    again = f"tt migrate --town-name town --redis-url {large.url} --max-pause 1"
+    assert 0 < before < moved(redis) < KEYS
+    assert f"Total: {moved(redis)} keys migrated" in out
+    again = f"tt migrate --town-name town --redis-url {large.url} --max-pause 1 --nice 100"
     assert err == f"Error: stopped by {signum.name}. Run '{again}' again to do the rest.\n"
 
 
 def test_a_signal_with_json_gives_a_document(large: Server) -> None:
-    with running(large.url, "--force", "--max-pause", "1", "--json") as process:
-        wait_for_a_renamed_key(large.client())
+    with running(large.url, *SLOWLY, "--json") as process:
+        wait_for_a_batch(large.client())
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=30)
     found = json.loads(out)
@@ -117,9 +143,7 @@ def test_a_signal_at_the_prompt_changes_nothing(
     newest.client().set("tt:agent:1", 1)
     with running(newest.url) as process:
         assert process.stdout
-        while "Other towns" not in process.stdout.readline():
-            pass
-        time.sleep(0.2)
+        read_until(process.stdout.fileno(), "[y/N]")
         process.send_signal(signum)
         _, err = process.communicate(timeout=30)
     assert process.returncode == status
@@ -132,28 +156,30 @@ def test_a_signal_while_waiting_for_a_lost_server_ends_the_wait(
     own_server: StartServer,
 ) -> None:
     server = own_server()
-    redis = server.client()
-    fill(redis)
-    with running(server.url, "--force", "--max-pause", "1") as process:
-        wait_for_a_renamed_key(redis)
+    fill(server.client())
+    with on_a_terminal("--town-name", "town", "--redis-url", server.url, *SLOWLY) as (
+        process,
+        terminal,
+    ):
+        wait_for_a_batch(server.client())
         server.kill()
-        time.sleep(0.3)
+        read_until(terminal, "connection lost")
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=10)
-    assert process.returncode == 143
-    assert "Migration stopped" in out
-    assert "Traceback" not in err
+        sent = read_all(terminal)
+        assert process.wait(30) == 143
+    assert "Migration stopped" in sent
+    assert "Traceback" not in sent
 
 
+@pytest.mark.first
 def test_a_server_that_stays_away_in_mid_run_is_status_3_after_a_bounded_time(
     own_server: StartServer,
 ) -> None:
-    """This test takes half a minute."""
+    """This is the one test of the real patience, so it takes half a minute."""
     server = own_server()
-    redis = server.client()
-    fill(redis)
-    with running(server.url, "--force", "--max-pause", "1") as process:
-        wait_for_a_renamed_key(redis)
+    fill(server.client())
+    with running(server.url, *SLOWLY) as process:
+        wait_for_a_batch(server.client())
         server.kill()
         out, err = process.communicate(timeout=120)
     assert process.returncode == 3
@@ -198,8 +224,11 @@ def wait_for_the_import(process: subprocess.Popen[str]) -> None:
 PROGRAMS = [TT, script("tt-migrate"), [sys.executable, "-m", "tt_migrate"]]
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["tt", "tt-migrate", "python -m"])
-@pytest.mark.parametrize(("signum", "status"), SIGNALS)
+@pytest.mark.parametrize(
+    ("program", "signum", "status"),
+    [(program, *ends) for program, ends in zip(PROGRAMS, SIGNALS, strict=True)],
+    ids=["tt", "tt-migrate", "python -m"],
+)
 def test_a_signal_before_the_options_are_read_ends_the_program_without_a_word(
     halting: Callable[[str], str], program: list[str], signum: signal.Signals, status: int
 ) -> None:
@@ -243,14 +272,15 @@ def test_a_signal_is_heard_while_the_server_says_nothing(
 
 
 def test_a_signal_is_heard_while_a_nice_run_waits(large: Server) -> None:
+    """The run rests 20 seconds after a batch, if nothing ends the rest."""
     redis = large.client()
-    with running(large.url, "--json", "--force", "--nice", "1000", "--max-pause", "100") as process:
-        wait_for_a_renamed_key(redis)
+    options = ("--json", "--force", "--nice", "1000", "--max-pause", "20")
+    with running(large.url, *options) as process:
+        wait_until(lambda: moved(redis) > 0)
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=15)
     assert (process.returncode, err) == (143, "")
-    moved = KEYS - sum(1 for _ in redis.scan_iter("tt:agent:*", count=10_000))
-    assert document(out)["migrated"] == moved
+    assert document(out)["migrated"] == moved(redis) < KEYS
 
 
 def test_a_signal_does_not_wait_long_for_a_server_that_hangs_in_a_batch() -> None:
@@ -275,20 +305,23 @@ def test_a_signal_does_not_wait_long_for_a_server_that_hangs_in_a_batch() -> Non
 
 @pytest.mark.parametrize("signum", [signum for signum, _ in SIGNALS])
 def test_a_signal_that_was_ignored_at_the_start_stays_so(
-    large: Server, signum: signal.Signals
+    newest: Server, signum: signal.Signals
 ) -> None:
-    with running(large.url, "--json", "--force", "--max-pause", "1", ignored=signum) as process:
-        wait_for_a_renamed_key(large.client())
-        process.send_signal(signum)
+    redis = newest.client()
+    fill(redis, 3000)
+    with running(newest.url, "--json", *QUICKLY, ignored=signum) as process:
+        wait_for_a_batch(redis)
+        with in_a_call(redis):
+            process.send_signal(signum)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
-    assert document(out)["migrated"] == KEYS
+    assert document(out)["migrated"] == 3000
 
 
 @contextmanager
 def writing_a_report(server: Server) -> Iterator[subprocess.Popen[str]]:
     """A command that is writing a document too long for the pipe."""
-    server.client().mset({f"tt:agent:{n}": n for n in range(20_000)})
+    server.client().mset({f"tt:agent:{n}": n for n in range(2000)})
     with running(server.url, "--json", "--dry-run") as process:
         assert process.stdout
         select.select([process.stdout], [], [])
@@ -303,7 +336,7 @@ def test_a_signal_while_the_report_is_written_lets_it_come_to_its_end(
         process.send_signal(signum)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
-    assert len(document(out)["moves"]) == 20_000
+    assert len(document(out)["moves"]) == 2000
 
 
 def test_a_second_signal_while_the_report_is_written_ends_the_program(newest: Server) -> None:
@@ -342,8 +375,8 @@ def test_a_second_signal_that_is_handled_inside_the_first_one_counts(
 
 def test_two_signals_at_once_give_one_document(large: Server) -> None:
     """systemd may send SIGTERM and SIGHUP; a closed terminal may send SIGHUP twice."""
-    with running(large.url, "--json", "--force", "--max-pause", "1") as process:
-        wait_for_a_renamed_key(large.client())
+    with running(large.url, "--json", *SLOWLY) as process:
+        wait_for_a_batch(large.client())
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGHUP)
         out, err = process.communicate(timeout=30)
@@ -357,31 +390,17 @@ def test_a_terminal_that_is_closed_is_a_signal_like_another(
     large: Server, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     """With --json the document goes to a file, else the report goes to the closed terminal."""
-    ours, theirs = pty.openpty()
-
-    def before() -> None:
-        os.setsid()
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-    command = [*TT, "--town-name", "town", "--redis-url", large.url, "--force", "--max-pause", "1"]
-    with (tmp_path / "report").open("w+") as report:
-        process = subprocess.Popen(
-            [*command, *options],
-            stdin=theirs,
-            stdout=report if options else theirs,
-            stderr=theirs,
-            env=environment(),
-            preexec_fn=before,
-        )
-        os.close(theirs)
-        try:
-            wait_for_a_renamed_key(large.client())
-            os.close(ours)
-            assert process.wait(30) == 129
-        finally:
-            process.kill()
-            process.wait()
+    where = ("--town-name", "town", "--redis-url", large.url)
+    with (
+        (tmp_path / "report").open("w+") as report,
+        on_a_terminal(*where, *SLOWLY, *options, stdout=report if options else None) as (
+            process,
+            terminal,
+        ),
+    ):
+        wait_for_a_batch(large.client())
+        os.close(terminal)
+        assert process.wait(30) == 129
         report.seek(0)
         if options:
             assert "SIGHUP" in document(report.read())["error"]
@@ -438,63 +457,29 @@ def test_a_signal_that_python_lost_in_a_destructor_is_raised_again() -> None:
         pass
 
 
-def on_a_terminal(url: str, *options: str) -> tuple[int, str]:
-    """Return the exit status and the text sent to a terminal at stderr."""
-    ours, theirs = pty.openpty()
-    command = [*TT, "--town-name", "town", "--redis-url", url, *options]
-    process = subprocess.Popen(
-        command, stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs, env=environment()
-    )
-    os.close(theirs)
-    sent = read_all(ours)
-    return process.wait(), sent
-
-
-def read_all(terminal: int) -> str:
-    """Read what a terminal receives until its other end is closed."""
-    sent = b""
-    while True:
-        try:
-            piece = os.read(terminal, 65_536)
-        except OSError:
-            break
-        sent += piece
-    os.close(terminal)
-    return sent.decode()
-
-
-def test_long_work_shows_a_progress_bar_on_a_terminal(large: Server) -> None:
-    status, sent = on_a_terminal(large.url, "--force", "--max-pause", "1")
-    assert status == 0
-    assert "migrated" in sent
-    assert "/s" in sent
-    assert f"/{KEYS}" in sent
-    # About ten times a second, not once per batch.
-    assert sent.count("\r") < 300
-
-
-def test_short_work_shows_no_bar(newest: Server) -> None:
-    newest.client().set("tt:agent:1", 1)
-    assert on_a_terminal(newest.url, "--force") == (0, "")
-
-
-def test_there_is_no_bar_where_stderr_is_no_terminal(large: Server, tmp_path: Path) -> None:
-    with running(large.url, "--force", "--max-pause", "1") as process:
-        _, err = process.communicate(timeout=60)
-    assert err == ""
-
-
-def test_the_bar_is_gone_before_the_report(large: Server) -> None:
-    """On the same terminal, the report begins on a new line."""
-    ours, theirs = pty.openpty()
-    command = [*TT, "--town-name", "town", "--redis-url", large.url, "--force", "--max-pause", "1"]
-    process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment()
-    )
-    os.close(theirs)
-    sent = read_all(ours)
-    assert process.wait() == 0
+def test_long_work_shows_a_progress_bar_on_a_terminal_and_ends_it_before_the_report(
+    newest: Server,
+) -> None:
+    fill(newest.client(), 3000)
+    sent = sent_to_a_terminal("--town-name", "town", "--redis-url", newest.url, *QUICKLY)
     before, complete, _ = sent.partition("⚠️ Migration complete")
+    assert re.search(r"\]  \d+%  migrating  \d+ migrated  \d+/3000  ", before)
     assert complete
-    assert before.endswith("\r\n")
+    assert before.endswith("\n")
     assert "\x1b" not in sent
+
+
+def test_a_bar_needs_only_stderr_to_be_a_terminal(newest: Server) -> None:
+    fill(newest.client(), 3000)
+    where = ("--town-name", "town", "--redis-url", newest.url)
+    bar = sent_to_a_terminal(*where, *QUICKLY, stdout=subprocess.DEVNULL)
+    assert "/3000 " in bar
+    newest.client().set("tt:inbox:1", 1)
+    assert sent_to_a_terminal(*where, "--force", stdout=subprocess.DEVNULL) == ""
+
+
+def test_there_is_no_bar_where_stderr_is_no_terminal(newest: Server) -> None:
+    fill(newest.client(), 3000)
+    done = tt(*QUICKLY, url=newest.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3000 keys migrated" in done.stdout

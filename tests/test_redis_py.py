@@ -9,14 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
-from redis import Redis
 
 from tests.clusters import Cluster
 from tests.clusters import fill as fill_cluster
-from tests.command import environment, tt
+from tests.command import environment
 from tests.servers import Server, newest_kind
 from tests.test_connection import listener
 
@@ -30,11 +29,19 @@ _FOLDERS = {
     "hiredis": "hiredis",
 }
 """The folders in .cache where the Makefile installs them."""
-_TT = [sys.executable, "-m", "tt_migrate", "migrate"]
+_PROGRAM = """
+import json, sys
+import click, redis
+from redis.utils import HIREDIS_AVAILABLE
+from tests.command import tt_in_process
+runs = [tt_in_process(*args) for args in json.loads(sys.argv[1])]
+found = [redis.__file__, click.__file__, HIREDIS_AVAILABLE]
+print(json.dumps([found, [[run.returncode, run.stdout, run.stderr] for run in runs]]))
+"""
 
 
 @pytest.fixture(params=_FOLDERS)
-def libraries(request: pytest.FixtureRequest) -> dict[str, Any]:
+def libraries(request: pytest.FixtureRequest) -> dict[str, str]:
     """An environment that uses these libraries. In CI, missing libraries are a failure."""
     folder = _FOLDERS[request.param]
     if not folder:
@@ -45,72 +52,86 @@ def libraries(request: pytest.FixtureRequest) -> dict[str, Any]:
     return {"PYTHONPATH": str(_CACHE / folder)}
 
 
-def fill(redis: Redis) -> None:
-    redis.flushall()
-    redis.set("tt:agent:a", '{"id": "a"}')
-    redis.rpush("tt:inbox:a", "1", "2")
+class Run(NamedTuple):
+    status: int
+    out: str
+    err: str
 
 
-@pytest.mark.parametrize("scheme", ["unix", "redis"])
-def test_a_run_works_and_asks_nothing_that_the_server_refuses(
-    newest: Server, libraries: dict[str, Any], scheme: str
-) -> None:
-    watcher = newest.client(single_connection_client=True)
-    fill(watcher)
-    watcher.config_resetstat()  # drop errors caused by a client with default settings
-    url = f"unix://{newest.socket}" if scheme == "unix" else newest.url
-    common: dict[str, Any] = {"url": url, "town": "t", "program": _TT, **libraries}
-    preview = tt("--dry-run", **common)
-    assert (preview.returncode, preview.stderr.count("\n")) == (0, 3)
-    assert "tt:inbox:a → tt:t:inbox:a" in preview.stdout
-    renamed = tt("--force", "--quiet", **common)
-    assert (renamed.returncode, renamed.stdout, renamed.stderr) == (0, "", "")
-    assert watcher.info("errorstats") == {}
-    upgraded = tt("--upgrade", "--force", "--quiet", **common)
-    assert (upgraded.returncode, upgraded.stdout, upgraded.stderr) == (0, "", "")
-    assert watcher.info("errorstats") == {}
-    assert watcher.hgetall("tt:t:agent:a") == {b"id": b"a"}
-    assert sorted(watcher.keys()) == [b"tt:t:agent:a", b"tt:t:inbox:a"]
-
-
-def test_these_libraries_are_what_a_run_takes(libraries: dict[str, Any]) -> None:
-    script = "import redis, click; from redis.utils import *; print(redis.__file__, click.__file__)"
-    found = subprocess.run(
-        [sys.executable, "-c", f"{script}; print(redis.__version__, HIREDIS_AVAILABLE)"],
+def runs(libraries: dict[str, str], *commands: tuple[str, ...]) -> list[Run]:
+    """Run the command with each of these arguments, all in one process with these libraries."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, json.dumps(commands)],
+        cwd=_CACHE.parent,
         env=environment(**libraries),
         capture_output=True,
         text=True,
-        check=True,
-    ).stdout
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    (redis_file, click_file, has_hiredis), said = json.loads(done.stdout)
     folder = libraries.get("PYTHONPATH", "")
-    assert found.count(folder) >= {"lowest": 2, "hiredis": 0}.get(Path(folder).name, 1)
-    assert ("True" in found) == folder.endswith("hiredis")
+    name = Path(folder).name
+    assert redis_file.startswith(folder) or name == "hiredis"
+    assert click_file.startswith(folder) or name != "lowest"
+    assert has_hiredis == (name == "hiredis")
+    return [Run(*one) for one in said]
+
+
+def test_a_run_works_and_asks_nothing_that_the_server_refuses(
+    newest: Server, libraries: dict[str, str]
+) -> None:
+    """By each scheme, in a database of its own."""
+    watcher = newest.client(single_connection_client=True)
+    for database in (1, 0):
+        watcher.select(database)
+        watcher.set("tt:agent:a", '{"id": "a"}')
+        watcher.rpush("tt:inbox:a", "1", "2")
+    watcher.config_resetstat()  # drop errors caused by a client with default settings
+    commands: list[tuple[str, ...]] = []
+    for url in (newest.url, f"unix://{newest.socket}?db=1"):
+        where = ("--redis-url", url, "--town-name", "t")
+        commands.append(("--dry-run", *where))
+        commands.append(("--force", "--quiet", *where))
+        commands.append(("--upgrade", "--force", "--quiet", *where))
+    found = runs(libraries, *commands)
+    assert watcher.info("errorstats") == {}
+    for at in (0, 1):
+        preview, renamed, upgraded = found[3 * at : 3 * at + 3]
+        assert (preview.status, preview.err.count("\n")) == (0, 3)
+        assert "tt:inbox:a → tt:t:inbox:a" in preview.out
+        assert renamed == upgraded == (0, "", "")
+        watcher.select(at)
+        assert watcher.hgetall("tt:t:agent:a") == {b"id": b"a"}
+        assert sorted(watcher.keys()) == [b"tt:t:agent:a", b"tt:t:inbox:a"]
 
 
 @pytest.mark.parametrize("libraries", ["lowest", "hiredis"], indirect=True)
-def test_a_password_is_sent_as_it_is_given(newest: Server, libraries: dict[str, Any]) -> None:
+def test_a_password_is_sent_as_it_is_given(newest: Server, libraries: dict[str, str]) -> None:
     newest.client().execute_command("ACL", "SETUSER", "me", "on", ">100%25", "~*", "+@all")
-    for url in (
+    urls = (
         f"unix://{newest.socket}?user=me&pass=100%2525",
         f"redis://me:100%2525@127.0.0.1:{newest.port}?protocol=resp2",
-    ):
-        done = tt("--check", url=url, program=_TT, **libraries)
-        assert (done.returncode, done.stderr) == (0, "")
+    )
+    for done in runs(libraries, *(("--check", "--town-name=t", f"--redis-url={u}") for u in urls)):
+        assert (done.status, done.err) == (0, "")
 
 
 @pytest.mark.parametrize("libraries", ["lowest", "installed", "hiredis"], indirect=True)
-def test_what_is_no_server_is_explained(libraries: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_no_server_is_explained(libraries: dict[str, str], tmp_path: Path) -> None:
     def serve(peer: socket.socket) -> None:
         peer.sendall(b"220 mail ESMTP\r\n")
         peer.recv(1000)
 
     with listener(serve) as port:
-        foreign = tt("--check", url=f"redis://127.0.0.1:{port}", program=_TT, **libraries)
-    assert (foreign.returncode, foreign.stderr.count("\n")) == (3, 1)
-    assert "the reply does not come from Redis" in foreign.stderr
-    absent = tt("--check", url=f"unix://{tmp_path}/none", program=_TT, **libraries)
-    assert (absent.returncode, absent.stderr.count("\n")) == (3, 1)
-    assert "the socket does not exist" in absent.stderr
+        urls = (f"redis://127.0.0.1:{port}", f"unix://{tmp_path}/none")
+        foreign, absent = runs(
+            libraries, *(("--check", "--town-name=t", f"--redis-url={u}") for u in urls)
+        )
+    assert (foreign.status, foreign.err.count("\n")) == (3, 1)
+    assert "the reply does not come from Redis" in foreign.err
+    assert (absent.status, absent.err.count("\n")) == (3, 1)
+    assert "the socket does not exist" in absent.err
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +141,11 @@ def cluster() -> Iterator[Cluster]:
     cluster.stop()
 
 
-def test_a_cluster_is_migrated(cluster: Cluster, libraries: dict[str, Any]) -> None:
+def test_a_cluster_is_migrated(cluster: Cluster, libraries: dict[str, str]) -> None:
     cluster.reset()
     key = f"{1:032x}"
     commands = [("RPUSH", f"tt:inbox:{n}", "a") for n in range(100)]
     fill_cluster(cluster, [*commands, ("SET", f"tt:agent:{key}", json.dumps({"id": key}))])
-    common: dict[str, Any] = {"url": cluster.url, "town": "t", "program": _TT, **libraries}
-    done = tt("--upgrade", "--force", **common)
-    assert (done.returncode, "101 keys migrated, 1 record" in done.stdout) == (0, True), done
+    where = ("--redis-url", cluster.url, "--town-name", "t")
+    [done] = runs(libraries, ("--upgrade", "--force", *where))
+    assert (done.status, "101 keys migrated, 1 record" in done.out) == (0, True), done

@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from tests.servers import Kind, Server, StartServer
 from tests.waiting import wait_until
 
 MASTER_PASSWORD, SENTINEL_PASSWORD = "master's", "sentinel's"
+_QUICK = {
+    "info-period": 100,
+    "ping-period": 100,
+    "ask-period": 100,
+    "publish-period": 100,
+    "election-timeout": 1000,
+    # A Sentinel that the machine holds up would do nothing for 30 seconds.
+    "tilt-trigger": 60_000,
+}
+"""Times in milliseconds that `SENTINEL DEBUG` sets, since Redis 7.0."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,13 @@ class Watched:
         """The node that is the master now, by its own word."""
         return next(node for node in self.nodes if node.is_running and self._is_master(node))
 
+    def kill_master(self) -> None:
+        """Kill the master, and let the Sentinels notice it soon."""
+        self.master().kill()
+        for sentinel in self.sentinels:
+            client = sentinel.client(password=SENTINEL_PASSWORD)
+            client.execute_command(*("SENTINEL", "SET", "mymaster", "down-after-milliseconds", 300))
+
     def _is_master(self, node: Server) -> bool:
         return bool(node.client(password=MASTER_PASSWORD).role()[0] == b"master")
 
@@ -53,6 +71,7 @@ def watch(
 ) -> Watched:
     """Start a master, replicas and Sentinels.
 
+    The Sentinels think no node dead until kill_master(), however slow the machine is.
     `args`: further options of all of them. `front`: returns the port that the Sentinels name.
     """
     login = ("--requirepass", MASTER_PASSWORD, "--masterauth", MASTER_PASSWORD)
@@ -69,10 +88,14 @@ def watch(
         sentinel sentinel-pass "{SENTINEL_PASSWORD}"
         sentinel monitor mymaster 127.0.0.1 {front(master)} {quorum}
         sentinel auth-pass mymaster "{MASTER_PASSWORD}"
-        sentinel down-after-milliseconds mymaster 500
+        sentinel down-after-milliseconds mymaster 60000
         sentinel failover-timeout mymaster 3000
     """
     watching = [start("--sentinel", *args, kind=kind, config=config) for _ in range(sentinels)]
+    for sentinel in watching:
+        client = sentinel.client(password=SENTINEL_PASSWORD, decode_responses=True)
+        with suppress(ResponseError):  # Redis 6.2
+            client.execute_command("SENTINEL", "DEBUG", *chain.from_iterable(_QUICK.items()))
     for sentinel in watching:
         client = sentinel.client(password=SENTINEL_PASSWORD, decode_responses=True)
         wait_until(lambda client=client: _is_ready(client, replicas, sentinels))  # type: ignore[misc]

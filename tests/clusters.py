@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from redis import Redis
 from redis.cluster import RedisCluster
+from redis.exceptions import RedisError
 
 from tests.servers import Kind, Server, cluster_state
 from tests.waiting import wait_until
@@ -22,17 +23,23 @@ class Cluster:
         self.masters = masters
         self.replicas = replicas
         self._clients: list[RedisCluster] = []
+        self._settings: dict[int, dict[str, str]] = {}
 
     @classmethod
     def start(cls, kind: Kind, *args: str, masters: int = 3, replicas: int = 0) -> Cluster:
-        """Start `masters` servers, and `replicas` for each of them."""
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1500", *args)
+        """Start `masters` servers, and `replicas` for each of them.
+
+        They think no node dead for a minute, however slow the machine is.
+        """
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "60000", *args)
         number = masters * (1 + replicas)
         with ThreadPoolExecutor(number) as threads:
             servers = [*threads.map(lambda _: Server.start(kind, *options), range(number))]
         cluster = cls(servers[:masters], servers[masters:])
         try:
             cluster._join()
+            for server in servers:
+                cluster._settings[server.port] = _settings(server.client())
         except BaseException:
             cluster.stop()
             raise
@@ -71,17 +78,29 @@ class Cluster:
         return found
 
     def reset(self) -> None:
-        """Remove all keys and scripts."""
+        """Undo what a test has changed: dead servers, keys, scripts, settings and users."""
+        for server in self.servers:
+            if not server.is_running:
+                server.restart()
+            client, meant = server.client(), self._settings[server.port]
+            for name, value in _settings(client).items():
+                if value != meant[name]:
+                    client.config_set(name, meant[name])
+            for user in map(str, client.acl_users()):
+                if user != "default":
+                    client.acl_deluser(user)
+        self._wait_until_whole()
         for server in self.masters:
             client = server.client()
             client.flushall()
             client.script_flush()
-            client.config_set("maxmemory", 0)
-            server.close_clients()
+        self.close_clients()
 
     def close_clients(self) -> None:
         while self._clients:
             self._clients.pop().close()
+        for server in self.servers:
+            server.close_clients()
 
     def stop(self) -> None:
         self.close_clients()
@@ -95,17 +114,57 @@ class Cluster:
         for n, client in enumerate(clients[: len(self.masters)]):
             first, end = (_SLOTS * at // len(self.masters) for at in (n, n + 1))
             client.execute_command("CLUSTER", "ADDSLOTS", *range(first, end))
-        for server in self.servers[1:]:
-            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
-        wait_until(lambda: all(_knows(client) == len(clients) for client in clients))
+        for n, client in enumerate(clients):
+            for server in self.servers[n + 1 :]:
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
         ids = [client.execute_command("CLUSTER", "MYID") for client in clients]
+        wait_until(lambda: all(_knows(client, ids) for client in clients))
         for n, client in enumerate(clients[len(self.masters) :]):
             client.execute_command("CLUSTER", "REPLICATE", ids[n % len(self.masters)])
+        self._wait_until_whole()
+
+    def _wait_until_whole(self) -> None:
+        """Wait until all slots are served, and each master has its replicas."""
+        clients = [server.client() for server in self.servers]
         wait_until(lambda: all(_is_ready(client) for client in clients))
-        online = len(self.replicas) // len(self.masters)
-        wait_until(
-            lambda: all(len(_role(client)) == online for client in clients[: len(self.masters)])
-        )
+        number = len(self.masters)
+
+        def has_replicas() -> bool:
+            """A failover may have made a replica a master."""
+            roles = [_replicas(client) for client in clients]
+            online = [role for role in roles if role is not None]
+            return online == [len(self.replicas) // number] * number
+
+        wait_until(has_replicas)
+        servers = self.servers
+        self.masters = [one for one in servers if _replicas(one.client()) is not None]
+        self.replicas = [one for one in servers if one not in self.masters]
+
+
+class Clusters:
+    """Clusters that tests share: started once, reset before each test."""
+
+    def __init__(self) -> None:
+        self._started: dict[tuple[Kind, int], Cluster] = {}
+
+    def lend(self, kind: Kind, replicas: int = 0) -> Iterator[Cluster]:
+        cluster = self._started.get((kind, replicas))
+        if cluster:
+            try:
+                cluster.reset()
+            except (AssertionError, RedisError):  # a test has damaged it
+                cluster.stop()
+                cluster = None
+        if not cluster:
+            cluster = self._started[kind, replicas] = Cluster.start(kind, replicas=replicas)
+        try:
+            yield cluster
+        finally:
+            cluster.close_clients()
+
+    def stop(self) -> None:
+        for cluster in self._started.values():
+            cluster.stop()
 
 
 def fill(cluster: Cluster, keys: Iterable[tuple[str, ...]]) -> None:
@@ -125,8 +184,9 @@ def fill(cluster: Cluster, keys: Iterable[tuple[str, ...]]) -> None:
             batch.execute()
 
 
-def _knows(client: Redis) -> int:
-    return int(cluster_state(client)["cluster_known_nodes"])
+def _knows(client: Redis, ids: Iterable[bytes]) -> bool:
+    nodes: Any = client.execute_command("CLUSTER", "NODES", NEVER_DECODE=True)
+    return all(one in nodes for one in ids)
 
 
 def _is_ready(client: Redis) -> bool:
@@ -134,6 +194,12 @@ def _is_ready(client: Redis) -> bool:
     return state["cluster_state"] == "ok" and int(state["cluster_slots_ok"]) == _SLOTS
 
 
-def _role(client: Redis) -> list[Any]:
+def _replicas(client: Redis) -> int | None:
+    """Return how many replicas a master has, None for a replica."""
     role: Any = client.execute_command("ROLE")
-    return list(role[2]) if role[0] == b"master" else []
+    return len(role[2]) if role[0] == b"master" else None
+
+
+def _settings(client: Redis) -> dict[str, str]:
+    settings: Any = client.config_get("*")
+    return dict(settings)

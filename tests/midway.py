@@ -9,6 +9,8 @@ from redis import Redis
 from redis.backoff import AbstractBackoff
 from redis.retry import Retry
 
+from tests.servers import Server
+from tests.waiting import wait_until
 from tt_migrate.engine.patience import PATIENCE
 
 _RETRY_SECONDS = 0.01
@@ -38,6 +40,15 @@ class _Quick(AbstractBackoff):
 def cut_connections(admin: Redis) -> None:
     """Break the connections of all other clients."""
     admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+def follow(replica: Redis, master: Server) -> None:
+    """Make a server a replica, and wait until it has the master's data.
+
+    The option --replicaof takes effect a second after the start; this command at once.
+    """
+    replica.execute_command("REPLICAOF", "127.0.0.1", master.port)
+    wait_until(lambda: replica.info("replication")["master_link_status"] == "up")
 
 
 def stay_near(monkeypatch: pytest.MonkeyPatch) -> None:

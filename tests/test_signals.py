@@ -240,6 +240,24 @@ def test_a_signal_before_the_options_are_read_ends_the_program_without_a_word(
     assert (process.returncode, out, err) == (status, "", "")
 
 
+ENDS_SLOWLY = """
+import sys, time
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(0.5)  # longer than a tick of the clock that interrupts waits
+sys.modules["slow"] = Slow()
+raise SystemExit(7)
+"""
+
+
+def test_no_clock_of_ours_ends_a_program_whose_imports_fail(tmp_path: Path) -> None:
+    """When Python exits, the signals have their usual effect again."""
+    (tmp_path / "click.py").write_text(ENDS_SLOWLY)
+    with running("redis://h", PYTHONPATH=str(tmp_path)) as process:
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (7, "", "")
+
+
 @pytest.mark.parametrize(("signum", "status"), SIGNALS)
 def test_a_signal_from_then_on_gives_a_document(
     newest: Server, halting: Callable[[str], str], signum: signal.Signals, status: int

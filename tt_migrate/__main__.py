@@ -18,10 +18,12 @@ def tt_migrate_main() -> None:
 def _main(name: str) -> None:
     signals = StopSignals()
     signals.take()
-    from tt_migrate.terminal.cli import main
+    try:
+        from tt_migrate.terminal.cli import main
 
-    status = main(name, sys.argv[1:], signals)
-    signals.ignore()
+        status = main(name, sys.argv[1:], signals)
+    finally:  # an import can fail, and the clock would end the program while Python exits
+        signals.ignore()
     sys.exit(status)
 
 

@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from pathlib import Path
@@ -18,9 +17,10 @@ import pytest
 from redis import Redis
 
 from demo import old_town, redis_cli
-from tests.command import environment, script
+from tests.command import environment, script, tt
 from tests.servers import Server, StartServer
 from tests.test_json import FIELDS
+from tests.waiting import wait_until
 from tt_migrate.terminal.cli import migrate
 from tt_migrate.terminal.errors import _MEANINGS
 
@@ -193,8 +193,7 @@ def test_the_maintenance_window_and_its_roll_back_go_step_by_step(
             server.args = (*where, "--appendonly", "no")
             server.restart()
             assert contents(server.client()) == before
-    while server.client().info("persistence")["aof_rewrite_in_progress"]:
-        time.sleep(0.01)
+    wait_until(lambda: not server.client().info("persistence")["aof_rewrite_in_progress"])
     server.args = (*where, "--appendonly", appendonly)
     server.restart()
     assert contents(server.client()) == before
@@ -206,6 +205,7 @@ def conflict(redis: Redis) -> None:
     redis.mset({"tt:stop:1": 1, "tt:my-project:stop:1": 2})
 
 
+@pytest.mark.every_kind
 def test_the_user_that_the_documents_make_may_do_all_that_they_show(
     server: Server, tmp_path: Path
 ) -> None:
@@ -216,11 +216,14 @@ def test_the_user_that_the_documents_make_may_do_all_that_they_show(
     [make] = [line for line in commands(permissions) if "ACL SETUSER" in line]
     words = shlex.split(make)
     redis.execute_command(*words[words.index("ACL") :])
-    user = {"REDIS_URL": server.url.replace("//", "//migration:change-me@").replace("/0", "/1")}
+    user: dict[str, Any] = {
+        "REDIS_URL": server.url.replace("//", "//migration:change-me@").replace("/0", "/1")
+    }
     redis.execute_command("SWAPDB", "0", "1")
     merge = "tt migrate --upgrade --on-conflict merge"
     for command in (f"{merge} --dry-run", f"{merge} --force", "tt migrate --reverse --force"):
-        done = run(town, command, **user)
+        _, _, *options = shlex.split(command)
+        done = tt(*options, "-t", str(town), town=None, **user)
         assert (done.returncode, "may not" in done.stdout) == (0, False), done.stdout + done.stderr
 
 

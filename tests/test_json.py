@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import datetime, timedelta, timezone
 from importlib import metadata
@@ -136,6 +137,7 @@ def test_quiet_json_is_still_a_document(town: Server) -> None:
     assert document("--quiet", "--dry-run", url=town.url)["total"] == 3
 
 
+@pytest.mark.every_kind
 def test_a_key_the_user_may_not_rename_is_in_failed(server: Server) -> None:
     redis = server.client()
     redis.mset({"tt:agent:yes": 1, "tt:agent:no": 2})
@@ -178,16 +180,16 @@ def test_the_document_is_ascii_whatever_the_town_is_called(town: Server) -> None
 def test_seconds_are_the_runs_when_no_batch_came_to_its_end() -> None:
     def answer(command: list[bytes]) -> bytes:
         if command[0] == b"SCRIPT":
-            time.sleep(0.2)
+            time.sleep(0.05)  # the time that the document must tell
             return error(b"ERR no")
         return hello()
 
     with hostile_server(answer) as address:
         found = document("--force", url=f"redis://{address}", status=3)
-        assert 0.2 <= found["seconds"] < 60
+        assert 0.05 <= found["seconds"] < 60
         said = tt("--force", "-v", url=f"redis://{address}").stderr
-        assert "0 batches in 0." in said
-        assert "in 0.00 s" not in said
+        [seconds] = re.findall(r"0 batches in (\d+\.\d\d) s", said)
+        assert 0.05 <= float(seconds) < 60
 
 
 def test_seconds_go_on_until_a_run_gives_up() -> None:
@@ -205,7 +207,7 @@ def test_seconds_go_on_until_a_run_gives_up() -> None:
                 + b"$0\r\n\r\n"
             )
         if command[0] == b"EVALSHA":
-            time.sleep(0.2)
+            time.sleep(0.05)  # the time that the document must tell
             return error(b"ERR no")
         return bulk(b"0" * 40) if command[0] == b"SCRIPT" else hello()
 
@@ -213,7 +215,7 @@ def test_seconds_go_on_until_a_run_gives_up() -> None:
     with hostile_server(answer) as address:
         found = document("--force", url=f"redis://{address}", status=3)
     assert found["batches"] == 1
-    assert found["seconds"] >= 0.2
+    assert found["seconds"] >= 0.05
 
 
 def test_found_is_the_same_before_during_and_after(town: Server) -> None:
@@ -223,6 +225,7 @@ def test_found_is_the_same_before_during_and_after(town: Server) -> None:
     assert document("--force", url=town.url, status=1)["found"] == 1
 
 
+@pytest.mark.every_kind
 def test_the_document_says_where_and_when_it_was_made_and_with_which_options(
     server: Server,
 ) -> None:

@@ -151,7 +151,7 @@ answers = st.one_of(
 @example([("--json",), ("--nice=-0",)], {}, None, (b"", []))
 @example([("--town-name", "--json"), ("--nonsense",)], {}, None, (b"", []))
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_it_ends_with_a_documented_status_one_document_and_no_control_character(
     newest: Server,
@@ -189,7 +189,7 @@ def test_it_ends_with_a_documented_status_one_document_and_no_control_character(
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 @given(town=names, keys=st.lists(old_keys, min_size=1, max_size=5, unique=True))
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_a_preview_is_harmless_in_every_encoding(
     newest: Server, encoding: str, town: str, keys: list[bytes]

@@ -20,8 +20,9 @@ def run(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("program", ["tt", "tt-migrate"])
+@pytest.mark.parametrize(
+    ("program", "shell"), [*(("tt", shell) for shell in SHELLS), ("tt-migrate", "bash")]
+)
 def test_the_script_for_a_shell_is_printed(program: str, shell: str) -> None:
     variable = f"_{program.upper().replace('-', '_')}_COMPLETE"
     done = run(program, **{variable: f"{shell}_source"})

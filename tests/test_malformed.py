@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import pytest
@@ -58,7 +58,7 @@ scans = st.lists(replies, max_size=9).map(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(
     first=st.one_of(st.just(inspection()), replies, garbage),
     then=st.lists(st.one_of(replies, garbage, scans), min_size=1, max_size=5),
@@ -169,7 +169,7 @@ ODD = [
 
 @pytest.mark.parametrize("operation", REPLIES)
 def test_a_part_of_another_type_is_no_internal_error(operation: str) -> None:
-    """Tries each place of each script's reply in turn."""
+    """Tries each place of each script's reply in turn, with every third of the odd values."""
     options = ["--upgrade", "--on-conflict=merge", MODES[operation]]
     plan = replace(UPGRADE, merge=True)
     if operation == "left":
@@ -195,7 +195,7 @@ def test_a_part_of_another_type_is_no_internal_error(operation: str) -> None:
 
     with hostile_server(answer) as address:
         url = f"redis://{address}?socket_timeout=3"
-        for path, odd in product(places(REPLIES[operation]), ODD):
+        for path, odd in islice(product(places(REPLIES[operation]), ODD), 0, None, 3):
             said = {operation: encoded(changed(REPLIES[operation], path, odd))}
             calls.clear()
             done = tt_in_process(*options, "--town-name=town", f"--redis-url={url}")
@@ -205,17 +205,20 @@ def test_a_part_of_another_type_is_no_internal_error(operation: str) -> None:
     assert operation in reached
 
 
-@pytest.mark.parametrize("drop", [b"$100\r\n" + b"x" * 90, b">1\r\n$1\r\nx\r\n" * 90])
+@pytest.mark.parametrize("drop", [b"$10000\r\n" + b"x" * 9000, b">1\r\n$1\r\nx\r\n" * 900])
 def test_a_reply_that_comes_in_drops_ends_the_run(
     drop: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tt_migrate.settings.deadline._GRACE_SECONDS", 0.2)
     monkeypatch.setattr("tt_migrate.settings.deadline._SLOWEST_BYTES_A_SECOND", 1000)
 
+    sent: list[bytes] = []
+
     def drops() -> Iterator[bytes]:
         for byte in drop:
-            time.sleep(0.05)
-            yield bytes([byte])
+            time.sleep(0.05)  # the pace of the drops, 20 bytes a second, is what is tested
+            sent.append(bytes([byte]))
+            yield sent[-1]
 
     def answer(command: list[bytes]) -> bytes | Iterator[bytes]:
         if command[0] == b"HELLO":
@@ -224,7 +227,6 @@ def test_a_reply_that_comes_in_drops_ends_the_run(
 
     with hostile_server(answer) as address:
         endpoint = Endpoint("--redis-url", url=f"redis://{address}?socket_timeout=0.3")
-        began = time.monotonic()
         with open_client(endpoint) as client, pytest.raises(RedisTimeoutError):
             Migrator(client, "town").count()
-        assert time.monotonic() - began < 3
+    assert 0 < len(sent) < len(drop) / 2

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -159,6 +159,17 @@ def start_run(cluster: Cluster, *options: str) -> subprocess.Popen[str]:
     )
 
 
+def wait_for(run: subprocess.Popen[str], cluster: Cluster) -> None:
+    """Wait until a run hides keys, or has ended."""
+    clients = masters(cluster)
+
+    def hides() -> bool:
+        found = (client.scan(match="tt:{*", count=10**6)[1] for client in clients)
+        return run.poll() is not None or any(found)
+
+    wait_until(hides, 60)
+
+
 def finish_run(cluster: Cluster, *, statuses: tuple[int, ...] = (0,)) -> None:
     """Migrate until nothing is left."""
     for _ in range(5):
@@ -169,23 +180,25 @@ def finish_run(cluster: Cluster, *, statuses: tuple[int, ...] = (0,)) -> None:
     raise BrokenError(f"the last run ended with {run.returncode}: {said[-2000:]}")
 
 
-def kills(cluster: Cluster, chance: random.Random, rounds: int) -> str:
+def kills(cluster: Cluster, chance: random.Random, rounds: int, names: int) -> str:
     """Kill the client again and again, with producers and consumers."""
-    messages = Messages(cluster, chance.randrange(10**6), 2000)
+    messages = Messages(cluster, chance.randrange(10**6), names)
     messages.fill()
     with messages.live():
         for _ in range(rounds):
             run = start_run(cluster)
-            time.sleep(chance.uniform(0.25, 1.2))
+            wait_for(run, cluster)
+            # The fault can come at any moment of the run.
+            time.sleep(chance.uniform(0, 0.5))
             run.kill()
             run.communicate()
     finish_run(cluster)
     return messages.check()
 
 
-def stops(cluster: Cluster, chance: random.Random, rounds: int) -> str:
+def stops(cluster: Cluster, chance: random.Random, rounds: int, names: int) -> str:
     """Stop a run for so long that another finishes and everything is consumed, then go on."""
-    messages = Messages(cluster, chance.randrange(10**6), 2000)
+    messages = Messages(cluster, chance.randrange(10**6), names)
     messages.fill()
     with messages.live():
         for _ in range(rounds):
@@ -201,9 +214,9 @@ def stops(cluster: Cluster, chance: random.Random, rounds: int) -> str:
     return messages.check()
 
 
-def two_at_once(cluster: Cluster, chance: random.Random, rounds: int) -> str:
+def two_at_once(cluster: Cluster, chance: random.Random, rounds: int, names: int) -> str:
     """Run twice at once, and kill one of them."""
-    messages = Messages(cluster, chance.randrange(10**6), 3000)
+    messages = Messages(cluster, chance.randrange(10**6), names)
     messages.fill()
     with messages.live():
         for _ in range(rounds):
@@ -216,25 +229,26 @@ def two_at_once(cluster: Cluster, chance: random.Random, rounds: int) -> str:
     return messages.check()
 
 
-def reshards(cluster: Cluster, chance: random.Random, rounds: int) -> str:
+def reshards(cluster: Cluster, chance: random.Random, rounds: int, names: int) -> str:
     """Move slots to another master, key by key, while runs are made and killed."""
-    return _with_moving_slots(cluster, chance, rounds, move_slot)
+    return _with_moving_slots(cluster, chance, rounds, names, move_slot)
 
 
-def migrated_slots(cluster: Cluster, chance: random.Random, rounds: int) -> str:
+def migrated_slots(cluster: Cluster, chance: random.Random, rounds: int, names: int) -> str:
     """The same with Valkey's CLUSTER MIGRATESLOTS, which moves slots at once."""
     if cluster.masters[0].kind.name < "valkey-9":
         return "not known to this server"
-    return _with_moving_slots(cluster, chance, rounds, move_slot_at_once)
+    return _with_moving_slots(cluster, chance, rounds, names, move_slot_at_once)
 
 
 def _with_moving_slots(
     cluster: Cluster,
     chance: random.Random,
     rounds: int,
+    names: int,
     move: Callable[[Cluster, int, Server, Server], None],
 ) -> str:
-    messages = Messages(cluster, chance.randrange(10**6), 2000)
+    messages = Messages(cluster, chance.randrange(10**6), names)
     messages.fill()
     end = threading.Event()
 
@@ -283,13 +297,17 @@ def move_slot_at_once(cluster: Cluster, slot: int, here: Server, there: Server) 
     wait_until(lambda: not one.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1))
 
 
-def failovers(cluster: Cluster, chance: random.Random, rounds: int) -> str:
+def failovers(cluster: Cluster, chance: random.Random, rounds: int, names: int) -> str:
     """Kill a master while its replica stands still, so that acknowledged writes are lost."""
-    messages = Messages(cluster, chance.randrange(10**6), 8000)
+    for server in cluster.servers:
+        server.client().config_set("cluster-node-timeout", 1500)
+    messages = Messages(cluster, chance.randrange(10**6), names)
     messages.fill()
     for _ in range(rounds):
         run = start_run(cluster)
-        time.sleep(chance.uniform(0.4, 0.9))
+        wait_for(run, cluster)
+        # The fault can come at any moment of the run.
+        time.sleep(chance.uniform(0, 0.5))
         victim = chance.choice([server for server in cluster.servers if is_master(server)])
         replica = replica_of(cluster, victim)
         os.kill(replica.pid, signal.SIGSTOP)
@@ -321,16 +339,23 @@ def is_whole(cluster: Cluster) -> bool:
     return len(heads) == len(cluster.masters) and all(len(role[2]) == 1 for role in heads)
 
 
-FAULTS: dict[str, tuple[Callable[[Cluster, random.Random, int], str], int, int]] = {
-    # how often in full, and how many replicas each master has
-    "kills": (kills, 50, 0),
-    "stops": (stops, 3, 0),
-    "two-at-once": (two_at_once, 4, 0),
-    "reshards": (reshards, 6, 0),
-    "migrateslots": (migrated_slots, 6, 0),
-    "failovers": (failovers, 10, 1),
+class Fault(NamedTuple):
+    """What breaks, how often and with how many names in full, and each master's replicas."""
+
+    make: Callable[[Cluster, random.Random, int, int], str]
+    rounds: int
+    names: int
+    replicas: int = 0
+
+
+FAULTS = {
+    "kills": Fault(kills, 50, 2000),
+    "stops": Fault(stops, 3, 2000),
+    "two-at-once": Fault(two_at_once, 4, 3000),
+    "reshards": Fault(reshards, 6, 2000),
+    "migrateslots": Fault(migrated_slots, 6, 2000),
+    "failovers": Fault(failovers, 10, 8000, replicas=1),
 }
-"""Each fault, with its rounds in full and the replicas of each master."""
 
 
 def main() -> None:
@@ -357,10 +382,10 @@ def main() -> None:
 
 def one_fault(kind: Kind, name: str, seed: int, *, is_full: bool) -> str:
     """Make one fault on a new cluster. Returns what was counted. Raises BrokenError."""
-    fault, rounds, replicas = FAULTS[name]
-    cluster = Cluster.start(kind, replicas=replicas)
+    fault = FAULTS[name]
+    cluster = Cluster.start(kind, replicas=fault.replicas)
     try:
-        return fault(cluster, random.Random(seed), rounds if is_full else 1)
+        return fault.make(cluster, random.Random(seed), fault.rounds if is_full else 1, fault.names)
     finally:
         cluster.stop()
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from tests.faults import one_fault
+from tests.clusters import Clusters
+from tests.faults import FAULTS
 from tests.servers import newest_kind
 
+pytest_plugins = ["tests.shared"]
 
-@pytest.mark.parametrize("name", ["kills", "failovers"])
-def test_no_message_is_lost_or_doubled(name: str) -> None:
+
+@pytest.mark.parametrize(("name", "names"), [("kills", 500), ("failovers", 1500)])
+def test_no_message_is_lost_or_doubled(clusters: Clusters, name: str, names: int) -> None:
     """Each message is pushed once, and found once in the end."""
-    one_fault(newest_kind(), name, seed=1, is_full=False)
+    fault = FAULTS[name]
+    for cluster in clusters.lend(newest_kind(), fault.replicas):
+        fault.make(cluster, random.Random(1), 1, names)

@@ -929,6 +929,18 @@ def test_marks_are_kept_for_a_while_when_another_server_has_taken_a_place(
     assert min(marks) > 0
 
 
+def test_marks_of_keys_that_were_hidden_for_long_are_kept_for_a_while(
+    newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists(newest_cluster, 10)
+    monkeypatch.setattr("tt_migrate.engine.relocation.YOUNG_MILLISECONDS", -1)
+    assert Migrator(newest_cluster.client(), "town").migrate().complete
+    left = everything(newest_cluster)
+    assert (
+        len([name for name, (_, expiry) in left.items() if b":moved:" in name and expiry > 0]) == 10
+    )
+
+
 def test_each_step_that_the_next_one_relies_on_waits_for_replicas(
     newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,7 +179,7 @@ def test_large_values_do_not_hold_the_server_longer_than_a_batch_may(
     shard: Server, denied: tuple[str, ...]
 ) -> None:
     redis = shard.client()
-    for n in range(60):
+    for n in range(20):
         # A DUMP of the first is small.
         redis.set(f"tt:inbox:{n}", "x" * 1_000_000)
         redis.set(f"tt:urgent:{n}", random.randbytes(1_000_000))
@@ -187,9 +187,9 @@ def test_large_values_do_not_hold_the_server_longer_than_a_batch_may(
     client = user_without(shard, *denied)
     stages: list[int] = []
     done = Migrator(client, "town", max_pause_ms=2, progress=lambda _: stages.append(1)).migrate()
-    assert done.total == 180
-    # Two values a call at most would be 60 calls; without a clock, a call has 64 KiB of DUMPs.
-    assert len(stages) >= (45 if not denied or shard.kind.version >= (8, 0) else 25)
+    assert done.total == 60
+    # Two values a call at most would be 20 calls; without a clock, a call has 64 KiB of DUMPs.
+    assert len(stages) >= (15 if not denied or shard.kind.version >= (8, 0) else 8)
     assert redis.strlen("tt:town:inbox:7") == 1_000_000
 
 
@@ -211,10 +211,12 @@ def test_times_to_live_of_keys_and_of_fields_are_kept(shard: Server) -> None:
 
 def test_a_key_that_expires_soon_does_not_become_one_that_never_does(shard: Server) -> None:
     redis = shard.client()
+    batch = redis.pipeline(transaction=False)
     for n in range(2000):
-        redis.set(f"tt:stop:{n}", 1, px=1 + n // 100)
+        batch.set(f"tt:stop:{n}", 1, px=1 + n // 10)
+    batch.execute()
     Migrator(redis, "town").migrate()
-    wait_until(lambda: redis.dbsize() == 0, 3)
+    wait_until(lambda: redis.dbsize() == 0)
 
 
 def test_a_reader_that_waits_for_a_list_gets_it(shard: Server) -> None:
@@ -356,7 +358,7 @@ def test_the_command_says_that_the_server_is_in_cluster_mode(shard: Server) -> N
 
 
 def in_cluster(start: StartServer, kind: Kind, *args: str) -> Server:
-    return start("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", *args, kind=kind)
+    return start("--cluster-enabled", "yes", "--cluster-node-timeout", "60000", *args, kind=kind)
 
 
 def joined(server: Server, other: Server) -> None:
@@ -397,28 +399,26 @@ def test_a_replica_of_the_shard_is_previewed_and_never_migrated(
     assert is_usable(master)
 
 
-def test_a_cluster_that_is_down_after_a_restart_is_waited_for(
-    kind: Kind, own_server: StartServer
-) -> None:
-    server = in_cluster(own_server, kind, "--appendonly", "yes")
-    server.own_all_slots()
-    redis = server.client()
+def test_a_cluster_that_is_down_after_a_restart_is_waited_for(shard: Server) -> None:
+    redis = shard.client()
     batch = redis.pipeline(transaction=False)
     for n in range(5000):
         batch.set(f"tt:inbox:{n}", n)
     batch.execute()
 
     def crash() -> None:
-        server.kill()
-        server.restart()
+        redis.save()
+        shard.kill()
+        shard.restart()
 
     done = Migrator(redis, "town", max_pause_ms=1, progress=at_batch(2, crash)).migrate()
     assert done.complete
     assert not done.failed
     assert done.effort.reconnects >= 1
     assert redis.dbsize() == 5000
-    if kind == newest_kind():
-        server.restart()
+    if shard.kind == newest_kind():
+        redis.save()
+        shard.restart()
         assert cluster_state(redis)["cluster_state"] == "fail"
         assert Migrator(redis, "town", REVERSE).migrate().total == 5000
 
@@ -477,8 +477,9 @@ def test_only_a_node_that_keeps_all_slots_is_migrated(kind: Kind, own_server: St
 
     with pytest.raises(ResponseError, match="NOTLOCAL"):
         Migrator(redis, "town", max_pause_ms=1, progress=at_batch(2, give_away)).migrate()
-    # Every key is there, under one of its names.
-    names = sorted(int(key.split(b":")[-1]) for key in redis.scan_iter(count=5000))
+    # Every key is there, under one of its names. On a slow machine, the cursor's key is, too.
+    keys = redis.scan_iter("tt:*inbox:*", count=5000)
+    names = sorted(int(key.split(b":")[-1]) for key in keys)
     assert names == list(range(3000))
     other.client().execute_command("CLUSTER", "BUMPEPOCH")
     batch = other.client().pipeline(transaction=False)

@@ -18,6 +18,8 @@ from tt_migrate.engine.hidden import Transfer, mark_of
 from tt_migrate.engine.scripts import source
 from tt_migrate.plan import Plan
 
+pytestmark = pytest.mark.every_kind
+
 MERGE = Plan("rename", rename="forward", merge=True)
 ITEMS = {
     "freeze": ("key", "hidden"),

@@ -144,6 +144,7 @@ def test_no_command_has_keys_of_two_slots(shard: Server, plan: Plan) -> None:
     assert is_usable(shard)
 
 
+@pytest.mark.every_kind
 def test_a_key_whose_name_keeps_its_slot_is_renamed_and_another_one_copied(shard: Server) -> None:
     redis = shard.client()
     redis.set("tt:agent:{a}1", 1)
@@ -154,6 +155,7 @@ def test_a_key_whose_name_keeps_its_slot_is_renamed_and_another_one_copied(shard
     assert [args[0] for command, *args in seen if command == b"RESTORE"] == [b"tt:town:agent:2"]
 
 
+@pytest.mark.every_kind
 def test_a_full_server_is_migrated_and_merged(shard: Server) -> None:
     redis = shard.client()
     write_town(redis)
@@ -193,6 +195,7 @@ def test_large_values_do_not_hold_the_server_longer_than_a_batch_may(
     assert redis.strlen("tt:town:inbox:7") == 1_000_000
 
 
+@pytest.mark.every_kind
 def test_times_to_live_of_keys_and_of_fields_are_kept(shard: Server) -> None:
     redis = shard.client()
     redis.set("tt:agent:1", 1, px=777_000_000)
@@ -252,6 +255,7 @@ def rename(redis: Redis, *args: str) -> Any:
     return redis.eval(f"{lua} {ending} return type(r) == 'table' and r.err or r", 0, *args)
 
 
+@pytest.mark.every_kind
 def test_rename_replies_like_renamenx(shard: Server) -> None:
     redis = shard.client()
     redis.set("old", 1)
@@ -267,6 +271,7 @@ def test_rename_replies_like_renamenx(shard: Server) -> None:
     assert redis.get("new") == b"1"
 
 
+@pytest.mark.every_kind
 @pytest.mark.parametrize("command", ["PTTL", "DUMP", "RESTORE", "DEL"])
 def test_a_rename_that_is_refused_half_way_leaves_the_key_where_it_was(
     shard: Server, command: str
@@ -279,6 +284,7 @@ def test_a_rename_that_is_refused_half_way_leaves_the_key_where_it_was(
         redis.delete("new")
 
 
+@pytest.mark.every_kind
 def test_a_key_that_may_be_read_and_not_deleted_is_not_copied(shard: Server) -> None:
     if shard.kind.version < (7, 0):
         pytest.skip(f"{shard.kind.name} does not tell reading from writing")
@@ -310,6 +316,7 @@ def test_a_slot_that_is_not_served_for_a_while_is_waited_for(shard: Server) -> N
     assert (done.complete, done.failed) == (True, {})
 
 
+@pytest.mark.every_kind
 def test_a_key_that_the_user_may_not_touch_stays_and_the_rest_moves(shard: Server) -> None:
     redis = shard.client()
     for name in ("yes", "no", "left"):
@@ -321,6 +328,7 @@ def test_a_key_that_the_user_may_not_touch_stays_and_the_rest_moves(shard: Serve
     assert max(refusals(shard).values()) <= 3
 
 
+@pytest.mark.every_kind
 @pytest.mark.parametrize("command", ["PTTL", "DUMP", "RESTORE", "DEL"])
 def test_a_permission_to_copy_is_missed_before_the_first_write(shard: Server, command: str) -> None:
     redis = shard.client()
@@ -336,6 +344,7 @@ def test_a_permission_to_copy_is_missed_before_the_first_write(shard: Server, co
     assert contents(redis) == before
 
 
+@pytest.mark.every_kind
 def test_without_cluster_info_nothing_is_done(shard: Server) -> None:
     shard.client().set("tt:agent:1", 1)
     command = "CLUSTER" if shard.kind.version < (7, 0) else "CLUSTER|INFO"
@@ -344,6 +353,7 @@ def test_without_cluster_info_nothing_is_done(shard: Server) -> None:
     assert shard.client().keys() == [b"tt:agent:1"]
 
 
+@pytest.mark.every_kind
 def test_the_command_says_that_the_server_is_in_cluster_mode(shard: Server) -> None:
     write_town(shard.client())
     previewed = tt("--dry-run", "--upgrade", url=shard.url, town="town")

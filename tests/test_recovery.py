@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,18 +13,20 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError
 from redis.retry import Retry
 
+from tests.midway import cut_connections, fill, quick_patience, stay_near
 from tests.servers import Kind, Server, StartServer
 from tests.users import user_without
 from tt_migrate import UPGRADE, Migration, Migrator, Progress
 from tt_migrate.engine.patience import PATIENCE
 from tt_migrate.engine.scripts import ScriptCaller
 
-KEYS = 6000
+KEYS, PAUSE_MS = 2000, 0.5
+"""A pass over so many keys takes several batches."""
 
 
-def fill(redis: Redis, keys: int = KEYS) -> None:
-    for n in range(0, keys, 1000):
-        redis.mset({f"tt:agent:{m}": m for m in range(n, n + 1000)})
+@pytest.fixture(autouse=True)
+def near(monkeypatch: pytest.MonkeyPatch) -> None:
+    stay_near(monkeypatch)
 
 
 def at_batch(number: int, act: Callable[[], object]) -> Callable[[Progress], None]:
@@ -40,19 +41,28 @@ def at_batch(number: int, act: Callable[[], object]) -> Callable[[Progress], Non
     return progress
 
 
+def migrator(
+    redis: Redis, progress: Callable[[Progress], None], patience: Retry | None = None
+) -> Migrator:
+    """Return a Migrator that makes several batches, and retries soon."""
+    return Migrator(
+        *(redis, "town"),
+        max_pause_ms=PAUSE_MS,
+        progress=progress,
+        patience=patience or quick_patience(),
+    )
+
+
 def moved_keys(redis: Redis) -> int:
     return len(redis.keys("tt:town:agent:*"))
 
 
 def test_a_lost_connection_is_made_again_and_everything_is_migrated(server: Server) -> None:
     redis, other = server.client(), server.client()
-    fill(redis)
+    fill(redis, KEYS)
 
-    def disconnect() -> None:
-        other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-
-    progress = at_batch(3, disconnect)
-    result = Migrator(redis, "town", max_pause_ms=1, progress=progress).migrate()
+    progress = at_batch(3, lambda: cut_connections(other))
+    result = migrator(redis, progress).migrate()
     assert result.effort.reconnects == 1
     assert (result.total, result.remaining) == (KEYS, 0)
     assert moved_keys(other) == KEYS
@@ -60,39 +70,29 @@ def test_a_lost_connection_is_made_again_and_everything_is_migrated(server: Serv
 
 def test_a_connection_lost_while_previewing_costs_no_key_and_doubles_none(newest: Server) -> None:
     redis, other = newest.client(), newest.client()
-    fill(redis)
+    fill(redis, KEYS)
 
-    def disconnect() -> None:
-        other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    def cut() -> Callable[[Progress], None]:
+        return at_batch(3, lambda: cut_connections(other))
 
-    def migrator() -> Migrator:
-        return Migrator(redis, "town", max_pause_ms=1, progress=at_batch(3, disconnect))
-
-    assert migrator().preview().total == KEYS
-    count = migrator().count()
+    assert migrator(redis, cut()).preview().total == KEYS
+    count = migrator(redis, cut()).count()
     assert (count.total, count.effort.reconnects) == (KEYS, 1)
 
 
 def test_a_restarted_server_is_scanned_from_the_start(kind: Kind, own_server: StartServer) -> None:
     server = own_server("--appendonly", "yes", "--appendfsync", "always", kind=kind)
-    fill(server.client())
-
-    def restart() -> None:
-        server.kill()
-        threading.Thread(target=restart_later).start()
-
-    def restart_later() -> None:
-        time.sleep(0.3)
-        server.restart()
+    fill(server.client(), KEYS)
 
     seen: list[Progress] = []
-    acting = at_batch(3, restart)
+    acting = at_batch(3, server.kill)
 
     def progress(now: Progress) -> None:
         seen.append(now)
         acting(now)
 
-    result = Migrator(server.client(), "town", max_pause_ms=1, progress=progress).migrate()
+    back = quick_patience(at=3, act=server.restart)
+    result = migrator(server.client(), progress, back).migrate()
     assert (result.total, result.remaining) == (KEYS, 0)
     assert moved_keys(server.client()) == KEYS
     assert result.effort.reconnects >= 1
@@ -106,13 +106,13 @@ def test_a_redis_py_retry_of_the_clients_own_never_repeats_a_batch_unseen(
     """With redis-py's retries, a batch would reach the restarted server with the old cursor."""
     server = own_server("--appendonly", "yes", "--appendfsync", "always")
     client = server.client(retry=Retry(ConstantBackoff(0.1), 100))
-    fill(client)
+    fill(client, KEYS)
 
     def restart() -> None:
         server.kill()
         server.restart()
 
-    result = Migrator(client, "town", max_pause_ms=1, progress=at_batch(3, restart)).migrate()
+    result = migrator(client, at_batch(3, restart)).migrate()
     assert result.effort.reconnects >= 1
     assert (result.total, result.remaining) == (KEYS, 0)
 
@@ -121,7 +121,7 @@ def test_a_server_that_stays_away_is_given_up_after_a_bounded_time(
     own_server: StartServer,
 ) -> None:
     server = own_server()
-    fill(server.client())
+    fill(server.client(), KEYS)
     seen: list[Progress] = []
     killing = at_batch(3, server.kill)
 
@@ -129,11 +129,8 @@ def test_a_server_that_stays_away_is_given_up_after_a_bounded_time(
         seen.append(now)
         killing(now)
 
-    patience = Retry(ConstantBackoff(0.01), 5, PATIENCE._supported_errors)
     with pytest.raises(RedisConnectionError):
-        Migrator(
-            server.client(), "town", max_pause_ms=1, progress=progress, patience=patience
-        ).migrate()
+        migrator(server.client(), progress, quick_patience(5)).migrate()
     assert len([p for p in seen if p.waiting]) == 6
     so_far = seen[-1].so_far
     assert isinstance(so_far, Migration)
@@ -146,31 +143,29 @@ def test_the_default_patience_is_bounded() -> None:
 
 
 def test_a_failover_that_makes_the_server_a_replica_is_waited_for(
-    kind: Kind, own_server: StartServer
+    server: Server,
 ) -> None:
-    server = own_server(kind=kind)
     redis, other = server.client(), server.client()
-    fill(redis)
+    fill(redis, KEYS)
 
     def demote() -> None:
         # Without a link to a master, the replica keeps its data and answers writes with READONLY.
         other.execute_command("REPLICAOF", "127.0.0.1", "1")
-        threading.Timer(0.5, promote).start()
 
     def promote() -> None:
         other.execute_command("REPLICAOF", "NO", "ONE")
 
-    progress = at_batch(3, demote)
-    result = Migrator(redis, "town", max_pause_ms=1, progress=progress).migrate()
+    patience = quick_patience(at=3, act=promote)
+    result = migrator(redis, at_batch(3, demote), patience).migrate()
     assert result.effort.reconnects >= 1
     assert (result.total, result.remaining) == (KEYS, 0)
 
 
 def test_script_flush_before_every_batch_is_survived(server: Server) -> None:
     redis, other = server.client(), server.client()
-    fill(redis)
+    fill(redis, KEYS)
     result = Migrator(
-        redis, "town", max_pause_ms=1, progress=lambda _: other.script_flush()
+        redis, "town", max_pause_ms=PAUSE_MS, progress=lambda _: other.script_flush()
     ).migrate()
     assert (result.total, result.remaining) == (KEYS, 0)
     assert result.effort.reconnects == 0
@@ -179,7 +174,7 @@ def test_script_flush_before_every_batch_is_survived(server: Server) -> None:
 @pytest.mark.parametrize("denied", [(), ("eval",)], ids=["all", "no EVAL"])
 def test_script_flush_in_a_tight_loop_is_survived(server: Server, denied: tuple[str, ...]) -> None:
     other = server.client()
-    fill(other)
+    fill(other, KEYS)
     redis = user_without(server, *denied)
     ended = threading.Event()
 
@@ -190,7 +185,7 @@ def test_script_flush_in_a_tight_loop_is_survived(server: Server, denied: tuple[
     thread = threading.Thread(target=flush)
     thread.start()
     try:
-        result = Migrator(redis, "town", max_pause_ms=1).migrate()
+        result = Migrator(redis, "town", max_pause_ms=PAUSE_MS).migrate()
     finally:
         ended.set()
         thread.join()
@@ -200,18 +195,18 @@ def test_script_flush_in_a_tight_loop_is_survived(server: Server, denied: tuple[
 def test_keys_created_renamed_and_deleted_meanwhile_are_not_lost(newest: Server) -> None:
     """Other clients make the table resize and consume inboxes during the passes."""
     redis, other = newest.client(), newest.client()
-    fill(redis)
-    other.mset({f"foreign:{n}": n for n in range(20_000)})
+    fill(redis, KEYS)
+    other.mset({f"foreign:{n}": n for n in range(5000)})
 
     def churn(progress: Progress) -> None:
         batch = other.pipeline(transaction=False)
-        start = progress.scanned % 20_000
-        batch.delete(*(f"foreign:{n}" for n in range(start, start + 700)))
+        start = progress.scanned % 5000
+        batch.delete(*(f"foreign:{n}" for n in range(start, start + 300)))
         batch.execute()
 
-    preview = Migrator(redis, "town", max_pause_ms=1, progress=churn).preview()
+    preview = Migrator(redis, "town", max_pause_ms=PAUSE_MS, progress=churn).preview()
     assert preview.total == KEYS
-    result = Migrator(redis, "town", max_pause_ms=1, progress=churn).migrate()
+    result = Migrator(redis, "town", max_pause_ms=PAUSE_MS, progress=churn).migrate()
     assert (result.total, result.remaining) == (KEYS, 0)
     assert moved_keys(other) == KEYS
 
@@ -230,7 +225,7 @@ def test_a_server_that_takes_over_with_fewer_permissions_ends_the_run_before_it_
 ) -> None:
     server = own_server(kind=kind)
     redis = server.client()
-    fill(redis)
+    fill(redis, KEYS)
     redis.set("tt:task:1", '{"id": "1"}')
     less = user_without(server)
     moved: list[int] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -13,43 +12,48 @@ from typing import Any
 
 import pytest
 from redis import ConnectionPool, Redis, UnixDomainSocketConnection
-from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
 
 from tests.busy import busy
-from tests.servers import Kind, Server, StartServer
-from tests.test_recovery import at_batch, fill
+from tests.midway import cut_connections, fill, quick_patience, stay_near
+from tests.servers import Server, StartServer
+from tests.test_recovery import at_batch
 from tests.users import user_with, user_without
 from tt_migrate import UPGRADE, Migrator, Progress
 from tt_migrate.engine.passes import Call, ScanPass, Taken
 from tt_migrate.engine.patience import (
     LONGEST_STANDSTILL_SECONDS,
-    PATIENCE,
     PassingError,
     Standstill,
 )
 from tt_migrate.engine.server import UnsyncedReplicaError
 
-KEYS = 6000
+KEYS, PAUSE_MS = 2000, 0.5
+"""A pass over so many keys takes several batches."""
 MINIMAL = ("script|load", "evalsha", "scan", "exists", "renamenx")
 
 
+@pytest.fixture(autouse=True)
+def near(monkeypatch: pytest.MonkeyPatch) -> None:
+    stay_near(monkeypatch)
+
+
+@pytest.mark.every_kind
 def test_a_script_of_somebody_else_is_waited_for_before_a_run_begins(server: Server) -> None:
     redis = server.client(db=3)
     redis.mset({"tt:agent:1": 1, "tt:task:2": 2})
     redis.connection_pool.disconnect()
     for act, total in (("count", 2), ("preview", 2), ("migrate", 2)):
         with busy(server) as end:
-            threading.Timer(0.5, end).start()
-            assert getattr(Migrator(redis, "town"), act)().total == total
+            patience = quick_patience(at=3, act=end)
+            assert getattr(Migrator(redis, "town", patience=patience), act)().total == total
 
 
 def test_a_script_of_somebody_else_is_waited_for_in_mid_run(server: Server) -> None:
     redis = server.client()
-    fill(redis)
+    fill(redis, KEYS)
     waits: list[str] = []
     ends: list[Callable[[], None]] = []
     with ExitStack() as stack:
@@ -62,7 +66,10 @@ def test_a_script_of_somebody_else_is_waited_for_in_mid_run(server: Server) -> N
                 if len(waits) == 3:
                     ends[0]()
 
-        result = Migrator(redis, "town", max_pause_ms=1, progress=progress).migrate()
+        patience = quick_patience()
+        result = Migrator(
+            *(redis, "town"), max_pause_ms=PAUSE_MS, progress=progress, patience=patience
+        ).migrate()
     assert len(waits) >= 3
     assert waits[0] == "server busy"
     assert (result.total, result.remaining) == (KEYS, 0)
@@ -72,26 +79,39 @@ def test_a_script_of_somebody_else_is_waited_for_in_mid_run(server: Server) -> N
 def test_a_script_that_never_ends_is_waited_for_no_longer_than_patience(newest: Server) -> None:
     redis = newest.client()
     redis.ping()
-    patience = Retry(ConstantBackoff(0.01), 5, PATIENCE._supported_errors)
+    patience = quick_patience(5)
     with busy(newest), pytest.raises(PassingError, match="BUSY"):
         Migrator(redis, "town", patience=patience).migrate()
 
 
+@pytest.mark.every_kind
 def test_a_replica_whose_master_is_away_is_waited_for_in_mid_run(
-    kind: Kind, own_server: StartServer
+    server: Server,
 ) -> None:
-    server = own_server(kind=kind)
     redis, other = server.client(), server.client()
-    fill(redis)
+    fill(redis, KEYS)
 
     def lose_master() -> None:
         other.execute_command("REPLICAOF", "127.0.0.1", "1")
         other.config_set("replica-serve-stale-data", "no")
-        threading.Timer(0.5, lambda: other.config_set("replica-serve-stale-data", "yes")).start()
 
-    progress = at_batch(2, lose_master)
-    preview = Migrator(redis, "town", max_pause_ms=1, progress=progress).preview()
+    def serve() -> None:
+        other.config_set("replica-serve-stale-data", "yes")
+
+    waits: list[str] = []
+    losing = at_batch(2, lose_master)
+
+    def progress(now: Progress) -> None:
+        losing(now)
+        if now.waiting:
+            waits.append(now.waiting)
+
+    patience = quick_patience(at=3, act=serve)
+    preview = Migrator(
+        *(redis, "town"), max_pause_ms=PAUSE_MS, progress=progress, patience=patience
+    ).preview()
     assert preview.total == KEYS
+    assert len(waits) == 3
 
 
 @pytest.mark.parametrize("act", ["count", "preview", "migrate"])
@@ -99,18 +119,20 @@ def test_a_server_that_comes_back_as_a_replica_without_data_is_no_all_clear(
     own_server: StartServer, act: str
 ) -> None:
     server = own_server()
-    fill(server.client())
+    fill(server.client(), KEYS)
 
     def come_back() -> None:
         server.kill()
         server.args = ("--replicaof", "127.0.0.1", "1")
         server.restart()
 
-    patience = Retry(ConstantBackoff(0.01), 5, PATIENCE._supported_errors)
+    patience = quick_patience(5)
     progress = at_batch(2, come_back)
     with pytest.raises(UnsyncedReplicaError):
         getattr(
-            Migrator(server.client(), "town", max_pause_ms=1, progress=progress, patience=patience),
+            Migrator(
+                server.client(), "town", max_pause_ms=PAUSE_MS, progress=progress, patience=patience
+            ),
             act,
         )()
 
@@ -119,7 +141,7 @@ def test_nothing_is_written_to_a_server_that_comes_back_as_a_writable_replica(
     own_server: StartServer,
 ) -> None:
     server = own_server("--appendonly", "yes", "--appendfsync", "always")
-    fill(server.client())
+    fill(server.client(), KEYS)
     left: list[int] = []
 
     def come_back() -> None:
@@ -128,45 +150,41 @@ def test_nothing_is_written_to_a_server_that_comes_back_as_a_writable_replica(
         server.args = (*server.args, "--replicaof", "127.0.0.1", "1", "--replica-read-only", "no")
         server.restart()
 
-    patience = Retry(ConstantBackoff(0.01), 5, PATIENCE._supported_errors)
+    patience = quick_patience(5)
     progress = at_batch(2, come_back)
     with pytest.raises(ReadOnlyError):
         Migrator(
-            server.client(), "town", max_pause_ms=1, progress=progress, patience=patience
+            server.client(), "town", max_pause_ms=PAUSE_MS, progress=progress, patience=patience
         ).migrate()
     assert [len(server.client().keys("tt:agent:*"))] == left
 
 
 @pytest.mark.parametrize("user", ["default", "minimal", "without eval"])
 def test_a_scan_goes_on_at_its_cursor_when_every_connection_is_cut(
-    server: Server, user: str
+    server: Server, monkeypatch: pytest.MonkeyPatch, user: str
 ) -> None:
     """A proxy that cuts each connection before a scan ends makes a run slow, not endless."""
     admin = server.client()
-    fill(admin, 3000)
+    fill(admin, 800)
     more = () if user == "without eval" else ("eval",)
     redis = admin if user == "default" else user_with(server, *MINIMAL, *more)
     cutter = server.client()
 
     def cut(now: Progress) -> None:
         if not now.waiting:
-            cutter.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            cut_connections(cutter)
 
     # On Redis 6.2, only INFO identifies the server process.
     if user != "default" and server.kind.version < (7, 0):
         pytest.skip(f"{server.kind.name} copies its scripts to other processes")
-    patience = Retry(ConstantBackoff(0.001), 5, PATIENCE._supported_errors)
-    seen: list[int] = []
-
-    def progress(now: Progress) -> None:
-        seen.append(now.scanned)
-        cut(now)
-
-    result = Migrator(redis, "town", max_pause_ms=1, progress=progress, patience=patience).migrate()
-    assert (result.total, result.remaining) == (3000, 0)
+    restarts: list[ScanPass] = []
+    monkeypatch.setattr(ScanPass, "restart", restarts.append)
+    result = Migrator(
+        *(redis, "town"), max_pause_ms=PAUSE_MS, progress=cut, patience=quick_patience()
+    ).migrate()
+    assert (result.total, result.remaining) == (800, 0)
     assert result.effort.reconnects >= 3
-    # Each of the two passes looked at each key about once.
-    assert result.effort.batches < 100
+    assert restarts == []
 
 
 def test_a_run_that_does_not_get_further_gives_up(
@@ -175,26 +193,28 @@ def test_a_run_that_does_not_get_further_gives_up(
     """If the process cannot be identified, each cut restarts the scan, so it never ends."""
     monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 0.5)
     admin = newest.client()
-    fill(admin, 30_000)
+    fill(admin, 10_000)
     redis = user_with(newest, *MINIMAL, "eval")
 
     def progress(now: Progress) -> None:
         if not now.waiting:
             admin.script_flush()
-            admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            cut_connections(admin)
 
     with pytest.raises(RedisConnectionError):
-        Migrator(redis, "town", max_pause_ms=1, progress=progress).preview()
+        Migrator(
+            *(redis, "town"), max_pause_ms=0.1, progress=progress, patience=quick_patience()
+        ).preview()
 
 
 def test_a_server_that_hangs_is_given_up_after_a_bounded_time(
     own_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a bound, 16 tries would each take the client's reply timeout."""
-    monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 1)
+    monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 0.5)
     server = own_server()
-    fill(server.client())
-    redis = server.client(socket_timeout=0.3)
+    fill(server.client(), KEYS)
+    redis = server.client(socket_timeout=0.1)
     tries: list[float] = []
 
     def progress(now: Progress) -> None:
@@ -202,10 +222,12 @@ def test_a_server_that_hangs_is_given_up_after_a_bounded_time(
             os.kill(server.pid, signal.SIGSTOP)
         tries.append(time.monotonic())
 
-    patience = Retry(ConstantBackoff(0.01), 100, PATIENCE._supported_errors)
+    patience = quick_patience(100)
     try:
         with pytest.raises((RedisTimeoutError, RedisConnectionError)):
-            Migrator(redis, "town", max_pause_ms=1, progress=progress, patience=patience).migrate()
+            Migrator(
+                redis, "town", max_pause_ms=PAUSE_MS, progress=progress, patience=patience
+            ).migrate()
     finally:
         os.kill(server.pid, signal.SIGCONT)
     assert tries[-1] - tries[1] < 5
@@ -274,7 +296,7 @@ def test_a_server_clock_that_is_set_makes_no_long_rest_and_no_long_pause(
 ) -> None:
     """On Redis 6.2 and 7.0, scripts measure with TIME, which follows the system clock."""
     redis = newest.client()
-    fill(redis, 3000)
+    fill(redis, KEYS)
     take = ScanPass.take
 
     def jump(self: ScanPass, call: Call, reply: list[Any]) -> Taken | None:
@@ -284,11 +306,12 @@ def test_a_server_clock_that_is_set_makes_no_long_rest_and_no_long_pause(
     monkeypatch.setattr(ScanPass, "take", jump)
     began = time.monotonic()
     result = Migrator(redis, "town", max_pause_ms=1, nice=1).migrate()
-    assert result.total == 3000
+    assert result.total == KEYS
     assert time.monotonic() - began < 20
     assert (result.effort.max_pause_ms or 0) < 10_000
 
 
+@pytest.mark.every_kind
 def test_nice_without_a_clock_waits_by_the_round_trip(server: Server) -> None:
     admin = server.client()
     fill(admin, 1000)
@@ -328,10 +351,12 @@ def test_a_comparison_is_retried_and_heard_like_every_pass(server: Server) -> No
     def progress(now: Progress) -> None:
         stages.append(len(stages))
         if now.scanned == now.dbsize and not now.waiting:
-            other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            cut_connections(other)
 
     plan = replace(UPGRADE, merge=True)
-    preview = Migrator(redis, "town", plan, max_pause_ms=1, progress=progress).preview()
+    preview = Migrator(
+        *(redis, "town", plan), max_pause_ms=1, progress=progress, patience=quick_patience()
+    ).preview()
     assert set(preview.conflicts.values()) == {"destination exists and differs in text"}
     assert preview.effort.reconnects >= 1
 

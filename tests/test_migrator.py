@@ -15,10 +15,17 @@ from redis.retry import Retry
 
 from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
-from tests.servers import Kind, Server, StartServer
+from tests.midway import fill, follow, stay_near
+from tests.servers import Server, StartServer
 from tests.waiting import wait_until
 from tt_migrate import RENAME, Migration, Migrator, Progress
 from tt_migrate.engine.scripts import GUARDS, headed, script_for
+
+
+@pytest.fixture(autouse=True)
+def near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kept cursor is a key more, and calls ahead are batches more."""
+    stay_near(monkeypatch)
 
 
 def test_values_and_ttls_of_every_type_arrive_unchanged(redis: Redis) -> None:
@@ -125,6 +132,7 @@ def test_counting_and_previewing_write_nothing(redis: Redis) -> None:
     assert "cmdstat_renamenx" not in redis.info("commandstats")
 
 
+@pytest.mark.every_kind
 def test_a_preview_works_without_any_permission_to_write(server: Server) -> None:
     redis = server.client()
     redis.set("tt:agent:1", 1)
@@ -137,13 +145,11 @@ def test_a_preview_works_without_any_permission_to_write(server: Server) -> None
 
 
 def test_a_preview_works_on_a_replica_and_a_migration_is_refused(
-    kind: Kind, own_server: StartServer
+    server: Server, own_server: StartServer
 ) -> None:
-    master = own_server(kind=kind)
-    replica = own_server("--replicaof", "127.0.0.1", str(master.port), kind=kind)
+    master, client = own_server(kind=server.kind), server.client()
     master.client().set("tt:agent:1", 1)
-    client = replica.client()
-    wait_until(lambda: client.exists("tt:agent:1") == 1)
+    follow(client, master)
     assert list(Migrator(client, "town").preview().moves) == [b"tt:agent:1"]
     assert Migrator(client, "town").count().total == 1
     with pytest.raises(ReadOnlyError, match="replica"):
@@ -161,6 +167,7 @@ def test_a_replica_that_takes_writes_is_refused_too(redis: Redis) -> None:
     assert redis.keys() == [b"tt:agent:1"]
 
 
+@pytest.mark.every_kind
 @pytest.mark.parametrize("operation", ["count", "preview"])
 def test_reading_runs_with_the_servers_own_guard_where_it_has_one(
     server: Server, operation: str
@@ -173,21 +180,23 @@ def test_reading_runs_with_the_servers_own_guard_where_it_has_one(
 
 
 def test_a_migration_reaches_replicas_and_the_append_only_file(
-    kind: Kind, own_server: StartServer
+    server: Server, own_server: StartServer
 ) -> None:
-    master = own_server("--appendonly", "yes", "--appendfsync", "always", kind=kind)
-    replica = own_server("--replicaof", "127.0.0.1", str(master.port), kind=kind)
+    master = own_server("--appendonly", "yes", "--appendfsync", "always", kind=server.kind)
+    replica = server.client()
+    follow(replica, master)
     master.client().mset({f"tt:agent:{n}": n for n in range(200)})
     Migrator(master.client(), "town").migrate()
     expected = sorted(master.client().keys())
     assert len(expected) == 200
-    wait_until(lambda: sorted(replica.client().keys()) == expected)
+    wait_until(lambda: sorted(replica.keys()) == expected)
     master.kill()
     master.args = (*master.args, "--appendonly", "yes")
     master.restart()
     assert sorted(master.client().keys()) == expected
 
 
+@pytest.mark.every_kind
 def test_a_full_server_can_be_previewed_and_migrated(redis: Redis) -> None:
     redis.mset({f"tt:agent:{n}": "x" * 100 for n in range(2000)})
     redis.config_set("maxmemory-policy", "noeviction")
@@ -223,21 +232,21 @@ def test_keys_that_appear_meanwhile_are_reported(redis: Redis) -> None:
 
 
 def test_progress_tells_stage_scanned_size_and_totals(redis: Redis) -> None:
-    redis.mset({f"tt:agent:{n}": n for n in range(5000)})
+    fill(redis, 2000)
     seen: list[Progress] = []
-    Migrator(redis, "town", max_pause_ms=1, progress=seen.append).migrate()
+    Migrator(redis, "town", max_pause_ms=0.5, progress=seen.append).migrate()
     assert [p.stage for p in seen] == sorted(p.stage for p in seen)
     assert {p.stage for p in seen} == {"migrating", "verifying"}
-    assert all(p.dbsize == 5000 for p in seen)
+    assert all(p.dbsize == 2000 for p in seen)
     last = [p for p in seen if p.stage == "migrating"][-1]
     assert isinstance(last.so_far, Migration)
-    assert last.so_far.total == 5000
-    assert last.scanned >= 4000
+    assert last.so_far.total == 2000
+    assert last.scanned >= 1600
     assert seen[-1].so_far.effort.batches == len(seen)
 
 
 def test_an_exception_in_progress_ends_the_run_between_batches(redis: Redis) -> None:
-    redis.mset({f"tt:agent:{n}": n for n in range(5000)})
+    fill(redis, 5000)
     totals: list[int] = []
 
     class EnoughError(Exception):
@@ -255,10 +264,9 @@ def test_an_exception_in_progress_ends_the_run_between_batches(redis: Redis) -> 
 
 
 def test_a_longer_pause_means_fewer_batches(redis: Redis) -> None:
-    for n in range(0, 30_000, 1000):
-        redis.mset({f"tt:agent:{m}": m for m in range(n, n + 1000)})
-    short = Migrator(redis, "town", max_pause_ms=1).count().effort
-    long = Migrator(redis, "town", max_pause_ms=50).count().effort
+    fill(redis, 3000)
+    short = Migrator(redis, "town", max_pause_ms=0.1).count().effort
+    long = Migrator(redis, "town", max_pause_ms=1000).count().effort
     assert short.batches > 3 * long.batches
 
 
@@ -267,8 +275,7 @@ def test_migrating_takes_constant_memory_on_the_client(newest: Server) -> None:
 
     def peak(keys: int) -> int:
         redis.flushall()
-        for n in range(0, keys, 1000):
-            redis.mset({f"tt:agent:{m}": m for m in range(n, n + 1000)})
+        fill(redis, keys)
         tracemalloc.start()
         try:
             assert Migrator(redis, "town", max_pause_ms=2).migrate().total == keys
@@ -277,7 +284,7 @@ def test_migrating_takes_constant_memory_on_the_client(newest: Server) -> None:
             tracemalloc.stop()
 
     peak(1000)
-    assert peak(50_000) < 1.5 * peak(5000)
+    assert peak(20_000) < 1.5 * peak(2000)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +338,7 @@ def test_an_empty_town_and_a_senseless_pause_are_refused(newest: Server) -> None
 
 def test_a_server_that_is_not_there_is_an_error_at_once(own_server: StartServer) -> None:
     server = own_server()
-    client = server.client()
+    client = server.client(retry=Retry(NoBackoff(), 0))
     server.kill()
     with pytest.raises(RedisError):
         Migrator(client, "town").count()
@@ -339,11 +346,10 @@ def test_a_server_that_is_not_there_is_an_error_at_once(own_server: StartServer)
 
 def test_nice_waits_in_proportion_to_what_each_batch_took(newest: Server) -> None:
     redis = newest.client()
-    for n in range(0, 20_000, 1000):
-        redis.mset({f"tt:agent:{m}": m for m in range(n, n + 1000)})
+    fill(redis, 4000)
     seen: list[Progress] = []
     began = time.monotonic()
-    Migrator(redis, "town", max_pause_ms=2, nice=4, progress=seen.append).migrate()
+    Migrator(redis, "town", max_pause_ms=1, nice=10, progress=seen.append).migrate()
     took = time.monotonic() - began
     waits = [p for p in seen if p.waiting]
     assert {p.waiting for p in waits} == {"nice pause"}

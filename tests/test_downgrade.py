@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
@@ -115,6 +115,7 @@ unknown = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(["agent", "task"]), st.data())
 def test_what_0_6_wrote_comes_back_byte_for_byte(family: str, data: st.DataObject) -> None:
     drawn: dict[str, Any] = data.draw(agents if family == "agent" else tasks)
@@ -126,6 +127,7 @@ def test_what_0_6_wrote_comes_back_byte_for_byte(family: str, data: st.DataObjec
     assert (text, changes) == (stored, [])
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(["agent", "task"]), st.data())
 def test_an_upgrade_after_a_downgrade_gives_the_same_hash(family: str, data: st.DataObject) -> None:
     record: dict[str, Any] = data.draw(agents if family == "agent" else tasks)

@@ -228,7 +228,7 @@ kinds = st.sampled_from(["string", "hash", "list", "stream", "set"])
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_exactly_the_keys_of_the_town_move_and_come_back(

@@ -6,7 +6,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tt_migrate.engine.json_to_hash import RecordError, differing, fields_of
@@ -140,6 +140,7 @@ def exactly(text: str) -> object:
     return json.loads(text, parse_float=lambda number: ("float", number))
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(max_size=5), json_values, max_size=6))
 def test_every_field_can_be_read_back_as_it_was(record: dict[str, object]) -> None:
     for counter in ("tasks_completed", "rounds_completed", "cli", "model"):

@@ -262,7 +262,7 @@ def test_a_hash_that_has_all_fields_of_the_other_and_one_more_is_not_equal(
     assert contents(redis) == before
 
 
-@pytest.mark.parametrize("length", [1, 49, 50, 51, 100, 120, 12_799, 12_800, 12_801, 13_057])
+@pytest.mark.parametrize("length", [1, 50, 51, 120, 12_800, 12_801, 13_057])
 def test_lists_that_differ_in_one_place_are_not_equal(newest: Server, length: int) -> None:
     """Tries places at each edge of the compared parts, and between the edges."""
     redis = newest.client()

@@ -157,7 +157,7 @@ def test_options_that_make_no_sense_together_are_status_2(options: tuple[str, ..
 
 
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(keyspace=st.dictionaries(st.one_of(old_keys, foreign_keys), values, max_size=25), town=towns)
 def test_migrating_and_going_back_gives_the_keyspace_it_began_with(

@@ -10,7 +10,7 @@ from redis import Redis
 from redis.cluster import RedisCluster
 from redis.exceptions import RedisError
 
-from tests.servers import Kind, Server, cluster_state
+from tests.servers import Kind, Server, cluster_state, restore, settings_of
 from tests.waiting import wait_until
 
 _SLOTS = 16_384
@@ -39,7 +39,7 @@ class Cluster:
         try:
             cluster._join()
             for server in servers:
-                cluster._settings[server.port] = _settings(server.client())
+                cluster._settings[server.port] = settings_of(server.client())
         except BaseException:
             cluster.stop()
             raise
@@ -82,13 +82,7 @@ class Cluster:
         for server in self.servers:
             if not server.is_running:
                 server.restart()
-            client, meant = server.client(), self._settings[server.port]
-            for name, value in _settings(client).items():
-                if value != meant[name]:
-                    client.config_set(name, meant[name])
-            for user in map(str, client.acl_users()):
-                if user != "default":
-                    client.acl_deluser(user)
+            restore(server.client(), self._settings[server.port])
         self._wait_until_whole()
         for server in self.masters:
             client = server.client()
@@ -198,8 +192,3 @@ def _replicas(client: Redis) -> int | None:
     """Return how many replicas a master has, None for a replica."""
     role: Any = client.execute_command("ROLE")
     return len(role[2]) if role[0] == b"master" else None
-
-
-def _settings(client: Redis) -> dict[str, str]:
-    settings: Any = client.config_get("*")
-    return dict(settings)

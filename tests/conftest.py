@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from redis import Redis
 from redis import utils as redis_utils
 
+from tests.clusters import Cluster, Clusters
 from tests.servers import (
     Kind,
     Pool,
@@ -155,6 +156,31 @@ def either(
 ) -> Iterator[Server]:
     """A server of each kind, and then a cluster of each kind with one shard."""
     yield from (pool if request.param == "plain" else shards).lend(kind)
+
+
+@pytest.fixture(scope="session")
+def clusters() -> Iterator[Clusters]:
+    clusters = Clusters()
+    yield clusters
+    clusters.stop()
+
+
+@pytest.fixture
+def cluster(clusters: Clusters, kind: Kind) -> Iterator[Cluster]:
+    """A cluster of each kind with three masters, empty and with its default settings."""
+    yield from clusters.lend(kind)
+
+
+@pytest.fixture
+def newest_cluster(clusters: Clusters) -> Iterator[Cluster]:
+    """The same of the newest kind, for tests where the kind does not matter."""
+    yield from clusters.lend(newest_kind())
+
+
+@pytest.fixture
+def replicated(clusters: Clusters) -> Iterator[Cluster]:
+    """The same with a replica for each master."""
+    yield from clusters.lend(newest_kind(), replicas=1)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ NO_SERVER = (
     "On Debian: apt install redis-server; on macOS: brew install valkey"
 )
 
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -356,7 +356,7 @@ class Pool:
             server = self._servers[kind] = Server.start(kind, *args)
             if self.in_cluster:
                 server.own_all_slots()
-            self._settings[kind] = _settings(server.client())
+            self._settings[kind] = settings_of(server.client())
         elif not server.is_running:
             server.restart()
         self._reset(server)
@@ -374,13 +374,7 @@ class Pool:
         client = server.client(single_connection_client=True)
         if not self.in_cluster:
             client.execute_command("REPLICAOF", "NO", "ONE")
-        meant = self._settings[server.kind]
-        for name, value in _settings(client).items():
-            if value != meant[name]:
-                client.config_set(name, meant[name])
-        for user in client.execute_command("ACL", "USERS"):
-            if user not in (b"default", "default"):
-                client.execute_command("ACL", "DELUSER", user)
+        restore(client, self._settings[server.kind])
         batch = client.pipeline(transaction=False)
         batch.execute_command("ACL", "SETUSER", "default", "reset", "on", "nopass", "+@all", "~*")
         batch.execute_command("ACL", "SETUSER", "default", "allchannels")
@@ -401,9 +395,20 @@ def cluster_state(client: Redis) -> dict[str, str]:
     return dict(line.split(":", 1) for line in said.decode().split())
 
 
-def _settings(client: Redis) -> dict[str, str]:
+def settings_of(client: Redis) -> dict[str, str]:
+    """Return what CONFIG GET says of all settings."""
     settings: Any = client.config_get("*")
     return dict(settings)
+
+
+def restore(client: Redis, meant: dict[str, str]) -> None:
+    """Give a server the settings that settings_of() returned, and remove all users but one."""
+    for name, value in settings_of(client).items():
+        if value != meant[name]:
+            client.config_set(name, meant[name])
+    users: Any = client.execute_command("ACL", "USERS")
+    if others := {*users} - {b"default", "default"}:
+        client.execute_command("ACL", "DELUSER", *others)
 
 
 @cache

@@ -10,8 +10,6 @@ from tests.clusters import Clusters
 from tests.faults import FAULTS
 from tests.servers import newest_kind
 
-pytest_plugins = ["tests.shared"]
-
 
 @pytest.mark.parametrize(("name", "names"), [("kills", 500), ("failovers", 1500)])
 def test_no_message_is_lost_or_doubled(clusters: Clusters, name: str, names: int) -> None:

@@ -328,7 +328,7 @@ def test_keys_are_refused(newest: Server, operation: str) -> None:
 @pytest.mark.parametrize("operation", ["count", "left", "preview", "records", "fetch", "agents"])
 def test_the_server_refuses_a_write_by_a_reading_script(server: Server, operation: str) -> None:
     if server.kind.version < (7, 0):
-        pytest.skip(f"{server.kind.name} knows no script flags")
+        pytest.skip(f"{server.kind.name}: no script flags")
     redis = server.client()
     writing = headed(script_for(operation, RENAME), GUARDS).text.replace(
         f"-- {operation}.lua", f"redis.call('SET', 'a', 'b')\n-- {operation}.lua"
@@ -373,7 +373,7 @@ def test_conflicts_that_are_found_when_the_time_is_spent_are_postponed(
 @pytest.mark.parametrize("operation", ["preview", "migrate"])
 def test_without_a_clock_a_call_settles_one_conflict(server: Server, operation: str) -> None:
     if server.kind.version >= (8, 0):
-        pytest.skip(f"{server.kind.name} has a clock that needs no permission")
+        pytest.skip(f"{server.kind.name}: its clock needs no permission")
     redis = server.client()
     for n in range(20):
         redis.rpush(f"tt:inbox:{n}", "old")
@@ -446,7 +446,7 @@ def test_a_command_that_the_server_lacks_is_one_refusal(
 
 def test_a_server_that_replicates_scripts_as_text_takes_the_renames(server: Server) -> None:
     if server.kind.version >= (7, 0):
-        pytest.skip(f"{server.kind.name} always replicates a script's effects")
+        pytest.skip(f"{server.kind.name}: always replicates the effects of a script")
     redis = server.client()
     redis.config_set("lua-replicate-commands", "no")
     redis.set("tt:agent:1", 1)

@@ -214,7 +214,7 @@ def test_hashes_whose_fields_live_on_different_terms_are_not_equal(
         try:
             redis.execute_command("HPEXPIREAT", key, when, "FIELDS", 1, "f1")
         except ResponseError:
-            pytest.skip(f"{server.kind.name} has no times to live for fields")
+            pytest.skip(f"{server.kind.name}: no times to live for fields")
     before = contents(redis)
     planned = Migrator(redis, "town", MERGE).preview()
     result = merge(redis)
@@ -232,7 +232,7 @@ def test_hashes_whose_fields_live_on_the_same_terms_are_equal(server: Server) ->
         try:
             redis.execute_command("HPEXPIREAT", key, 4_000_000_000_000, "FIELDS", 1, "a")
         except ResponseError:
-            pytest.skip(f"{server.kind.name} has no times to live for fields")
+            pytest.skip(f"{server.kind.name}: no times to live for fields")
     value = redis.dump("tt:agent:1")
     assert merge(redis).merged["agent"] == 1
     assert redis.keys() == [b"tt:town:agent:1"]

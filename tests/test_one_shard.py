@@ -287,7 +287,7 @@ def test_a_rename_that_is_refused_half_way_leaves_the_key_where_it_was(
 @pytest.mark.every_kind
 def test_a_key_that_may_be_read_and_not_deleted_is_not_copied(shard: Server) -> None:
     if shard.kind.version < (7, 0):
-        pytest.skip(f"{shard.kind.name} does not tell reading from writing")
+        pytest.skip(f"{shard.kind.name}: does not tell reading from writing")
     redis = shard.client()
     redis.set("old", 1)
     reader = user_without(shard, keys=("%R~old", "%RW~new"))

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ import pytest
 from tests.clusters import Cluster
 from tests.clusters import fill as fill_cluster
 from tests.command import environment
-from tests.servers import Server, newest_kind
+from tests.servers import Server
 from tests.test_connection import listener
 
 _CACHE = Path(__file__).parent.parent / ".cache"
@@ -134,18 +133,10 @@ def test_what_is_no_server_is_explained(libraries: dict[str, str], tmp_path: Pat
     assert "the socket does not exist" in absent.err
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster.start(newest_kind())
-    yield cluster
-    cluster.stop()
-
-
-def test_a_cluster_is_migrated(cluster: Cluster, libraries: dict[str, str]) -> None:
-    cluster.reset()
+def test_a_cluster_is_migrated(newest_cluster: Cluster, libraries: dict[str, str]) -> None:
     key = f"{1:032x}"
     commands = [("RPUSH", f"tt:inbox:{n}", "a") for n in range(100)]
-    fill_cluster(cluster, [*commands, ("SET", f"tt:agent:{key}", json.dumps({"id": key}))])
-    where = ("--redis-url", cluster.url, "--town-name", "t")
+    fill_cluster(newest_cluster, [*commands, ("SET", f"tt:agent:{key}", json.dumps({"id": key}))])
+    where = ("--redis-url", newest_cluster.url, "--town-name", "t")
     [done] = runs(libraries, ("--upgrade", "--force", *where))
     assert (done.status, "101 keys migrated, 1 record" in done.out) == (0, True), done

@@ -212,7 +212,7 @@ def test_tls_of_the_servers_themselves(
     except StartError as error:
         if "tls" not in str(error).lower():
             raise
-        pytest.skip(f"{kind.name} is built without TLS")
+        pytest.skip(f"{kind.name}: built without TLS")
     check_with_tls(folder, watched.url)
     url = f"{watched.url}&{tls_files(folder)}"
     fill(url, replicas=2)

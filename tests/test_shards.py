@@ -68,9 +68,6 @@ MERGE = replace(RENAME, merge=True)
 MOVING = ("freeze", "apply", "finish", "forget", "give_back")
 
 
-pytest_plugins = ["tests.shared"]
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs wait shortly, and take no key of theirs for an old one on a slow machine."""
@@ -831,7 +828,7 @@ def test_passwords_and_tls_count_for_all_nodes(kind: Kind, tmp_path: Path) -> No
     except StartError as error:
         if "tls" not in str(error).lower():
             raise
-        pytest.skip(f"{kind.name} is built without TLS")
+        pytest.skip(f"{kind.name}: built without TLS")
     try:
         for server in cluster.masters:
             server.client().config_set("requirepass", "s3cret")

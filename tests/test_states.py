@@ -176,7 +176,7 @@ def test_a_scan_goes_on_at_its_cursor_when_every_connection_is_cut(
 
     # On Redis 6.2, only INFO identifies the server process.
     if user != "default" and server.kind.version < (7, 0):
-        pytest.skip(f"{server.kind.name} copies its scripts to other processes")
+        pytest.skip(f"{server.kind.name}: copies its scripts to other processes")
     restarts: list[ScanPass] = []
     monkeypatch.setattr(ScanPass, "restart", restarts.append)
     result = Migrator(

@@ -217,9 +217,9 @@ def test_a_command_that_the_user_lacks(server: Server, denied: str) -> None:
 )
 def test_keys_that_the_user_may_not_touch(server: Server, rules: tuple[str, ...]) -> None:
     if server.kind.version < (7, 0) and not rules[0].startswith("~new") and len(rules) > 1:
-        pytest.skip(f"{server.kind.name} has one set of rules for all commands")
+        pytest.skip(f"{server.kind.name}: one set of rules for all commands")
     if server.kind.version < (7, 0) and rules[0].startswith("%"):
-        pytest.skip(f"{server.kind.name} does not tell reading from writing")
+        pytest.skip(f"{server.kind.name}: does not tell reading from writing")
     redis = server.client(decode_responses=True)
     write_all(redis)
     redis.execute_command("ACL", "SETUSER", "less", "on", ">secret", "+@all", *rules)

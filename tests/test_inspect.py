@@ -54,6 +54,7 @@ def town_of_old(redis: Redis) -> None:
     redis.rpush("tt:town:inbox:1", "new")
 
 
+@pytest.mark.every_kind
 def test_nothing_is_denied_to_a_user_who_may_do_everything(server: Server) -> None:
     run_id, evicted, evicting, denied, missing, obstacle = inspect(server.client(), *ALL)
     assert run_id == server.client().info("server")["run_id"].encode()
@@ -83,6 +84,7 @@ def test_each_command_that_is_renamed_is_named(kind: Kind, own_server: StartServ
     assert (denied, missing) == ([], [name.encode() for name in renamed])
 
 
+@pytest.mark.every_kind
 def test_since_redis_7_asking_leaves_no_entry_in_acl_log(server: Server) -> None:
     inspect(user_without(server, *ALL), *ALL)
     refused = refusals(server)
@@ -91,12 +93,14 @@ def test_since_redis_7_asking_leaves_no_entry_in_acl_log(server: Server) -> None
         assert refused == {}
 
 
+@pytest.mark.every_kind
 def test_keys_that_an_acl_protects_are_no_denied_command(server: Server) -> None:
     for keys in (("~tt:agent:7",), ("~tt:town:*",), ("~tt:inbox:*", "~tt:town:inbox:*")):
         *_, denied, _, obstacle = inspect(user_without(server, keys=keys), *ALL)
         assert (denied, obstacle) == ([], b"")
 
 
+@pytest.mark.every_kind
 def test_names_in_several_slots_are_refused_once_in_all_that_a_run_does(server: Server) -> None:
     server.client().rpush("tt:inbox:1", "message")
     some = user_without(server, keys=("~tt:inbox:*", "~tt:town:inbox:*"))
@@ -107,6 +111,7 @@ def test_names_in_several_slots_are_refused_once_in_all_that_a_run_does(server: 
     assert sum(count for name, count in refused.items() if "tt-migrate-inspect" in name) == 1
 
 
+@pytest.mark.every_kind
 def test_a_key_of_the_name_that_is_tried_is_not_touched(server: Server) -> None:
     redis = server.client()
     redis.set("tt:town:agent:tt-migrate", "somebody's")
@@ -154,6 +159,7 @@ def test_a_command_that_a_plan_can_need_is_missed_before_the_first_write(
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=command_for)
+@pytest.mark.every_kind
 def test_a_preview_names_the_commands_that_a_migration_would_miss(
     server: Server, plan: Plan
 ) -> None:
@@ -166,6 +172,7 @@ def test_a_preview_names_the_commands_that_a_migration_would_miss(
     assert Migrator(redis, "town", plan).preview().refused == ()
 
 
+@pytest.mark.every_kind
 def test_a_renamed_command_is_named_before_the_first_write(
     kind: Kind, own_server: StartServer
 ) -> None:
@@ -208,6 +215,7 @@ def test_a_probe_that_is_not_permitted_is_refused_once_a_run_at_most(server: Ser
     ids=" ".join,
 )
 @pytest.mark.parametrize("plan", [RENAME, MERGE], ids=command_for)
+@pytest.mark.every_kind
 def test_what_is_refused_is_refused_once_in_all_that_a_run_does(
     server: Server, plan: Plan, denied: tuple[str, ...]
 ) -> None:
@@ -226,6 +234,7 @@ def test_what_is_refused_is_refused_once_in_all_that_a_run_does(
         assert refused == {}
 
 
+@pytest.mark.every_kind
 def test_what_is_refused_is_refused_once_however_often_the_connection_breaks(
     server: Server,
 ) -> None:
@@ -247,6 +256,7 @@ def test_what_is_refused_is_refused_once_however_often_the_connection_breaks(
     assert max(refusals(server).values(), default=0) <= 1
 
 
+@pytest.mark.every_kind
 def test_the_permissions_of_the_readme_are_enough_without_eval(server: Server) -> None:
     redis = server.client()
     redis.mset({"tt:agent:1": 1, "tt:inbox:2": 2})
@@ -266,6 +276,7 @@ def test_a_run_leaves_no_error_behind(server: Server, plan: Plan) -> None:
     assert redis.info("errorstats") == {}
 
 
+@pytest.mark.every_kind
 def test_a_run_that_only_looks_writes_nothing_to_the_log_and_the_replicas(
     server: Server, own_server: StartServer
 ) -> None:
@@ -368,6 +379,7 @@ def test_nothing_is_asked_about_evictions_where_there_are_none(server: Server) -
     assert (result.effort.batches, result.effort.evicted) == (2, 0)
 
 
+@pytest.mark.every_kind
 def test_a_reason_begins_with_one_code(server: Server) -> None:
     redis = server.client()
     redis.mset({"tt:agent:yes": '{"id":"yes"}', "tt:agent:no": '{"id":"no"}'})
@@ -449,6 +461,7 @@ def test_a_command_that_the_server_lacks_is_named_by_a_preview_that_needs_it(
         Migrator(redis, "town", MERGE).preview()
 
 
+@pytest.mark.every_kind
 def test_what_an_administrator_changes_between_two_operations_counts(server: Server) -> None:
     redis = server.client()
     town_of_old(redis)
@@ -469,6 +482,7 @@ def test_what_an_administrator_changes_between_two_operations_counts(server: Ser
 
 
 @pytest.mark.parametrize("denied", [("evalsha",), ("evalsha", "script")], ids=" ".join)
+@pytest.mark.every_kind
 def test_without_evalsha_nothing_is_written_however_often_it_is_tried(
     server: Server, denied: tuple[str, ...]
 ) -> None:

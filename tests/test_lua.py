@@ -15,6 +15,8 @@ from tt_migrate.engine.scripts import GUARDS, headed, script_for, source
 from tt_migrate.plan import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Plan, from_town
 from tt_migrate.terminal.words import command_for
 
+pytestmark = pytest.mark.every_kind
+
 OPERATIONS = ("count", "left", "preview", "migrate")
 MORE = {
     "migrate": ("", "", "0", "0"),

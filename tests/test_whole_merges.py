@@ -13,6 +13,8 @@ from tests.keyspaces import EXPIRY_STEP_MS
 from tests.servers import Kind, Server, StartServer
 from tests.test_merge import MERGE_LUA
 
+pytestmark = pytest.mark.every_kind
+
 INBOX, URGENT, ACTIVITY, STOP, TASK = "inbox", "urgent", "activity", "stop", "task"
 MISSION, EVENTS = "mission", "events"
 

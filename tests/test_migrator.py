@@ -284,7 +284,7 @@ def test_migrating_takes_constant_memory_on_the_client(newest: Server) -> None:
             tracemalloc.stop()
 
     peak(1000)
-    assert peak(20_000) < 1.5 * peak(2000)
+    assert peak(10_000) < 1.5 * peak(1000)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 from redis import Redis
 from redis import exceptions as redis_errors
-from redis.cluster import RedisCluster
+from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
 
 from tt_migrate.engine.hidden import tag_of_slot
@@ -124,16 +124,18 @@ class Shards:
         if isinstance(client, Redis):
             self._clients = {"": client}
             return
-        slots = {slot: nodes for slot, nodes in client.nodes_manager.slots_cache.items() if nodes}
         # Before redis-py 7.4, nodes cannot be members of a set.
-        primaries = {primary.name: primary for primary, *_ in slots.values()}
-        for primary, *replicas in slots.values():
-            known = self._replicas.get(primary.name, 0)
-            self._replicas[primary.name] = max(len(replicas), known)
+        nodes_of: dict[str, list[ClusterNode]] = {}
+        self._by_slot = {}
+        for slot, nodes in client.nodes_manager.slots_cache.items():
+            if nodes:
+                self._by_slot[slot] = nodes[0].name
+                nodes_of[nodes[0].name] = nodes
+        for name, (_, *replicas) in nodes_of.items():
+            self._replicas[name] = max(len(replicas), self._replicas.get(name, 0))
         self._clients = {
-            name: client.get_redis_connection(node) for name, node in primaries.items()
+            name: client.get_redis_connection(primary) for name, (primary, *_) in nodes_of.items()
         }
-        self._by_slot = {slot: nodes[0].name for slot, nodes in slots.items()}
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,9 @@ def _is_linked(replica: Redis, refusals: Refusals) -> bool:
     """Whether a replica's link to its master is up. True if ROLE and INFO are both refused."""
     with malformed_as_invalid():
         try:
-            return bool(refusals.ask(replica, "ROLE")[3] == b"connected")
+            role = refusals.ask(replica, "ROLE")
+            # It may have become a master just now.
+            return bool(role[0] == b"master" or role[3] == b"connected")
         except ResponseError:
             pass
         try:

@@ -15,18 +15,23 @@ from redis import exceptions as redis_errors
 
 from tt_migrate.engine.declared import DeclaringSession
 from tt_migrate.engine.driver import Manner
-from tt_migrate.engine.patience import PassingError, patiently, two_words
+from tt_migrate.engine.patience import (
+    PassingError,
+    Standstill,
+    as_passing,
+    patiently,
+    two_words,
+)
 from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.server import UndeclaredKeysError
 from tt_migrate.engine.session import Session
-from tt_migrate.engine.shards import ELSEWHERE, Courier, Shards
+from tt_migrate.engine.shards import Courier, Shards
 from tt_migrate.engine.side_by_side import Worker, side_by_side
+from tt_migrate.engine.slots import Look, check_still
 from tt_migrate.plan import Plan
 from tt_migrate.results import Effort, Progress, Server
 
 _R = TypeVar("_R")
-
-_ELSEWHERE = tuple(code.decode() + " " for code in ELSEWHERE)
 
 
 class Crew:
@@ -61,7 +66,9 @@ class Crew:
         self._refusals: dict[str, Refusals] = {}
         self._places: dict[str, Progress] = {}
         self._reconnects = 0
+        self._last: Progress | None = None
         self._has_begun = False
+        self._standstill = Standstill()
 
     def close(self) -> None:
         """Return the connections."""
@@ -82,26 +89,52 @@ class Crew:
                 self.shards.declares = True
                 return one_attempt()
             except redis_errors.ResponseError as error:
-                if str(error).startswith(_ELSEWHERE):
-                    raise PassingError(str(error)) from error
-                raise
+                passing = as_passing(error)
+                if passing is error:
+                    raise
+                raise passing from error
 
+        self.got_further()
         return patiently(self._manner.patience, one_attempt, self.lost, begun=self._has_begun)
 
+    def got_further(self) -> None:
+        """Note that the run has got further, however often servers were lost before."""
+        self._standstill = Standstill()
+
     def lost(self, error: Exception) -> None:
-        """Drop all connections, and discover the servers again."""
+        """Drop all connections, and discover the servers again.
+
+        Raises the error if the run has not got further for too long.
+        """
+        self._standstill.loss(error)
         self._reconnects += not isinstance(error, PassingError)
         self.close()
         with suppress(redis_errors.RedisError):
             self.shards.refresh()
-        if self._places and self._manner.progress:
-            *_, last = self._places.values()
-            self._manner.progress(replace(last, waiting=two_words(error)))
+        if self._last and self._manner.progress:
+            self._manner.progress(replace(self._last, waiting=two_words(error)))
 
     def everywhere(self, work: Callable[[Worker], object]) -> None:
         """Do some work on all servers, side by side."""
         self._places.clear()
-        side_by_side([*self._workers.values()], work, self._tell, self._note)
+
+        def work_there(worker: Worker) -> None:
+            with self.shards.errors_of(worker.name):
+                work(worker)
+
+        side_by_side([*self._workers.values()], work_there, self._tell, self._note)
+
+    def look(self) -> Look:
+        """What all servers say of their slots now."""
+        clients = {name: worker.client for name, worker in self._workers.items()}
+        return self.shards.look(clients)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Raise PassingError in the end if a slot moved meanwhile, or was about to."""
+        before = self.look()
+        yield
+        check_still(before, self.look())
 
     @contextmanager
     def courier(self) -> Iterator[Courier]:
@@ -173,7 +206,8 @@ class Crew:
             return Courier(self.shards, self._manner.pace, session.denied)
 
         client, pace = self.shards.client(name), self._manner.pace
-        self._workers[name] = Worker(name, client, begin, courier, pace)
+        with self.shards.errors_of(name):
+            self._workers[name] = Worker(name, client, begin, courier, pace)
 
     def _dismiss(self, name: str) -> None:
         self._ended.append(self._workers[name].effort())
@@ -185,8 +219,9 @@ class Crew:
             self._note(name, progress)
 
     def _note(self, name: str, progress: Progress) -> None:
-        self._places[name] = progress
+        self._places[name] = self._last = progress
         scanned = sum(place.scanned for place in self._places.values())
+        self._standstill.reached(scanned)
         if self._manner.progress:
             self._manner.progress(replace(progress, scanned=scanned, dbsize=self.dbsize))
         with self.lock:

@@ -38,6 +38,30 @@ class PassingError(redis_errors.ConnectionError):
     """
 
 
+def as_passing(error: redis_errors.RedisError) -> redis_errors.RedisError:
+    """A cluster's error as a PassingError, if it says to ask another server, or to ask later.
+
+    Other errors are returned as they are. redis-py has taken the code from most texts.
+    """
+    text = str(error)
+    if isinstance(error, PassingError):
+        return error
+    if isinstance(error, redis_errors.ReadOnlyError) or text.startswith(_DEMOTED):
+        return PassingError("READONLY a master has become a replica")
+    # The class for MOVED is a subclass of AskError.
+    moving = (redis_errors.AskError, redis_errors.TryAgainError)
+    if isinstance(error, moving) or text.startswith(_MOVING):
+        return PassingError(f"TRYAGAIN {text}")
+    if isinstance(error, redis_errors.ResponseError) and _passes(error):
+        return PassingError(text)
+    return error
+
+
+# WAIT's errors, and the code in a script's reply.
+_DEMOTED = ("READONLY ", "WAIT cannot be used with replica", "UNBLOCKED ", "force unblock")
+_MOVING = ("NOTLOCAL ", "MOVED ", "ASK ")
+
+
 class Standstill:
     """Detects that connections are lost repeatedly while a pass gets no further.
 
@@ -88,6 +112,7 @@ _STATES = {
     "CLUSTERDOWN": "cluster down",
     "TRYAGAIN": "slots moving",
     "UNREPLICATED": "replicas behind",
+    "READONLY": "read-only server",
 }
 
 

@@ -10,7 +10,7 @@ from redis import Redis
 from redis import exceptions as redis_errors
 from redis.exceptions import NoScriptError, ResponseError
 
-from tt_migrate.engine.patience import PassingError
+from tt_migrate.engine.patience import PassingError, as_passing
 from tt_migrate.engine.replies import Word, malformed_as_invalid
 from tt_migrate.engine.scripts import Script
 
@@ -89,23 +89,30 @@ class Pipeline:
             self.send(calls, self._replicas, asks=self._asks)
             for n, reply in zip(unknown, self.receive(script), strict=True):
                 replies[n] = reply
-            return replies
-        if error := self._unconfirmed(replicated, role):
-            return [Failure(error, is_unsure=True)] * len(replies)
+            return [*map(_said, replies)]
+        unconfirmed = self._unconfirmed(replicated, role)
+        said = [*map(_said, replies)]
+        if not unconfirmed:
+            return said
+        # A call that was refused says more than WAIT, which may fail for the same reason.
         return [
-            Failure(reply, is_unsure=not ran_nothing(reply))
-            if isinstance(reply, ResponseError)
-            else reply
-            for reply in replies
+            reply
+            if isinstance(reply, Failure) and not reply.is_unsure
+            else Failure(unconfirmed, is_unsure=True)
+            for reply in said
         ]
 
     def _unconfirmed(self, replicated: Any, role: Any) -> redis_errors.RedisError | None:
         """Why the replicas may not have what the calls wrote, None if they have it."""
         for reply in (replicated, role):
             if isinstance(reply, ResponseError):
-                return reply
+                return as_passing(reply)
         with malformed_as_invalid():
-            self.online = len(role[2]) if role and role[0] == b"master" else 0
+            is_master = not role or role[0] == b"master"
+            self.online = len(role[2]) if role and is_master else 0
+        if not is_master:
+            # It loses what the other master does not have.
+            return as_passing(redis_errors.ReadOnlyError())
         if replicated < self._replicas:
             return PassingError(
                 f"UNREPLICATED {replicated} of {self._replicas} replicas have the last change"
@@ -121,6 +128,13 @@ def _reply(connection: Any) -> Any:
             return connection.read_response(disable_decoding=True)
     except ResponseError as error:
         return error
+
+
+def _said(reply: Any) -> Any:
+    """A reply, or a Failure for an error."""
+    if isinstance(reply, ResponseError):
+        return Failure(as_passing(reply), is_unsure=not ran_nothing(reply))
+    return reply
 
 
 def ran_nothing(error: Exception) -> bool:

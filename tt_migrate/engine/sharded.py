@@ -24,6 +24,7 @@ from tt_migrate.engine.replies import MigrateReply
 from tt_migrate.engine.session import Session
 from tt_migrate.engine.shards import Shards
 from tt_migrate.engine.side_by_side import Guarded, Worker
+from tt_migrate.engine.slots import check_still
 from tt_migrate.engine.tallies import (
     AgentsTally,
     ConversionPreviewTally,
@@ -157,19 +158,9 @@ class Sharded:
         return result(left)
 
     def _until_steady(self, attempt: Callable[[], bool]) -> None:
-        """Repeat an attempt until it returns True, and no slot has moved meanwhile."""
-
-        def is_steady() -> bool:
-            version = self._crew.shards.version
-            return attempt() and self._are_slots_where(version)
-
-        while not self._crew.tried(is_steady):
+        """Repeat an attempt until it returns True."""
+        while not self._crew.tried(attempt):
             time.sleep(_STEADY_SECONDS)
-
-    def _are_slots_where(self, version: int) -> bool:
-        """Whether no slot has moved since the servers had this version, or moves now."""
-        self._crew.shards.refresh()
-        return version == self._crew.shards.version and not self._crew.shards.are_moving()
 
     def _converted(self, records: ConversionTally, result: Callable[[], Migration]) -> bool:
         """Convert records, everywhere. Returns True."""
@@ -179,7 +170,8 @@ class Sharded:
             worker.driver.drive(Guarded(work, self._crew.lock), "converting", result)
 
         records.restart()
-        self._crew.everywhere(convert)
+        with self._crew.still():
+            self._crew.everywhere(convert)
         return True
 
     def _round(self, moved: MigrationTally, result: Callable[[], Migration]) -> bool:
@@ -206,6 +198,7 @@ class Sharded:
         except _PASSING as error:
             if number() == before:
                 raise
+            self._crew.got_further()
             self._crew.lost(error)
             return False
 
@@ -215,8 +208,11 @@ class Sharded:
         done: Callable[[Outcome], None],
         result: Callable[[], Migration],
     ) -> bool:
-        """One round. Returns whether no other run is at work."""
-        began, version = self._crew.now(), self._crew.shards.version
+        """One round. Returns whether no other run is at work.
+
+        Raises PassingError if a slot moved meanwhile: keys may have been missed.
+        """
+        began, slots = self._crew.now(), self._crew.look()
         way = Way(self._plan.towns(self._town))
         self._crew.everywhere(lambda worker: way.look(worker, self._crew.lock))
         waiting = [one for one in way.transfers if one.hidden not in self._stuck]
@@ -263,8 +259,7 @@ class Sharded:
             self._crew.everywhere(
                 lambda worker: relocation(worker).move(later.get(worker.name, []))
             )
-        if not self._are_slots_where(version):
-            return False
+        check_still(slots, self._crew.look())
         orphans, young = way.orphans(began - TAKE_OVER_MILLISECONDS)
         with self._crew.courier() as courier:
             Relocation(courier, self._plan, self._town, done).remember(
@@ -338,26 +333,26 @@ class Sharded:
         result: Callable[[], Result],
         hidden: dict[bytes, bytes],
     ) -> None:
-        """Drive passes everywhere, again if slots have changed their server meanwhile."""
+        """Drive passes everywhere, again if a slot has moved meanwhile or was about to.
+
+        Raises PassingError if slots do not come to rest: what was found would not be all.
+        """
 
         def read(worker: Worker) -> None:
             work = [Guarded(one, self._crew.lock) for one in passes(worker.session)]
             worker.driver.drive(SideBySide(work), stage, result)
             way.look(worker, self._crew.lock)
 
-        def attempt() -> bool:
+        def attempt() -> None:
+            check_still(self._crew.look())
             for tally in tallies:
                 tally.restart()
             way.clear()
-            version = self._crew.shards.version
-            self._crew.everywhere(read)
-            self._crew.shards.refresh()
-            return self._crew.shards.version == version
+            with self._crew.still():
+                self._crew.everywhere(read)
 
         way = Way(self._plan.towns(self._town))
-        for _ in range(_STEADY_TRIES):
-            if self._crew.tried(attempt):
-                break
+        self._crew.tried(attempt)
         hidden.update((one.key, one.hidden) for one in way.transfers)
 
     def _corrected(

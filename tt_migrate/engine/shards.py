@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
 from threading import Lock
@@ -15,25 +15,20 @@ from redis import exceptions as redis_errors
 from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
 
+from tt_migrate.engine.announced import Announced, about
 from tt_migrate.engine.hidden import tag_of_slot
 from tt_migrate.engine.pacing import Pace
-from tt_migrate.engine.patience import PassingError
+from tt_migrate.engine.patience import PassingError, as_passing
 from tt_migrate.engine.pipeline import Failure, Pipeline, ran_nothing
 from tt_migrate.engine.replies import Word, ask, error_of, malformed_as_invalid, packed, whole
 from tt_migrate.engine.scripts import Script
 from tt_migrate.engine.session import held_connection, probe_key
+from tt_migrate.engine.slots import Look, look_at
 
 _ITEMS_A_CALL, _BYTES_A_CALL = 500, 256 * 1024
 _PROBES = 1000
 _CALLS_AHEAD = 100
 """How many calls about one item each are sent together, where keys must be declared."""
-
-
-ELSEWHERE = (
-    *(b"NOTLOCAL", b"TRYAGAIN", b"CLUSTERDOWN", b"MOVED", b"ASK"),
-    *(b"READONLY", b"MASTERDOWN"),
-)
-"""Codes of errors that say that another server must be asked, or later."""
 
 
 Item = tuple[bytes, ...]
@@ -55,6 +50,7 @@ class Shards:
         self._lock = Lock()
         self._replicas: dict[str, int] = {}
         self._by_slot: dict[int, str] = {}
+        self._silent: set[str] = set()
         self._clients: dict[str, Redis] = {}
         self._read()
 
@@ -64,8 +60,11 @@ class Shards:
         return sorted(self._clients)
 
     def client(self, name: str) -> Redis:
-        """A client of one server."""
-        return self._clients[name]
+        """A client of one server. Raises PassingError if it has no slots any more."""
+        try:
+            return self._clients[name]
+        except KeyError:
+            raise PassingError(f"TRYAGAIN {name} has no slots any more") from None
 
     def name_of(self, key: bytes) -> str:
         """The name of the server that has a key. Raises PassingError if none serves its slot."""
@@ -94,20 +93,47 @@ class Shards:
         with self._lock:
             before = self._by_slot
             try:
-                self._client.nodes_manager.initialize()
+                self._discover(self._client.nodes_manager)
             except redis_errors.RedisClusterException as error:
                 raise redis_errors.ConnectionError(str(error)) from error
             self._read()
             self.version += self._by_slot != before
 
-    def are_moving(self) -> bool:
-        """Whether a server says that it moves slots: a scan may miss keys on their way."""
-        return not isinstance(self._client, Redis) and any(
-            b"[" in line
-            for client in self._clients.values()
-            for line in ask(client, "CLUSTER", "NODES").splitlines()
-            if b"myself" in line
-        )
+    def _discover(self, manager: Any) -> None:
+        """Ask servers where the slots are. One that hangs is asked only if no other answers."""
+        known = manager.startup_nodes
+        answering = {name: node for name, node in known.items() if name not in self._silent}
+        try:
+            manager.startup_nodes = answering or known
+            manager.initialize()
+        except redis_errors.RedisClusterException:
+            if not 0 < len(answering) < len(known):
+                raise
+            manager.startup_nodes = known
+            manager.initialize()
+        finally:
+            if manager.startup_nodes is answering:
+                manager.startup_nodes = known
+
+    def look(self, clients: Mapping[str, Redis]) -> Look:
+        """What all servers say of their slots now. `clients`: with a connection to each."""
+        if isinstance(self._client, Redis):
+            return Look({}, is_still=True)
+        replies = {}
+        for name, client in clients.items():
+            with self.errors_of(name):
+                replies[name] = ask(client, "CLUSTER", "NODES")
+        return look_at(replies, self._by_slot)
+
+    @contextmanager
+    def errors_of(self, name: str) -> Iterator[None]:
+        """Note in errors which server they are about."""
+        try:
+            with about(Announced(name, "cluster")) if name else nullcontext():
+                yield
+        except redis_errors.TimeoutError:
+            self._silent.add(name)
+            raise
 
     def replicas(self, name: str, online: int = 0) -> int:
         """How many replicas must have a write: the most that this server had so far.
@@ -162,6 +188,7 @@ class Courier:
         self._declares = shards.declares
         self._held = ExitStack()
         self._servers: dict[str, _Server] = {}
+        self._hanging: dict[str, redis_errors.TimeoutError] = {}
         self.calls = self.longest = 0
 
     def close(self) -> None:
@@ -262,9 +289,11 @@ class Courier:
             server = self._server(name)
             is_unsure = True
             replicas = self._shards.replicas(name) if server.has_role else 0
-            server.pipeline.send(calls, replicas if waits else 0, asks=waits and server.has_role)
+            with self._shards.errors_of(name):
+                asks = waits and server.has_role
+                server.pipeline.send(calls, replicas if waits else 0, asks=asks)
         except redis_errors.RedisError as error:
-            return Failure(error, is_unsure)
+            return Failure(as_passing(error), is_unsure)
         return None
 
     def _receive(
@@ -273,7 +302,8 @@ class Courier:
         """Read the results of at most so many items, and for how long they held the server."""
         pipeline = self._servers[name].pipeline
         try:
-            replies = pipeline.receive(operation.script)
+            with self._shards.errors_of(name):
+                replies = pipeline.receive(operation.script)
             self._shards.replicas(name, pipeline.online)
             if len(replies) == 1 and isinstance(replies[0], Failure):
                 return replies[0]
@@ -296,10 +326,18 @@ class Courier:
         return [("EVALSHA", sha, 0, *start, packed([*chain.from_iterable(items)]))]
 
     def _server(self, name: str) -> _Server:
-        if name not in self._servers:
-            client = self._held.enter_context(held_connection(self._shards.client(name)))
-            self._servers[name] = _Server(client, self._shards, name)
-        self._servers[name].pipeline.connect()
+        if name in self._hanging:
+            # It answered no new connection either. Each try would take as long as that one.
+            raise self._hanging[name]
+        try:
+            with self._shards.errors_of(name):
+                if name not in self._servers:
+                    client = self._held.enter_context(held_connection(self._shards.client(name)))
+                    self._servers[name] = _Server(client, self._shards, name)
+                self._servers[name].pipeline.connect()
+        except redis_errors.TimeoutError as error:
+            self._hanging[name] = error
+            raise
         return self._servers[name]
 
 
@@ -357,7 +395,4 @@ def _results(reply: list[Any] | Failure) -> Iterator[Result]:
 
 
 def _error_in(word: bytes) -> redis_errors.RedisError:
-    text = word.removeprefix(b"error ")
-    if text.startswith(ELSEWHERE):
-        return PassingError(text.decode("utf-8", "surrogateescape"))
-    return error_of(text)
+    return as_passing(error_of(word.removeprefix(b"error ")))

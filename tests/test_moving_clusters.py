@@ -1,0 +1,295 @@
+"""Clusters whose masters and slots change their places meanwhile, and nodes that hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from threading import Event
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from tests.clusters import Cluster, fill
+from tests.command import tt_in_process
+from tests.faults import is_master, is_whole
+from tests.servers import Server, newest_kind
+from tests.waiting import wait_until
+from tt_migrate import Migrator, Progress
+from tt_migrate.engine.announced import server_of_error
+from tt_migrate.engine.driver import Driver
+from tt_migrate.engine.patience import PATIENCE, PassingError, as_passing
+from tt_migrate.engine.permissions import Refusals
+from tt_migrate.engine.pipeline import Failure, Pipeline
+from tt_migrate.engine.server import check_data
+from tt_migrate.engine.shards import Courier, Operation
+from tt_migrate.engine.slots import check_still, look_at
+from tt_migrate.results import Server as ServerState
+from tt_migrate.terminal.errors import explain
+
+KEYS = 40
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Cluster]:
+    cluster = Cluster.start(newest_kind(), replicas=1)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def cluster(started: Cluster) -> Iterator[Cluster]:
+    """A cluster with a replica for each master, whatever the test before has done to it."""
+    wait_until(lambda: is_whole(started))
+    for server in masters(started):
+        server.client().flushall()
+    yield started
+    started.close_clients()
+
+
+def masters(cluster: Cluster) -> list[Server]:
+    return [server for server in cluster.servers if is_master(server)]
+
+
+def owner(cluster: Cluster, slot: int) -> Server:
+    port = cluster.client().nodes_manager.slots_cache[slot][0].port
+    return next(server for server in cluster.servers if server.port == port)
+
+
+def take_over(cluster: Cluster, port: int) -> None:
+    """Let the replica of a master take its place. Returns when the old master knows."""
+    old = next(server for server in cluster.servers if server.port == port)
+    _, _, replicas = old.client().role()
+    new = next(server for server in cluster.servers if server.port == int(replicas[0][1]))
+    old.client().wait(1, 5000)
+    new.client().execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
+    wait_until(lambda: is_master(new) and not is_master(old))
+
+
+@pytest.mark.parametrize("step", ["freeze", "apply", "finish"])
+def test_a_failover_under_any_step_is_survived(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """WAIT fails too on a server that has become a replica. Its error says less than the call's."""
+    fill(cluster, [("RPUSH", f"tt:inbox:{n}", "a", f"{n}") for n in range(KEYS)])
+    send = Courier._send
+    taken: list[str] = []
+
+    def failing_over(
+        courier: Courier, name: str, operation: Operation, *args: Any, **kwargs: Any
+    ) -> Any:
+        if operation.script.operation == step and not taken:
+            courier._server(name)
+            taken.append(name)
+            take_over(cluster, int(name.rpartition(":")[2]))
+        return send(courier, name, operation, *args, **kwargs)
+
+    monkeypatch.setattr(Courier, "_send", failing_over)
+    monkeypatch.setattr("tt_migrate.engine.sharded.TAKE_OVER_MILLISECONDS", 300)
+    monkeypatch.setattr("tt_migrate.engine.relocation.YOUNG_MILLISECONDS", 200)
+    done = Migrator(cluster.client(), "town").migrate()
+    assert taken
+    assert done.complete
+    client = cluster.client()
+    for n in range(KEYS):
+        assert client.lrange(f"tt:town:inbox:{n}", 0, -1) == [b"a", b"%d" % n]
+        assert not client.exists(f"tt:inbox:{n}")
+
+
+def test_what_a_demoted_master_has_done_is_not_confirmed(cluster: Cluster) -> None:
+    refused = ResponseError("WAIT cannot be used with replica instances. Please also note ...")
+    pipeline = Pipeline(cluster.masters[0].client())
+    replica = [b"slave", b"127.0.0.1", 1, b"connected", 0]
+    for replicated, role in ((refused, replica), (1, replica), (1, refused)):
+        found = pipeline._unconfirmed(replicated, role)
+        assert isinstance(found, PassingError)
+        assert "become a replica" in str(found)
+    unblocked = ResponseError("UNBLOCKED force unblock from blocking operation")
+    assert isinstance(as_passing(unblocked), PassingError)
+    assert Failure(as_passing(refused), is_unsure=True).is_unsure
+
+
+def test_a_replica_that_has_just_become_a_master_is_no_foreign_server(cluster: Cluster) -> None:
+    """It said that it is a replica, and answers ROLE as a master does, with three parts."""
+    check_data(
+        ServerState("redis", "8.2.0", "replica", "cluster"),
+        masters(cluster)[0].client(),
+        Refusals(),
+    )
+
+
+class Slot:
+    """A slot that a test moves by hand in steps, as `redis-cli --cluster reshard` does."""
+
+    def __init__(self, cluster: Cluster, key: str) -> None:
+        self.cluster = cluster
+        self.number = cluster.client().keyslot(key)
+        self.here = owner(cluster, self.number)
+        self.there = next(one for one in masters(cluster) if one is not self.here)
+        self._ids = [
+            one.client().execute_command("CLUSTER", "MYID") for one in (self.here, self.there)
+        ]
+
+    def _set(self, server: Server, *words: Any) -> None:
+        server.client().execute_command("CLUSTER", "SETSLOT", self.number, *words)
+
+    def begin(self) -> None:
+        """Announce the move, and move the keys."""
+        self._set(self.there, "IMPORTING", self._ids[0])
+        self._set(self.here, "MIGRATING", self._ids[1])
+        client: Redis = self.here.client()
+        while keys := client.execute_command("CLUSTER", "GETKEYSINSLOT", self.number, 100):
+            move = ("127.0.0.1", self.there.port, "", 0, 5000, "KEYS", *keys)
+            client.execute_command("MIGRATE", *move)
+
+    def end(self) -> None:
+        """Give the slot to its new server."""
+        for server in (self.there, self.here):
+            self._set(server, "NODE", self._ids[1])
+        wait_until(lambda: all(self._is_there(one) for one in self.cluster.servers))
+
+    def _is_there(self, server: Server) -> bool:
+        client = Redis(port=server.port)
+        lines = client.execute_command("CLUSTER", "SLOTS")
+        client.close()
+        return any(
+            first <= self.number <= last and node[1] == self.there.port
+            for first, last, node, *_ in lines
+        )
+
+
+@pytest.fixture
+def slot(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slot]:
+    """A slot that begins to move when its new server was scanned, but its old one was not."""
+    fill(cluster, [("RPUSH", f"tt:inbox:{{one}}{n}", "a") for n in range(KEYS)])
+    moved = Slot(cluster, "tt:inbox:{one}")
+    drive = Driver.drive
+    scanned, begun = Event(), Event()
+
+    def in_turn(driver: Driver, *args: Any) -> None:
+        connection = driver.session.client.connection
+        port = connection.port if connection else 0
+        if port == moved.here.port and not begun.is_set():
+            assert scanned.wait(30)
+            begun.set()
+            moved.begin()
+        drive(driver, *args)
+        if port == moved.there.port:
+            scanned.set()
+
+    monkeypatch.setattr(Driver, "drive", in_turn)
+    yield moved
+    if begun.is_set():
+        moved.end()
+
+
+@pytest.mark.parametrize("operation", ["count", "preview", "migrate"])
+def test_a_scan_that_missed_keys_because_their_slot_moved_is_made_again(
+    cluster: Cluster, slot: Slot, operation: str
+) -> None:
+    seen: list[str] = []
+
+    def progress(now: Progress) -> None:
+        if now.waiting == "slots moving" and not seen:
+            slot.end()
+        seen.extend([now.waiting] if now.waiting else [])
+
+    done = getattr(Migrator(cluster.client(), "town", progress=progress), operation)()
+    assert "slots moving" in seen
+    assert done.total == KEYS
+    if operation == "migrate":
+        assert done.complete
+
+
+def test_slots_that_do_not_come_to_rest_are_no_all_clear(cluster: Cluster, slot: Slot) -> None:
+    few = Retry(NoBackoff(), 2, PATIENCE._supported_errors)
+    for operation in ("count", "preview"):
+        with pytest.raises(PassingError, match="TRYAGAIN"):
+            getattr(Migrator(cluster.client(), "town", patience=few), operation)()
+    with pytest.raises(PassingError) as raised:
+        Migrator(cluster.client(), "town", patience=few).migrate()
+    said = explain(raised.value, cluster.url)
+    assert "slots are moving: run it again" in said
+    assert "one shard" not in said
+    slot.end()
+    done = Migrator(cluster.client(), "town").migrate()
+    left = Migrator(cluster.client(), "town").count()
+    assert (done.complete, left.total) == (True, 0)
+
+
+def test_slots_are_still_only_if_all_servers_agree() -> None:
+    line = b"%s 127.0.0.1:1@2 myself,master - 0 0 %d connected %s\n"
+    other = b"x 127.0.0.1:9@9 master - 0 0 9 connected 0-9\n"
+
+    def look(first: bytes, second: bytes, epoch: int = 1) -> Any:
+        replies = {"a": line % (b"a", epoch, first) + other, "b": line % (b"b", 2, second)}
+        return look_at(replies, {0: "a", 1: "a", 2: "b"})
+
+    still = look(b"0-1", b"2")
+    check_still(still, look(b"0 1", b"2"))
+    for other_look in (
+        look(b"0-1", b"2 [2->-a]"),
+        look(b"0-1 [2-<-b]", b"2"),
+        look(b"0", b"1-2"),
+        look(b"0", b"2"),
+        look(b"0-1", b"2", epoch=5),
+    ):
+        with pytest.raises(PassingError):
+            check_still(still, other_look)
+    with pytest.raises(PassingError):
+        check_still(look(b"0", b"1-2"))
+
+
+@pytest.mark.parametrize("operation", ["count", "migrate"])
+def test_a_master_that_hangs_is_given_up_and_named(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 1)
+    fill(cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(3000)])
+    for server in cluster.servers:
+        server.client().config_set("cluster-node-timeout", 60_000)
+    hanging = masters(cluster)[1]
+    times: list[float] = []
+
+    def progress(now: Progress) -> None:
+        if not times:
+            os.kill(hanging.pid, signal.SIGSTOP)
+        times.append(time.monotonic())
+
+    client = cluster.client(socket_timeout=0.3, retry=Retry(NoBackoff(), 0))
+    try:
+        with pytest.raises((RedisTimeoutError, RedisConnectionError)) as raised:
+            getattr(Migrator(client, "town", max_pause_ms=1, progress=progress), operation)()
+    finally:
+        os.kill(hanging.pid, signal.SIGCONT)
+        for server in cluster.servers:
+            server.client().config_set("cluster-node-timeout", 1500)
+    assert time.monotonic() - times[0] < 15
+    named = server_of_error(raised.value)
+    assert named
+    assert named.address == f"127.0.0.1:{hanging.port}"
+    assert explain(raised.value, cluster.url).startswith(f"Redis at {named.address}, which")
+
+
+def test_an_announced_address_that_cannot_be_reached_is_named(cluster: Cluster) -> None:
+    first, second, *_ = masters(cluster)
+    second.client().config_set("cluster-announce-ip", "127.0.0.2")
+    try:
+        client = first.client()
+        wait_until(lambda: "127.0.0.2" in str(client.execute_command("CLUSTER", "SLOTS")))
+        done = tt_in_process("--check", "--redis-url", first.url, "--town-name", "town")
+    finally:
+        second.client().config_set("cluster-announce-ip", "")
+        for server in cluster.servers:
+            other = server.client()
+            wait_until(lambda other=other: "127.0.0.2" not in str(other.cluster("NODES")))  # type: ignore[misc]
+    assert done.returncode == 3
+    assert f"its cluster announces a master at 127.0.0.2:{second.port}" in done.stderr
+    assert "cluster-announce-ip" in done.stderr

@@ -1,0 +1,57 @@
+"""Whether slots move between the servers of a cluster: a scan can miss their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tt_migrate.engine.patience import PassingError
+from tt_migrate.engine.replies import malformed_as_invalid
+
+_SLOTS_BEGIN = 8
+
+
+@dataclass(frozen=True)
+class Look:
+    """What all servers say of their slots at one moment.
+
+    `own`: each server's epoch, which changes when it gets a slot, and its slots. `is_still`:
+    whether no server is about to move one, and each has what the others think that it has.
+    """
+
+    own: Mapping[str, tuple[bytes, frozenset[int]]]
+    is_still: bool
+
+
+def look_at(replies: Mapping[str, bytes], by_slot: Mapping[int, str]) -> Look:
+    """What the servers' replies to CLUSTER NODES say.
+
+    `by_slot`: the servers that are thought to have the slots. A service that does not say which of
+    the servers it is has nothing to tell.
+    """
+    thought: dict[str, set[int]] = {name: set() for name in replies}
+    for slot, name in by_slot.items():
+        thought.setdefault(name, set()).add(slot)
+    own = {}
+    is_still = True
+    with malformed_as_invalid():
+        for name, reply in replies.items():
+            for fields in (line.split() for line in reply.splitlines() if b"myself" in line):
+                found = fields[_SLOTS_BEGIN:]
+                # A slot that is about to move: [93-<-node] or [93->-node].
+                slots = frozenset(n for field in found if b"[" not in field for n in _range(field))
+                own[name] = (fields[6], slots)
+                is_still &= slots == thought[name] and not any(b"[" in field for field in found)
+    return Look(own, is_still)
+
+
+def check_still(*looks: Look) -> None:
+    """Raise PassingError if a slot has moved between these looks, or was about to."""
+    first, *others = looks
+    if not all(look.is_still for look in looks) or any(look.own != first.own for look in others):
+        raise PassingError("TRYAGAIN slots have moved or are about to")
+
+
+def _range(field: bytes) -> range:
+    first, _, last = field.partition(b"-")
+    return range(int(first), int(last or first) + 1)

@@ -264,7 +264,10 @@ def test_each_reason_for_no_master_has_its_own_error(own_server: StartServer) ->
         f"redis+sentinel://127.0.0.1:{watched.nodes[0].port}/mymaster?sentinel_password=master's"
     )
     watched.kill_master()
-    assert "the master that the Sentinels name, 127.0.0.1:" in error_of(url)
+    said = error_of(url)
+    assert "the master that the Sentinels name, 127.0.0.1:" in said
+    assert "replica-announce-ip" in said
+    assert "sentinel announce-ip" in said
     sentinel = watched.sentinels[0].client(password=SENTINEL_PASSWORD, decode_responses=True)
     wait_until(lambda: bool(state_of(sentinel)["is_sdown"]))
     assert "know no master 'mymaster' that is up" in error_of(url)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from redis import Redis
 from redis import exceptions as redis_errors
 from redis.sentinel import MasterNotFoundError, Sentinel
 
+from tt_migrate.engine.announced import Announced, about, is_unreachable
 from tt_migrate.engine.replies import malformed_as_invalid
 from tt_migrate.settings.url import is_host
 
@@ -86,22 +86,23 @@ class Sentinels(Sentinel):
 
 
 class MasterConnection:
-    """Says of a master that does not answer that it is the one that the Sentinels name."""
+    """Says in errors that the master is the one that the Sentinels name."""
 
     def connect_to(self, address: tuple[str, int]) -> None:
         """Connect to the master. Raises redis.exceptions.RedisError."""
+        place = f"{address[0]}:{address[1]}"
         try:
-            super().connect_to(address)  # type: ignore[misc]
+            with about(Announced(place, "Sentinels")):
+                super().connect_to(address)  # type: ignore[misc]
         except (redis_errors.ConnectionError, redis_errors.TimeoutError) as error:
-            if not isinstance(error, redis_errors.TimeoutError) and not re.search(
-                _AWAY, str(error)
-            ):
+            if not is_unreachable(error) and not isinstance(error, redis_errors.TimeoutError):
                 raise
             raise SentinelError(
-                f"the master that the Sentinels name, {address[0]}:{address[1]}, does not answer: a"
-                " failover may be about to begin, so try again later"
+                f"the master that the Sentinels name, {place}, does not answer: a failover may be"
+                " about to begin, so try again later. If that address cannot be reached from here,"
+                " change it: sentinel monitor names it, or replica-announce-ip of a promoted"
+                " replica, and sentinel announce-ip does so for the Sentinels"
             ) from None
 
 
-_AWAY = "refused|unreachable|No route"
 _REFUSALS = (redis_errors.AuthenticationError, redis_errors.NoPermissionError)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from redis import exceptions as redis_errors
 
+from tt_migrate.engine.announced import is_unreachable, server_of_error
 from tt_migrate.engine.server import (
     ObstacleError,
     UnsupportedServerError,
@@ -58,6 +59,10 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ((redis_errors.AuthenticationError,), "wrong user name or password"),
     ((redis_errors.ReadOnlyError,), "it is a read-only replica: use the URL of its master"),
     (
+        ("a master has become a replica",),
+        "its masters change again and again: run it again when they have come to rest",
+    ),
+    (
         ("MASTERDOWN", "Link with MASTER is down"),
         "it is a replica that lost its master and serves no stale data: try again later",
     ),
@@ -72,7 +77,12 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
         "its replicas do not confirm writes, so keys on their way stay hidden, and safe: run it"
         " again when the replicas work ({text})",
     ),
-    (("TRYAGAIN",), "its cluster is moving slots: try again later ({text})"),
+    (("TRYAGAIN",), "slots are moving: run it again ({text})"),
+    (
+        ("NOTLOCAL",),
+        "a key is on another server: slots are moving, so run it again, or a proxy hides a cluster"
+        " of several shards, so use the URL of one of its nodes ({text})",
+    ),
     (("BUSY ",), "it is busy with another client's script: try again later"),
     ((redis_errors.OutOfMemoryError,), "it is out of memory ({text})"),
     (("DB index is out of range",), "it has no database with that number"),
@@ -105,7 +115,7 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ),
     (("NOPROTO",), "it does not speak RESP3: add ?protocol=2 to the URL ({text})"),
     (
-        ("CROSSSLOT", "NOTLOCAL", "same slot"),
+        ("CROSSSLOT", "same slot"),
         "its keys are spread over several shards, of which a script sees one: use a database with"
         " one shard ({text})",
     ),
@@ -154,12 +164,22 @@ def explain(
             f" --redis-url {write_url('unix', {'path': str(old_socket)})}, or set socket_path"
         )
     said = {"text": foreign.shown(text.rstrip(".")), "command": _command(text, foreign)}
+    who = f"Redis at {shown_url}"
+    if server := server_of_error(error):
+        address = foreign.shown(server.address)
+        if is_unreachable(error):
+            return (
+                f"{who}: its cluster announces a master at {address}, which cannot be reached from"
+                " here: is it running? If the address is wrong, set cluster-announce-ip or"
+                f" cluster-announce-hostname on that server ({said['text']})"
+            )
+        who = f"Redis at {address}, which the {server.by} at {shown_url} named"
     for signs, meaning in _MEANINGS:
         if any(
             sign in text if isinstance(sign, str) else isinstance(error, sign) for sign in signs
         ):
-            return f"Redis at {shown_url}: {meaning.format(**said)}"
-    return f"Redis at {shown_url}: {said['text'] or type(error).__name__}"
+            return f"{who}: {meaning.format(**said)}"
+    return f"{who}: {said['text'] or type(error).__name__}"
 
 
 def _command(text: str, foreign: Foreign) -> str:

@@ -18,6 +18,10 @@ class SentinelError(MasterNotFoundError):
     """The Sentinels name no master. The message is one line that says why and what to do."""
 
 
+class MasterAwayError(SentinelError):
+    """The master that the Sentinels name does not answer there."""
+
+
 class Sentinels(Sentinel):
     """redis-py's Sentinel, with one client for each Sentinel process."""
 
@@ -97,11 +101,9 @@ class MasterConnection:
         except (redis_errors.ConnectionError, redis_errors.TimeoutError) as error:
             if not is_unreachable(error) and not isinstance(error, redis_errors.TimeoutError):
                 raise
-            raise SentinelError(
+            raise MasterAwayError(
                 f"the master that the Sentinels name, {place}, does not answer: a failover may be"
-                " about to begin, so try again later. If that address cannot be reached from here,"
-                " change it: sentinel monitor names it, or replica-announce-ip of a promoted"
-                " replica, and sentinel announce-ip does so for the Sentinels"
+                " about to begin, so try again later"
             ) from None
 
 

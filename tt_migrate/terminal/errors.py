@@ -14,7 +14,7 @@ from tt_migrate.engine.server import (
     UnsyncedReplicaError,
 )
 from tt_migrate.escape import shown_text
-from tt_migrate.settings.sentinel import SentinelError
+from tt_migrate.settings.sentinel import MasterAwayError, SentinelError
 from tt_migrate.settings.url import write_url
 from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
 
@@ -25,6 +25,12 @@ _NEEDED = (
 )
 _Sign = type[Exception] | str
 _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
+    (
+        (MasterAwayError,),
+        # Not a part of the text, where a word that is a password is hidden.
+        "{text}. If that address cannot be reached from here, change it: sentinel monitor gives it,"
+        " or replica-announce-ip of a promoted replica, and sentinel announce-ip for a Sentinel",
+    ),
     ((UnsupportedServerError, UnsyncedReplicaError, SentinelError), "{text}"),
     # Comes first, because its text can be anything.
     (

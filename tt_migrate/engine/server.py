@@ -15,6 +15,7 @@ from redis.exceptions import (
     ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.replies import ask, malformed_as_invalid, mapping
@@ -83,6 +84,17 @@ def handshake_of(client: Redis) -> Handshake:
     handshake = getattr(client.connection, "handshake", None)
     if isinstance(handshake, Handshake) and handshake.is_fresh:
         return handshake
+    try:
+        return _asked_handshake(client)
+    except (RedisConnectionError, RedisTimeoutError):
+        # Perhaps it has died while nobody used it. Nothing is lost: connect anew.
+        if client.connection is None:
+            raise
+        client.connection.disconnect()
+        return _asked_handshake(client)
+
+
+def _asked_handshake(client: Redis) -> Handshake:
     began = time.monotonic()
     try:
         reply = ask(client, "HELLO")

@@ -42,6 +42,7 @@ from tt_migrate.engine.server import (
     server_of,
     wants_declared_keys,
 )
+from tt_migrate.engine.silence import heard, wake, watch
 from tt_migrate.engine.tallies import Tally
 from tt_migrate.keyspace import town_bytes
 from tt_migrate.plan import COPYING_COMMANDS, OPTIONAL_COMMANDS, Plan
@@ -225,6 +226,17 @@ class Session:
         if self.client.connection:
             self.client.connection.connect()
 
+    def heard(self) -> None:
+        """Note that the connection works."""
+        heard(self.client.connection)
+
+    def wake(self) -> bool:
+        """Drop the connection if it may have died in silence. Returns whether it was dropped.
+
+        No call must be in flight.
+        """
+        return wake(self.client.connection)
+
     def drop(self) -> None:
         """Drop the connection. Calls that are in flight there must not move a later cursor."""
         self._token = _new_token()
@@ -407,8 +419,9 @@ def held_connection(client: Redis) -> Iterator[Redis]:
     """A client that holds one connection of another client's pool and does not retry.
 
     If that client holds a connection itself (`single_connection_client`), this connection is used.
-    The connection's retry setting is restored. Raises redis.exceptions.RedisError if the connection
-    cannot be opened.
+    It is not watched then: what the caller has set there, such as SELECT, would be lost. One of the
+    pool is made anew if it was silent for a while. The connection's retry setting is restored.
+    Raises redis.exceptions.RedisError if the connection cannot be opened.
     """
     pool = client.connection_pool
     held = (
@@ -417,6 +430,9 @@ def held_connection(client: Redis) -> Iterator[Redis]:
     connection = held.connection
     if connection is None:
         raise redis_errors.ConnectionError("the pool gave no connection")
+    if held is not client:
+        wake(connection)
+        watch(connection)
     retry = connection.retry
     connection.retry = Retry(NoBackoff(), 0)
     try:

@@ -33,6 +33,7 @@ class Way:
 
     def look(self, worker: Worker, lock: Lock) -> None:
         """Find what one server has."""
+        worker.session.wake()
         cursor = 0
         while True:
             began = time.monotonic()

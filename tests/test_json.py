@@ -44,6 +44,7 @@ FIELDS = {
     "seconds",
     "max_pause_ms",
     "reconnects",
+    "lost_replies",
     "evicted",
     "hidden",
     "adjusted",

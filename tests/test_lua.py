@@ -559,7 +559,7 @@ def test_records_names_what_it_found_and_did_not_read(redis: Redis, size: int) -
     ("args", "named"),
     [
         (("t", "0", "10", "1000"), "(takes no .*, enough, old, kind$)"),
-        (("t", "0", "10", "1000", "", "", "", "0", "0", "1", "hash"), "enough: "),
+        (("t", "0", "10", "1000", "", "", "", "0", "-1", "1", "hash"), "enough: "),
         (("t", "0", "10", "1000", "", "", "", "0", "many", "1", "hash"), "enough: "),
         (("t", "0", "10", "1000", "", "", "", "0", "10", "yes", "hash"), "old: "),
         (("t", "0", "10", "1000", "", "", "", "0", "10", "1", "list"), "kind: "),

@@ -46,7 +46,8 @@ class Effort:
     held the server, by the server's clock, in milliseconds; None if there is no clock.
     `reconnects`: how often the connection was lost. `evicted`: keys that the server evicted during
     a migration; 0 if it evicts none or the user may not run INFO. `one_at_a_time`: why no call was
-    sent ahead of the reply to the one before; empty if calls were.
+    sent ahead of the reply to the one before; empty if calls were. `lost_replies`: calls that could
+    change something and to which no reply came, so that it is not known what they changed.
     """
 
     batches: int
@@ -55,6 +56,7 @@ class Effort:
     reconnects: int
     evicted: int = 0
     one_at_a_time: str = ""
+    lost_replies: int = 0
 
 
 @dataclass(frozen=True)

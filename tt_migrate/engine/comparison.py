@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
 from tt_migrate.engine.json_to_hash import RecordError, comparable_fields, differing
 from tt_migrate.engine.pacing import Pace
-from tt_migrate.engine.passes import Call, Taken
+from tt_migrate.engine.passes import MOST_CUTS, Call, Taken
 from tt_migrate.engine.replies import pairs, weight_of
 from tt_migrate.engine.session import Session
 from tt_migrate.escape import shown
 from tt_migrate.keyspace import RECORDS, family_and_id, town_key_start
 from tt_migrate.plan import Plan
-
-_KEYS_A_CALL = 1000
 
 
 class Comparison:
@@ -37,6 +36,7 @@ class Comparison:
         keys = [key for key in conflicts if family_and_id(key, start)[0] in RECORDS]
         # The next name is the last one. Each key is read just before its destination.
         self._todo = [name for key in keys for name in (plan.destination(session.town, key), key)]
+        self._cuts: Counter[bytes] = Counter()
         self._key = b""
         self._stored: object = None
         self.reasons: dict[bytes, str] = {}
@@ -49,8 +49,15 @@ class Comparison:
     def restart(self) -> None:
         """Continue: a list of keys needs no cursor."""
 
-    def lost(self, calls: Iterable[Call]) -> None:
-        """Continue: keys leave the list when their reply is taken."""
+    def lost(self, calls: Iterable[Call], *, cut: bool) -> bool:
+        """Continue: keys leave the list when their reply is taken, or when they are given up."""
+        for call in calls:
+            if cut and len(call.about) == 1:
+                self._cuts.update(call.about)
+                if self._cuts[call.about[0]] == MOST_CUTS:
+                    self._take_one(b"none", b"")
+                    return True
+        return False
 
     def end_call(self, pace: Pace) -> Call | None:
         """None: there is no cursor."""
@@ -59,8 +66,9 @@ class Comparison:
         """Read the next keys. A later call needs the reply to know its keys."""
         if not alone:
             return None
-        keys = islice(reversed(self._todo), _KEYS_A_CALL)
-        return Call(self._script, (self._session.denied, pace.weight, *keys))
+        keys = tuple(islice(reversed(self._todo), pace.keys))
+        weight = max(1, min(pace.weight, pace.read))
+        return Call(self._script, (self._session.denied, weight, *keys), keys)
 
     def take(self, call: Call, reply: list[Any]) -> Taken:
         """Compare each destination with the key before it."""
@@ -68,13 +76,16 @@ class Comparison:
         weight = 0
         for kind, value in pairs(found):
             weight += weight_of(value)
-            is_destination = len(self._todo) % 2 == 1
-            name = self._todo.pop()
-            if is_destination:
-                self._compare(name, kind, value)
-            else:
-                self._key, self._stored = name, record_value(kind, value)
+            self._take_one(kind, value)
         return Taken(elapsed, weight=weight)
+
+    def _take_one(self, kind: bytes, value: object) -> None:
+        is_destination = len(self._todo) % 2 == 1
+        name = self._todo.pop()
+        if is_destination:
+            self._compare(name, kind, value)
+        else:
+            self._key, self._stored = name, record_value(kind, value)
 
     def _compare(self, destination: bytes, kind: bytes, value: object) -> None:
         record = family_and_id(destination, self._town_start)

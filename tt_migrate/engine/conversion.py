@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -12,7 +12,7 @@ from tt_migrate.engine.hash_to_json import json_of
 from tt_migrate.engine.hidden import site_of
 from tt_migrate.engine.json_to_hash import RecordError, fields_of
 from tt_migrate.engine.pacing import Pace
-from tt_migrate.engine.passes import Call, Place, Taken
+from tt_migrate.engine.passes import MOST_CUTS, Call, Place, Taken
 from tt_migrate.engine.record import Record
 from tt_migrate.engine.replies import (
     ConvertReply,
@@ -30,12 +30,12 @@ from tt_migrate.engine.tallies import ConversionPreviewTally, ConversionTally
 from tt_migrate.keyspace import check_families, family_and_id, town_bytes, town_key_start
 from tt_migrate.plan import Plan
 
-_KEYS_A_CALL = 1000
-_READ, _READ_AHEAD = 1024 * 1024, 256 * 1024
-"""The weight that one call reads at most, alone and ahead of replies."""
+_READ_AHEAD = 256 * 1024
+"""The weight that one call reads at most ahead of replies."""
 _MOST_READING = 12
 """How many calls that read are in flight at most: what they read waits in memory."""
 _TRIES = 100
+_CUT = "the connection was lost each time (client-output-buffer-limit, proto-max-bulk-len)"
 
 
 class RecordReader:
@@ -43,7 +43,8 @@ class RecordReader:
 
     `receive`: called with a record's name in the town and its value, a hash's as a flat list.
     `fail`: called with the names of records that cannot be read, and the reasons. `with_old`: also
-    include old keys that the migration would rename first.
+    include old keys that the migration would rename first. `cuts`: how often the connection was
+    lost in calls about one record alone, by its name.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class RecordReader:
         *,
         receive: Callable[[bytes, Any], None],
         fail: Callable[[dict[bytes, str]], None],
+        cuts: Counter[bytes],
         with_old: bool = False,
     ) -> None:
         self._kind = b"hash" if session.plan.convert == "json" else b"string"
@@ -62,6 +64,7 @@ class RecordReader:
         self._session = session
         self._receive = receive
         self._fail = fail
+        self._cuts = cuts
         self._with_old = int(with_old)
         self.restart()
 
@@ -84,12 +87,19 @@ class RecordReader:
         """Read a record of the town again, because it has changed."""
         self._unread.append((key, key))
 
+    def _ask_for(self, unread: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Read these keys later. Returns whether one was given up instead."""
+        fine = [pair for pair in unread if not _is_given_up(pair[1], self._cuts, self._fail)]
+        self._unread.extend(fine)
+        return len(fine) < len(unread)
+
     def next_call(self, pace: Pace, *, alone: bool) -> Call | None:
         """Read records that were found but not read, else find more."""
         if self._unread:
-            asked = [self._unread.popleft() for _ in range(min(_KEYS_A_CALL, len(self._unread)))]
+            asked = [self._unread.popleft() for _ in range(min(pace.keys, len(self._unread)))]
             keys = (key for key, _ in asked)
-            return Call(self._fetch, (self._session.denied, pace.weight, *keys), tuple(asked))
+            weight = max(1, min(pace.weight, pace.read))
+            return Call(self._fetch, (self._session.denied, weight, *keys), tuple(asked))
         word = self._place.word(pace, alone=alone)
         return None if word is None else self._find_call(pace, word)
 
@@ -100,7 +110,7 @@ class RecordReader:
     def _find_call(self, pace: Pace, word: bytes) -> Call:
         flight = pace.flight_args(self._session.kept_in())
         args = (self._town, word, pace.count, pace.budget, self._session.denied, b"", *flight)
-        enough = _READ_AHEAD if pace.ahead else _READ
+        enough = min(pace.read, _READ_AHEAD) if pace.ahead else pace.read
         more = (enough, self._with_old, self._kind)
         return Call(self._find, (*args, *more), keeps=pace.ahead)
 
@@ -110,11 +120,18 @@ class RecordReader:
             return self._take_fetched(call, reply)
         return None if self._place.is_early(call, reply) else self._take_found(call, reply)
 
-    def lost(self, calls: Iterable[Call]) -> None:
-        """Read what these calls were to read again, and find from the cursor of the last reply."""
+    def lost(self, calls: Iterable[Call], *, cut: bool) -> bool:
+        """Read what these calls were to read again, and find from the cursor of the last reply.
+
+        Returns whether a record was given up instead.
+        """
+        gave_up = False
         for call in calls:
-            self._unread.extend(call.about)
+            if cut and len(call.about) == 1:
+                self._cuts[call.about[0][1]] += 1
+            gave_up |= self._ask_for(call.about)
         self._place.lost()
+        return gave_up
 
     def _take_found(self, call: Call, reply: list[Any]) -> Taken:
         said = RecordsReply(*reply)
@@ -124,7 +141,7 @@ class RecordReader:
         for key, value in pairs(said.records):
             weight += weight_of(value)
             self._receive(key, value)
-        self._unread.extend(pairs(said.unread))
+        self._ask_for([*pairs(said.unread)])
         self._fail(texts(said.failed))
         self._place.reached(call, said.cursor, said.kept)
         return Taken(said.elapsed, steps=said.steps, weight=weight, dbsize=said.dbsize)
@@ -156,7 +173,9 @@ class ConversionPreview:
         self._start = town_key_start(session.town)
         self._tally = tally
         self._turn = _turn_of(session.plan)
-        reader = RecordReader(session, receive=self._judge, fail=self._fail, with_old=with_old)
+        reader = RecordReader(
+            session, receive=self._judge, fail=self._fail, cuts=tally.cuts, with_old=with_old
+        )
         self._reader = reader
         self.next_call, self.take, self.lost = reader.next_call, reader.take, reader.lost
         self.end_call = reader.end_call
@@ -227,7 +246,9 @@ class Conversion:
         self._weight = 0  # of the records in _ready
         self._reading = 0  # calls in flight that read
         self._tries: Counter[bytes] = Counter()
-        self._reader = RecordReader(session, receive=self._prepare, fail=self._fail)
+        self._reader = RecordReader(
+            session, receive=self._prepare, fail=self._fail, cuts=tally.cuts
+        )
 
     @property
     def why_alone(self) -> str:
@@ -257,7 +278,7 @@ class Conversion:
                 return call
         if not self._ready or not (is_full or self._reader.over or alone):
             return None
-        swaps = self._first_swaps(most)
+        swaps = self._first_swaps(most, pace.keys)
         records = ((swap.key, swap.site, swap.expected, swap.new) for swap in swaps)
         args = (self._session.denied, *chain.from_iterable(records))
         return Call(self._script, args, tuple(swaps))
@@ -266,15 +287,19 @@ class Conversion:
         """The call for a pass that ends before its last batch."""
         return self._reader.end_call(pace)
 
-    def lost(self, calls: Iterable[Call]) -> None:
-        """Read or convert again what these calls were for."""
+    def lost(self, calls: Iterable[Call], *, cut: bool) -> bool:
+        """Read or convert again what these calls were for. Returns whether one was given up."""
+        gave_up = False
         for call in calls:
-            if call.script is self._script:
-                self._ready.extend(call.about)
-                self._weight += sum(swap.weight for swap in call.about)
-            else:
+            if call.script is not self._script:
                 self._reading -= 1
-                self._reader.lost([call])
+                gave_up |= self._reader.lost([call], cut=cut)
+            elif cut and len(call.about) == 1:
+                self._tally.cuts[call.about[0].key] += 1
+                gave_up |= self._get_ready(call.about)
+            else:
+                self._get_ready(call.about)
+        return gave_up
 
     def take(self, call: Call, reply: list[Any]) -> Taken | None:
         """Take the reply to either call."""
@@ -297,11 +322,13 @@ class Conversion:
             raise error_of(said.error)
         return Taken(said.elapsed, weight=sum(swap.weight for swap in swaps))
 
-    def _first_swaps(self, most: int) -> list[_Swap]:
-        """Take records for a call: at least one, else as many as weigh at most `most`."""
+    def _first_swaps(self, most: int, number: int) -> list[_Swap]:
+        """Take at most a number of records for a call: one, or as many as weigh at most `most`."""
         swaps: list[_Swap] = []
         weight = 0
         while self._ready and (not swaps or weight + self._ready[0].weight <= most):
+            if len(swaps) == number:
+                break
             swaps.append(self._ready.popleft())
             weight += swaps[-1].weight
         self._weight -= weight
@@ -316,8 +343,14 @@ class Conversion:
             is_sharded = self._session.layout == "shards"
             site = site_of(key) if is_sharded else key + b":tt-migrate"
             weight = weight_of(expected) + len(new)
-            self._ready.append(_Swap(key, site, expected, new, weight, changes))
-            self._weight += weight
+            self._get_ready([_Swap(key, site, expected, new, weight, changes)])
+
+    def _get_ready(self, swaps: Sequence[_Swap]) -> bool:
+        """Convert these records later. Returns whether one was given up instead."""
+        fine = [swap for swap in swaps if not _is_given_up(swap.key, self._tally.cuts, self._fail)]
+        self._ready.extend(fine)
+        self._weight += sum(swap.weight for swap in fine)
+        return len(fine) < len(swaps)
 
     def _changed(self, key: bytes) -> None:
         self._tries[key] += 1
@@ -329,6 +362,16 @@ class Conversion:
     def _fail(self, reasons: dict[bytes, str]) -> None:
         self._tally.unconverted.update(reasons)
         self._record.left_record(reasons)
+
+
+def _is_given_up(
+    name: bytes, cuts: Mapping[bytes, int], fail: Callable[[dict[bytes, str]], None]
+) -> bool:
+    """Fail a record whose calls were lost too often. Returns whether it was."""
+    if cuts.get(name, 0) < MOST_CUTS:
+        return False
+    fail({name: _CUT})
+    return True
 
 
 def _turn_of(plan: Plan) -> Callable[[str, bytes, Any], tuple[bytes, bytes, list[str]]]:

@@ -16,6 +16,7 @@ from redis import exceptions as redis_errors
 from tt_migrate.engine.declared import DeclaringSession
 from tt_migrate.engine.driver import Manner
 from tt_migrate.engine.patience import (
+    CutOffError,
     PassingError,
     Standstill,
     as_passing,
@@ -59,6 +60,8 @@ class Crew:
         self._plan = plan
         self._town = town
         self._manner = manner
+        self._full_pace = manner.pace
+        self._cuts = 0  # since an attempt last worked
         self._flush = flush
         self._started = time.monotonic()
         self._workers: dict[str, Worker] = {}
@@ -77,7 +80,12 @@ class Crew:
 
     def tried(self, attempt: Callable[[], _R]) -> _R:
         """Connect to all servers, and try until it works: they can fail, and slots can move."""
+        if not self._has_begun:
+            self._tried(lambda: None)
+            self._has_begun = True
+        return self._tried(attempt)
 
+    def _tried(self, attempt: Callable[[], _R]) -> _R:
         def one_attempt() -> _R:
             try:
                 self._connect()
@@ -95,7 +103,9 @@ class Crew:
                 raise passing from error
 
         self.got_further()
-        return patiently(self._manner.patience, one_attempt, self.lost, begun=self._has_begun)
+        result = patiently(self._manner.patience, one_attempt, self.lost, begun=self._has_begun)
+        self._manner, self._cuts = replace(self._manner, pace=self._full_pace), 0
+        return result
 
     def got_further(self) -> None:
         """Note that the run has got further, however often servers were lost before."""
@@ -104,10 +114,14 @@ class Crew:
     def lost(self, error: Exception) -> None:
         """Drop all connections, and discover the servers again.
 
-        Raises the error if the run has not got further for too long.
+        Replies become smaller if the connection was lost twice in place of one. Raises the error if
+        the run has not got further for too long.
         """
         self._standstill.loss(error)
         self._reconnects += not isinstance(error, PassingError)
+        self._cuts += isinstance(error, CutOffError)
+        if self._cuts > 1 and isinstance(error, CutOffError):
+            self._manner = replace(self._manner, pace=self._manner.pace.smaller())
         self.close()
         with suppress(redis_errors.RedisError):
             self.shards.refresh()
@@ -144,7 +158,10 @@ class Crew:
             yield courier
         finally:
             courier.close()
-            self._ended.append(Effort(courier.calls, 0, courier.longest / 1000 or None, 0))
+            longest = courier.longest / 1000 or None
+            self._ended.append(
+                Effort(courier.calls, 0, longest, 0, lost_replies=courier.lost_replies)
+            )
 
     def now(self) -> int:
         """The least time of all servers, in milliseconds since 1970."""
@@ -178,6 +195,7 @@ class Crew:
             seconds=time.monotonic() - self._started,
             max_pause_ms=max((effort.max_pause_ms or 0 for effort in efforts), default=0) or None,
             reconnects=self._reconnects,
+            lost_replies=sum(effort.lost_replies for effort in efforts),
             evicted=sum(effort.evicted for effort in efforts),
             one_at_a_time=self.session.why_alone(keeps_cursor=True) if self._workers else "",
         )
@@ -214,7 +232,6 @@ class Crew:
         self._workers.pop(name).close()
 
     def _tell(self, name: str, progress: Progress) -> None:
-        self._has_begun = True
         with self._manner.shield():
             self._note(name, progress)
 

@@ -14,7 +14,14 @@ from redis.retry import Retry
 from tt_migrate.engine.flight import Flight, Sent
 from tt_migrate.engine.pacing import Pace
 from tt_migrate.engine.passes import Pass
-from tt_migrate.engine.patience import PATIENCE, PassingError, Standstill, patiently, two_words
+from tt_migrate.engine.patience import (
+    PATIENCE,
+    PassingError,
+    Standstill,
+    closed_as_cut_off,
+    patiently,
+    two_words,
+)
 from tt_migrate.engine.replies import malformed_as_invalid
 from tt_migrate.engine.session import Process, Session
 from tt_migrate.results import Effort, Progress, Result, Stage
@@ -52,6 +59,9 @@ class Driver:
         self._calls = 0
         self._longest = 0
         self._reconnects = 0
+        self._lost_replies = 0
+        self._cuts = 0  # losses in a row, each with calls in flight
+        self._is_full_size = True
         self._evicted = 0
         self._process = session.process
         self._flight = Flight(session.trip)
@@ -66,6 +76,7 @@ class Driver:
             seconds=time.monotonic() - self._started,
             max_pause_ms=self._longest / 1000 if self._longest else None,
             reconnects=self._reconnects,
+            lost_replies=self._lost_replies,
             evicted=self._evicted,
             one_at_a_time=self._why_alone,
         )
@@ -90,6 +101,7 @@ class Driver:
         return True
 
     def _ask_whether_moved(self) -> bool:
+        self.session.wake()
         self.session.connect()
         return self.session.has_moved()
 
@@ -109,6 +121,9 @@ class Driver:
 
         Raises redis.exceptions.RedisError for an error that patiently() does not retry, or when the
         retries are used up. Whatever ends the pass, the calls in flight are read and counted first.
+
+        A lost reply is retried from the first call on: what the call did is done, and the session
+        has shown that the server works.
         """
         position = _Position(stage, so_far)
         try:
@@ -117,7 +132,7 @@ class Driver:
                     self._manner.patience,
                     lambda: self._attempt(work, position),
                     lambda error: self._lost(error, work, position),
-                    begun=self._calls > 0,
+                    begun=True,
                 )
                 if not self._flight.calls and not work.over:
                     time.sleep(self._pace.rest(held))
@@ -133,6 +148,8 @@ class Driver:
 
     def _attempt(self, work: Pass, position: _Position) -> float:
         """Send what may be sent and read a reply. Returns how many seconds it held the server."""
+        if not self._flight.calls and self.session.wake():
+            position.is_lost = True
         self.session.connect()
         if position.is_lost and self._is_other_process():
             position.reached = 0
@@ -199,7 +216,9 @@ class Driver:
         sent = self._flight.calls[0]
         self._is_reading = True
         try:
-            reply = receive()
+            with closed_as_cut_off():
+                reply = receive()
+            self.session.heard()
             self._flight.calls.popleft()
             self._is_reading = False
             return self._take(work, position, sent, reply)
@@ -207,13 +226,14 @@ class Driver:
             if self._is_reading:
                 self._flight.calls.popleft()
                 self._is_reading = False
-            work.lost([sent.call])
+            work.lost([sent.call], cut=False)
             raise
 
     def _take(self, work: Pass, position: _Position, sent: Sent, reply: Any) -> float:
         """Take a reply. Returns how many seconds the call held the server."""
         seconds = time.monotonic() - sent.at
         self._calls += 1
+        self._cuts = 0
         with malformed_as_invalid():
             taken = work.take(sent.call, reply)
         if taken is None:
@@ -226,6 +246,8 @@ class Driver:
         held = elapsed / 1_000_000 or seconds
         # An estimate from COUNT: MATCH hides how many keys a step visited.
         position.advance(taken.steps * sent.pace.count // work.breadth or 1, taken.dbsize)
+        if self._is_full_size:
+            self._pace = self._pace.as_large_as(self._manner.pace)
         # Each call teaches from the pace that it had, and only what it was about.
         if taken.steps:
             self._pace = replace(self._pace, count=sent.pace.after(taken.steps, elapsed).count)
@@ -246,7 +268,8 @@ class Driver:
                     self._read(work, position, self.session.receive)
                 if not self._flight.calls:
                     self._forget(work)
-            if self._calls:
+            self._lost_replies += self._changing()
+            if self._calls or self._lost_replies:
                 with suppress(Exception):
                     self._tell(position)
         if self._flight.calls:
@@ -260,11 +283,17 @@ class Driver:
         if call:
             self.session.call(call)
 
+    def _changing(self) -> int:
+        """How many calls in flight may change something."""
+        return sum(sent.call.script.changes for sent in self._flight.calls)
+
     def _lost(self, error: Exception, work: Pass, position: _Position) -> None:
         """Note a lost connection or a PassingError. Raises it if the pass stood still too long."""
         self._is_reading = False
-        work.lost([sent.call for sent in self._flight.calls])
+        calls = [sent.call for sent in self._flight.calls]
+        self._lost_replies += self._changing()
         self._flight.calls.clear()
+        self._ask_for_less(cut=bool(calls), gave_up=work.lost(calls, cut=True))
         position.standstill.loss(error)
         if not isinstance(error, PassingError) and not position.is_lost:
             self._reconnects += 1
@@ -272,10 +301,24 @@ class Driver:
         self._dropped(error)
         self._tell(position, two_words(error))
 
+    def _ask_for_less(self, *, cut: bool, gave_up: bool) -> None:
+        """Make replies smaller if the connection was lost twice at the same place.
+
+        `cut`: whether calls were in flight. `gave_up`: whether a key was the cause. Then replies
+        become as large as before, once one has come.
+        """
+        self._cuts = self._cuts + 1 if cut else 0
+        if gave_up:
+            self._is_full_size = True
+        elif self._cuts > 1:
+            self._is_full_size = False
+            self._pace = self._pace.smaller()
+
     def _dropped(self, _: Exception) -> None:
         self.session.drop()
 
     def _inspect_again(self) -> Process:
+        self.session.wake()
         self.session.connect()
         return self.session.inspect()
 

@@ -28,6 +28,8 @@ class Pace:
     `nice`: the wait before the next call, as a multiple of the time that a call held the server.
     `count`: COUNT hint, keys.
     `weight`: bytes of values, and a fixed number of bytes for each record.
+    `keys`: how many keys a call names at most.
+    `read`: bytes of values that a call reads at most, 0 to read none where it finds records.
     `ahead`: whether calls may be sent ahead of replies.
     """
 
@@ -35,6 +37,8 @@ class Pace:
     nice: float = 0.0
     count: int = 100
     weight: int = 64 * 1024
+    keys: int = 1000
+    read: int = 1024 * 1024
     ahead: bool = False
 
     def flight_args(self, kept_in: bytes) -> tuple[bytes, str]:
@@ -48,6 +52,20 @@ class Pace:
         they do not wait for the next one too.
         """
         return max(_BREATH_SECONDS, self.nice * held)
+
+    def smaller(self) -> Pace:
+        """The pace for replies of an eighth of the size: larger ones do not seem to pass."""
+        return replace(
+            self,
+            budget=max(1, self.budget // 8),
+            count=max(_SMALLEST, self.count // 8),
+            keys=max(1, self.keys // 8),
+            read=self.read // 8 if self.read > _LIGHTEST else 0,
+        )
+
+    def as_large_as(self, other: Pace) -> Pace:
+        """The pace for replies as large as those of another pace."""
+        return replace(self, budget=other.budget, keys=other.keys, read=other.read)
 
     def after(self, steps: int, elapsed: int) -> Pace:
         """The pace after a batch of `steps` SCAN steps that took `elapsed` microseconds.

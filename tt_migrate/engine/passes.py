@@ -11,8 +11,9 @@ from tt_migrate.engine.replies import Word, names, whole
 from tt_migrate.engine.scripts import Script
 from tt_migrate.engine.tallies import Tally
 
-_KEYS_A_CALL = 1000
 _MOST_LOSSES = 3
+MOST_CUTS = 3
+"""How often the connection is lost in a call about a single key before the key is given up."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,12 @@ class Pass(Protocol):
     def end_call(self, pace: Pace) -> Call | None:
         """A call that makes the server forget the cursor it keeps, None if it keeps none."""
 
-    def lost(self, calls: Iterable[Call]) -> None:
-        """Note that there is no reply to these calls. What they were for must be sent again."""
+    def lost(self, calls: Iterable[Call], *, cut: bool) -> bool:
+        """Note that there is no reply to these calls. What they were for must be sent again.
+
+        `cut`: whether the connection was lost. Returns whether the pass has given up a key for it:
+        one that was alone in several calls to which no reply came.
+        """
 
     def restart(self) -> None:
         """Start over: another server process answers, and the cursor is not valid there."""
@@ -185,7 +190,7 @@ class ScanPass:
         return None if word is None else self._call(pace, word)
 
     def _call(self, pace: Pace, word: bytes) -> Call:
-        postponed = tuple(self._postponed[:_KEYS_A_CALL])
+        postponed = tuple(self._postponed[: pace.keys])
         flight = pace.flight_args(self._kept_in()) if self._kept_in else ()
         args = (self._town, word, pace.count, pace.budget, self._denied(), self._from_start)
         keeps = flight[:1] not in ((), (b"",))
@@ -207,9 +212,10 @@ class ScanPass:
         """The call for a pass that ends before its last batch."""
         return self._call(pace, b"end") if self._place.is_left else None
 
-    def lost(self, calls: Iterable[Call]) -> None:
-        """Go on from the cursor of the last reply."""
+    def lost(self, calls: Iterable[Call], *, cut: bool) -> bool:
+        """Go on from the cursor of the last reply. Returns False."""
         self._place.lost()
+        return False
 
     def restart(self) -> None:
         """Start over. The tally keeps what was done."""
@@ -258,12 +264,14 @@ class SideBySide:
     def end_call(self, pace: Pace) -> Call | None:
         """None: no cursor is kept."""
 
-    def lost(self, calls: Iterable[Call]) -> None:
-        """Let the pass of each call know."""
+    def lost(self, calls: Iterable[Call], *, cut: bool) -> bool:
+        """Let the pass of each call know. Returns whether one has given up a key."""
+        given_up = False
         for call in calls:
             work = self._asked_by(call)
             self._begun.discard(work)
-            work.lost([call])
+            given_up |= work.lost([call], cut=cut)
+        return given_up
 
     def restart(self) -> None:
         """Start all passes over."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from redis import exceptions as redis_errors
@@ -60,6 +61,25 @@ def as_passing(error: redis_errors.RedisError) -> redis_errors.RedisError:
 # WAIT's errors, and the code in a script's reply.
 _DEMOTED = ("READONLY ", "WAIT cannot be used with replica", "UNBLOCKED ", "force unblock")
 _MOVING = ("NOTLOCAL ", "MOVED ", "ASK ")
+
+
+class CutOffError(redis_errors.ConnectionError):
+    """The connection was closed in place of the reply to a script."""
+
+
+@contextmanager
+def closed_as_cut_off() -> Iterator[None]:
+    """Raise CutOffError if the server closes the connection while a reply is read inside this.
+
+    It says "Protocol error" before, if the call was too large.
+    """
+    try:
+        yield
+    except (redis_errors.ConnectionError, redis_errors.ResponseError) as error:
+        is_closed = type(error) is redis_errors.ConnectionError
+        if is_closed or "Protocol error" in str(error):
+            raise CutOffError(str(error)) from error
+        raise
 
 
 class Standstill:
@@ -125,9 +145,9 @@ def patiently(
 ) -> _R:
     """Call `attempt` until it works or the retries are used up.
 
-    `failed`: called with each error of a kind that is retried. `begun`: whether the run's first
-    batch was answered. Before that, only a PassingError is retried: a server that cannot be reached
-    or refuses is an error at once.
+    `failed`: called with each error of a kind that is retried. `begun`: whether the server has
+    answered, so that a script may have been sent. Before that, only a PassingError is retried: a
+    server that cannot be reached or refuses is an error at once.
     """
 
     def one_attempt() -> _R:

@@ -10,9 +10,10 @@ from redis import Redis
 from redis import exceptions as redis_errors
 from redis.exceptions import NoScriptError, ResponseError
 
-from tt_migrate.engine.patience import PassingError, as_passing
+from tt_migrate.engine.patience import PassingError, as_passing, closed_as_cut_off
 from tt_migrate.engine.replies import Word, malformed_as_invalid
 from tt_migrate.engine.scripts import Script
+from tt_migrate.engine.silence import heard, wake
 
 _WAIT_MILLISECONDS = 1000
 
@@ -40,9 +41,11 @@ class Pipeline:
         self.online = 0
 
     def connect(self) -> None:
-        """Connect if the connection was dropped."""
+        """Connect if the connection was dropped, or may have died in silence."""
         if self._client.connection is None:
             raise redis_errors.ConnectionError("the connection is gone")
+        if not self._sent:
+            wake(self._client.connection)
         self._client.connection.connect()
 
     def close(self) -> None:
@@ -80,6 +83,7 @@ class Pipeline:
             replicated = _reply(connection) if self._replicas else 0
             role = _reply(connection) if self._asks else None
             sent, self._sent = self._sent, ()
+            heard(connection)
         except BaseException:
             connection.disconnect()
             raise
@@ -124,7 +128,7 @@ class Pipeline:
 
 def _reply(connection: Any) -> Any:
     try:
-        with malformed_as_invalid():
+        with closed_as_cut_off(), malformed_as_invalid():
             return connection.read_response(disable_decoding=True)
     except ResponseError as error:
         return error

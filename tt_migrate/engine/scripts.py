@@ -115,6 +115,11 @@ class Script:
     reads: bool
     operation: str = ""
 
+    @property
+    def changes(self) -> bool:
+        """Whether it can change keys of the town."""
+        return self.operation not in _READING
+
     @cached_property
     def sha(self) -> str:
         """The SHA1 digest that EVALSHA takes."""

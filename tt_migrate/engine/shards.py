@@ -18,11 +18,12 @@ from redis.crc import key_slot
 from tt_migrate.engine.announced import Announced, about
 from tt_migrate.engine.hidden import tag_of_slot
 from tt_migrate.engine.pacing import Pace
-from tt_migrate.engine.patience import PassingError, as_passing
+from tt_migrate.engine.patience import CutOffError, PassingError, as_passing
 from tt_migrate.engine.pipeline import Failure, Pipeline, ran_nothing
 from tt_migrate.engine.replies import Word, ask, error_of, malformed_as_invalid, packed, whole
 from tt_migrate.engine.scripts import Script
 from tt_migrate.engine.session import held_connection, probe_key
+from tt_migrate.engine.silence import is_long_ago
 from tt_migrate.engine.slots import Look, look_at
 
 _ITEMS_A_CALL, _BYTES_A_CALL = 500, 256 * 1024
@@ -48,6 +49,7 @@ class Shards:
         self.declares = declares
         self.version = 0
         self._lock = Lock()
+        self._asked_at = time.monotonic()
         self._replicas: dict[str, int] = {}
         self._by_slot: dict[int, str] = {}
         self._silent: set[str] = set()
@@ -91,6 +93,7 @@ class Shards:
         if isinstance(self._client, Redis):
             return
         with self._lock:
+            self._wake()
             before = self._by_slot
             try:
                 self._discover(self._client.nodes_manager)
@@ -145,6 +148,16 @@ class Shards:
             self._replicas[name] = max(online, self._replicas.get(name, 0))
             return self._replicas[name]
 
+    def _wake(self) -> None:
+        """Drop connections that nobody holds, if they may have died in silence."""
+        client = self._client
+        if isinstance(client, RedisCluster) and is_long_ago(self._asked_at):
+            for node in (*client.get_nodes(), *client.nodes_manager.startup_nodes.values()):
+                if node.redis_connection:
+                    pool = node.redis_connection.connection_pool
+                    pool.disconnect(inuse_connections=False)
+        self._asked_at = time.monotonic()
+
     def _read(self) -> None:
         client = self._client
         if isinstance(client, Redis):
@@ -189,7 +202,7 @@ class Courier:
         self._held = ExitStack()
         self._servers: dict[str, _Server] = {}
         self._hanging: dict[str, redis_errors.TimeoutError] = {}
-        self.calls = self.longest = 0
+        self.calls = self.longest = self.lost_replies = 0
 
     def close(self) -> None:
         """Return the connections."""
@@ -274,7 +287,8 @@ class Courier:
 
     def _chunk(self, items: Sequence[Item], queue: Sequence[int]) -> list[Item]:
         """The items of the next call: the first, and as many as are not too large together."""
-        chunk = [items[n] for n in queue[: _CALLS_AHEAD if self._declares else _ITEMS_A_CALL]]
+        most = min(_CALLS_AHEAD if self._declares else _ITEMS_A_CALL, self._pace.keys)
+        chunk = [items[n] for n in queue[:most]]
         size = sum(len(item[-1]) for item in chunk)
         while size > _BYTES_A_CALL and len(chunk) > 1:
             size -= len(chunk.pop()[-1])
@@ -313,6 +327,7 @@ class Courier:
                 if not 0 < len(found) <= most:
                     raise ValueError
         except redis_errors.RedisError as error:
+            self.lost_replies += isinstance(error, CutOffError | redis_errors.TimeoutError)
             return Failure(error, is_unsure=not ran_nothing(error))
         return found, held
 

@@ -90,7 +90,12 @@ class Worker:
         """What the work on this server has cost."""
         effort, courier = self.driver.effort(), self.courier
         pauses = (effort.max_pause_ms or 0, courier.longest / 1000)
-        return Effort(effort.batches + courier.calls, 0, max(pauses) or None, 0, effort.evicted)
+        return replace(
+            effort,
+            batches=effort.batches + courier.calls,
+            max_pause_ms=max(pauses) or None,
+            lost_replies=effort.lost_replies + courier.lost_replies,
+        )
 
     def close(self) -> None:
         """Return the connections."""

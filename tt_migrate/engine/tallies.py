@@ -346,9 +346,13 @@ class AgentsTally:
 
 
 class ConversionTally:
-    """What a Conversion did. Its attributes are those of Migration."""
+    """What a Conversion did. Its attributes are those of Migration.
+
+    `cuts`: how often the connection was lost in calls about one record alone, by its name.
+    """
 
     def __init__(self) -> None:
+        self.cuts: Counter[bytes] = Counter()
         self.converted = dict.fromkeys(RECORDS, 0)
         self.adjusted: Counter[str] = Counter()
         self.restart()
@@ -359,9 +363,10 @@ class ConversionTally:
 
 
 class ConversionPreviewTally:
-    """What a ConversionPreview found. Its attributes are those of Preview."""
+    """What a ConversionPreview found. Its attributes are those of Preview. `cuts`: as above."""
 
     def __init__(self) -> None:
+        self.cuts: Counter[bytes] = Counter()
         self.restart()
 
     def restart(self) -> None:

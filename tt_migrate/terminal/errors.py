@@ -8,6 +8,7 @@ from pathlib import Path
 from redis import exceptions as redis_errors
 
 from tt_migrate.engine.announced import is_unreachable, server_of_error
+from tt_migrate.engine.patience import CutOffError
 from tt_migrate.engine.server import (
     ObstacleError,
     UnsupportedServerError,
@@ -108,6 +109,12 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     (
         (redis_errors.TimeoutError,),
         "no answer in time. Is the address right, and is TLS on at both ends or at neither?",
+    ),
+    (
+        (CutOffError,),
+        "it closes the connection in place of a script's reply. If its log says that the client's"
+        " output buffer is full, raise client-output-buffer-limit or give a smaller --max-pause"
+        " ({text})",
     ),
     (
         ("closed by server", "reset by peer", "Broken pipe"),

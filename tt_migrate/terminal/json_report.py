@@ -156,6 +156,7 @@ def _numbers(result: Result | None, foreign: Foreign, seconds: float) -> dict[st
         "seconds": round(seconds, 3),
         "max_pause_ms": effort.max_pause_ms if effort else None,
         "reconnects": effort.reconnects if effort else 0,
+        "lost_replies": effort.lost_replies if effort else 0,
         "evicted": effort.evicted if effort else 0,
         "hidden": _hidden(result),
         "finished": result.finished if isinstance(result, Migration) else 0,

@@ -85,12 +85,14 @@ class TextReport:
         if not migration.complete:
             self.out.lines(self._incomplete(migration))
         elif self.quiet and not migration.effort.evicted:
+            self.out.lines(self._unknown(migration))
             if migration.left and migration.changed:
                 self.out.lines(self._namesakes(migration.left.namesakes))
         elif (
             migration.changed
             or migration.finished
             or migration.effort.reconnects
+            or migration.effort.lost_replies
             or migration.effort.evicted
         ):
             self.out.lines(self._complete(migration))
@@ -422,10 +424,8 @@ class TextReport:
             keys = counted(migration.finished, "key", "keys")
             yield f"   This run finished {keys} that a run with another plan had hidden."
         if migration.effort.reconnects:
-            yield (
-                f"   The connection was lost {_times(migration.effort.reconnects)}. These numbers"
-                " do not include batches whose reply was lost."
-            )
+            yield f"   The connection was lost {_times(migration.effort.reconnects)}."
+        yield from self._unknown(migration)
         if migration.effort.evicted:
             evicted = counted(migration.effort.evicted, "key", "keys")
             yield (
@@ -437,6 +437,15 @@ class TextReport:
             one, many = "record was a hash already.", "records were hashes already."
             yield f"   {counted(migration.already_hashes, one, many)}"
         yield ""
+
+    def _unknown(self, migration: Migration) -> Iterator[str]:
+        """What the run cannot know: what was done by calls to which no reply came."""
+        if lost := migration.effort.lost_replies:
+            calls, what = counted(lost, "call", "calls"), "it" if lost == 1 else "they"
+            yield (
+                f"   No reply came to {calls}. What {what} changed is done, but is neither in these"
+                " numbers nor in the file of --record."
+            )
 
     def _left(self, found: Preview | Migration) -> Iterator[str]:
         for key in self._in_order(found.conflicts):

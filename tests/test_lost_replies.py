@@ -1,0 +1,489 @@
+"""Replies that are lost after a write, and connections that die while nobody speaks."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry
+
+from bench.machinery.process import delayed
+from tests.clusters import Cluster, fill
+from tests.command import tt
+from tests.servers import Server, newest_kind
+from tests.services import service
+from tests.test_connection import listener
+from tt_migrate import DOWNGRADE, HASH, RENAME, UPGRADE, Change, Migration, Migrator, Plan
+from tt_migrate.engine.patience import PATIENCE
+from tt_migrate.engine.scripts import Script, source
+from tt_migrate.terminal.errors import explain
+
+PATIENT = Retry(NoBackoff(), 16, PATIENCE._supported_errors)
+KEYS = 300
+LIMIT = "normal 40000 0 0"
+"""The smallest reply that Redis counts is one of more than 16 kB."""
+
+MIGRATE = Script(source("migrate", RENAME), reads=False).sha.encode()
+
+Loses = Callable[[int, Sequence[bytes]], bool]
+"""Whether the reply to a call is lost: takes its number from 1, and the command."""
+
+
+@contextmanager
+def losing(server: Server, loses: Loses) -> Iterator[str]:
+    """A service that carries out each EVALSHA, and closes the connection in place of some replies.
+
+    Yields its `host:port`.
+    """
+    calls: list[Sequence[bytes]] = []
+
+    def rule(command: list[bytes], forward: Callable[..., bytes]) -> bytes | None:
+        if command[0] != b"EVALSHA":
+            return None
+        calls.append(command)
+        reply = forward(command)
+        if loses(len(calls), command):
+            raise ConnectionResetError
+        return reply
+
+    with service(rule, server) as address:
+        yield address
+
+
+@contextmanager
+def client_of(address: str, **options: Any) -> Iterator[Redis]:
+    host, port = address.split(":")
+    with Redis(host=host, port=int(port), retry=Retry(NoBackoff(), 0), **options) as client:
+        yield client
+
+
+class Forgetful:
+    """A firewall in front of a server. It forgets connections, and says so only if `resets`."""
+
+    def __init__(self, port: int, *, resets: bool = False) -> None:
+        self._port = port
+        self._resets = resets
+        self._age = 0
+        self.connections = 0
+
+    def forget(self) -> None:
+        """Drop what comes on the connections that there are."""
+        self._age += 1
+
+    def serve(self, peer: socket.socket) -> None:
+        age = self._age
+        self.connections += 1
+
+        def pump(source: socket.socket, sink: socket.socket) -> None:
+            with suppress(OSError):
+                while piece := source.recv(65_536):
+                    if age == self._age:
+                        sink.sendall(piece)
+                    elif self._resets:
+                        break
+            with suppress(OSError):
+                sink.shutdown(socket.SHUT_RDWR)
+                source.shutdown(socket.SHUT_RDWR)
+
+        with socket.create_connection(("127.0.0.1", self._port)) as upstream:
+            back = threading.Thread(target=pump, args=(upstream, peer), daemon=True)
+            back.start()
+            pump(peer, upstream)
+            back.join()
+
+
+@pytest.fixture(params=["drops", "resets"])
+def firewall(request: pytest.FixtureRequest, newest: Server) -> Iterator[tuple[Forgetful, Redis]]:
+    """A firewall in front of a server, and a client behind it."""
+    wall = Forgetful(newest.port, resets=request.param == "resets")
+    # A client that decodes replies has no more than one call in flight.
+    options: dict[str, Any] = {"socket_timeout": 5, "decode_responses": True}
+    with listener(wall.serve) as port, client_of(f"127.0.0.1:{port}", **options) as client:
+        yield wall, client
+        wall.forget()
+        client.connection_pool.disconnect()
+
+
+@pytest.fixture
+def always_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any time without a word is a long one."""
+    monkeypatch.setattr("tt_migrate.engine.silence.SILENT_SECONDS", 0)
+
+
+@pytest.fixture(scope="module")
+def whole_cluster() -> Iterator[Cluster]:
+    cluster = Cluster.start(newest_kind())
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def cluster(whole_cluster: Cluster) -> Iterator[Cluster]:
+    whole_cluster.reset()
+    yield whole_cluster
+    whole_cluster.close_clients()
+
+
+def record(number: int, size: int = 0) -> bytes:
+    """An agent as Tinytown 0.6 keeps it, about so large."""
+    agent = {
+        "id": str(UUID(int=number)),
+        "name": "worker",
+        "agent_type": "worker",
+        "cli": "claude",
+        "state": "idle",
+        "created_at": "2026-03-09T16:29:58Z",
+        "current_task": None,
+        "last_heartbeat": "2026-03-09T16:29:58Z",
+        "tasks_completed": 3,
+        "x": "x" * size,
+    }
+    return json.dumps(agent).encode()
+
+
+def agents(sizes: Sequence[int], start: str = "tt:agent:") -> dict[str, bytes]:
+    return {f"{start}{UUID(int=n)}": record(n, size) for n, size in enumerate(sizes)}
+
+
+def moved(redis: Redis) -> int:
+    return len(redis.keys("tt:my-project:[ai]*"))
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_a_run_resumes_after_a_reply_to_any_call_is_lost(newest: Server, number: int) -> None:
+    newest.client().mset({f"tt:inbox:{n}": n for n in range(KEYS)})
+    with (
+        losing(newest, lambda call, _: call == number) as address,
+        client_of(address) as client,
+    ):
+        # One SCAN step of 100 keys is a batch.
+        result = Migrator(client, "my-project", max_pause_ms=0.001, patience=PATIENT).migrate()
+    assert moved(newest.client()) == KEYS
+    assert result.complete
+    assert (result.effort.reconnects, result.effort.lost_replies) == (1, 1)
+    assert 0 < result.total < KEYS
+
+
+def test_the_report_says_what_cannot_be_known(newest: Server) -> None:
+    newest.client().mset({f"tt:inbox:{n}": n for n in range(10)})
+    with losing(newest, lambda call, _: call == 2) as address:
+        done = tt("--force", url=f"redis://{address}")
+    assert done.returncode == 0
+    assert "The connection was lost once." in done.stdout
+    assert (
+        "No reply came to 1 call. What it changed is done, but is neither in these numbers nor in"
+        " the file of --record." in done.stdout
+    )
+
+
+@pytest.mark.parametrize("option", ["--json", "--quiet"])
+def test_what_cannot_be_known_is_said_to_programs_and_jobs(newest: Server, option: str) -> None:
+    newest.client().mset({f"tt:inbox:{n}": n for n in range(10)})
+    with losing(newest, lambda call, _: call == 2) as address:
+        done = tt("--force", option, url=f"redis://{address}")
+    if option == "--quiet":
+        assert done.stdout.strip().startswith("No reply came to 1 call.")
+    else:
+        said = json.loads(done.stdout)
+        assert (said["reconnects"], said["lost_replies"], said["remaining"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("plan", [HASH, UPGRADE, DOWNGRADE], ids=lambda plan: plan.name)
+def test_every_first_write_of_a_pass_may_lose_its_reply(newest: Server, plan: Plan) -> None:
+    """Whichever script comes first after a pass begins: its reply is lost once."""
+    start = "tt:" if plan is UPGRADE else "tt:my-project:"
+    newest.client().mset(agents([0] * 30, f"{start}agent:"))
+    if plan is DOWNGRADE:
+        Migrator(newest.client(), "my-project", HASH).migrate()
+    seen: set[bytes] = set()
+
+    def first(call: int, command: Sequence[bytes]) -> bool:
+        is_first = call > 1 and command[1] not in seen
+        seen.add(command[1])
+        return is_first
+
+    with losing(newest, first) as address, client_of(address) as client:
+        result = Migrator(client, "my-project", plan, patience=PATIENT).migrate()
+    assert result.complete
+    assert result.effort.lost_replies == (2 if plan.rename else 1)
+    assert result.effort.reconnects > result.effort.lost_replies
+    kind = b"string" if plan is DOWNGRADE else b"hash"
+    assert {newest.client().type(key) for key in newest.client().scan_iter("*agent:*")} == {kind}
+
+
+@pytest.mark.parametrize("operation", ["count", "preview"])
+def test_the_first_call_of_a_pass_that_reads_may_lose_its_reply(
+    newest: Server, operation: str
+) -> None:
+    newest.client().mset(agents([0] * 30))
+    with losing(newest, lambda call, _: call == 2) as address, client_of(address) as client:
+        result = getattr(Migrator(client, "my-project", UPGRADE, patience=PATIENT), operation)()
+    assert result.total == 30
+    assert (result.effort.reconnects, result.effort.lost_replies) == (1, 0)
+
+
+def test_a_reply_that_is_lost_after_the_prompt(newest: Server, monkeypatch: Any) -> None:
+    """The prompt's check and count have connections of their own before."""
+    newest.client().mset({f"tt:inbox:{n}": n for n in range(10)})
+    lost: list[int] = []
+
+    def first_write(call: int, command: Sequence[bytes]) -> bool:
+        if command[1] == MIGRATE:
+            lost.append(call)
+        return len(lost) == 1 and command[1] == MIGRATE
+
+    with losing(newest, first_write) as address:
+        done = tt(url=f"redis://{address}", answer="y\n")
+    assert done.returncode == 0
+    assert "No reply came to 1 call." in done.stdout
+    assert moved(newest.client()) == 10
+
+
+def test_replies_get_smaller_where_the_server_closes_the_connection_for_large_ones(
+    newest: Server,
+) -> None:
+    redis = newest.client()
+    redis.mset({f"tt:inbox:{UUID(int=n)}": n for n in range(20_000)})
+    redis.config_set("client-output-buffer-limit", LIMIT)
+    told: list[Change] = []
+    with client_of(f"127.0.0.1:{newest.port}") as client:
+        # Without a limit of time, a batch is as large as can be.
+        run = Migrator(
+            client, "my-project", max_pause_ms=1000, record=told.extend, patience=PATIENT
+        )
+        result = run.migrate()
+    redis.config_set("client-output-buffer-limit", "normal 0 0 0")
+    assert (result.remaining, moved(redis)) == (0, 20_000)
+    assert result.total == len(told) < 20_000
+    assert result.effort.lost_replies >= 1
+
+
+@pytest.mark.parametrize("plan", [RENAME, UPGRADE], ids=lambda plan: plan.name)
+def test_a_preview_works_where_large_replies_do_not_pass(newest: Server, plan: Plan) -> None:
+    redis = newest.client()
+    redis.mset(agents([1000] * 300))
+    redis.config_set("client-output-buffer-limit", LIMIT)
+    with client_of(f"127.0.0.1:{newest.port}") as client:
+        run = Migrator(client, "my-project", plan, max_pause_ms=1000, patience=PATIENT)
+        preview = run.preview()
+        upgraded = run.migrate() if plan.convert else None
+    redis.config_set("client-output-buffer-limit", "normal 0 0 0")
+    assert preview.total == 300
+    if upgraded:
+        assert len(preview.conversions) == 300
+        assert upgraded.complete
+        assert upgraded.unconverted == {}
+
+
+@pytest.mark.parametrize("large", [[5], [0, 1, 2], [*range(10)]])
+@pytest.mark.parametrize("with_preview", [False, True])
+def test_a_record_that_no_reply_can_carry_is_listed_and_the_rest_is_converted(
+    newest: Server, large: list[int], *, with_preview: bool
+) -> None:
+    redis = newest.client()
+    redis.mset(agents([100_000 if n in large else 0 for n in range(40)], "tt:my-project:agent:"))
+    redis.config_set("client-output-buffer-limit", LIMIT)
+    with client_of(f"127.0.0.1:{newest.port}") as client:
+        run = Migrator(client, "my-project", HASH, patience=PATIENT)
+        result = run.preview() if with_preview else run.migrate()
+    redis.config_set("client-output-buffer-limit", "normal 0 0 0")
+    names = [f"tt:my-project:agent:{UUID(int=n)}".encode() for n in large]
+    assert {*result.unconverted} == {*names}
+    assert "client-output-buffer-limit" in result.unconverted[names[0]]
+    converted = result.converted if isinstance(result, Migration) else result.to_convert
+    assert sum(converted.values()) == 40 - len(large)
+
+
+def test_a_record_that_no_call_can_carry_is_listed_and_the_rest_is_converted(
+    newest: Server,
+) -> None:
+    redis = newest.client()
+    redis.mset(agents([2_000_000 if n == 3 else 0 for n in range(20)], "tt:my-project:agent:"))
+    redis.config_set("proto-max-bulk-len", "1mb")
+    with client_of(f"127.0.0.1:{newest.port}") as client:
+        result = Migrator(client, "my-project", HASH, patience=PATIENT).migrate()
+    redis.config_set("proto-max-bulk-len", "512mb")
+    [(name, reason)] = result.unconverted.items()
+    assert name.endswith(str(UUID(int=3)).encode())
+    assert "proto-max-bulk-len" in reason
+    assert sum(result.converted.values()) == 19
+
+
+def test_a_conflict_whose_records_no_reply_can_carry_keeps_its_reason(newest: Server) -> None:
+    redis = newest.client()
+    redis.mset({**agents([100_000, 0]), **agents([0, 5], "tt:my-project:agent:")})
+    redis.config_set("client-output-buffer-limit", LIMIT)
+    with client_of(f"127.0.0.1:{newest.port}") as client:
+        run = Migrator(client, "my-project", replace(UPGRADE, merge=True), patience=PATIENT)
+        conflicts = run.migrate().conflicts
+    redis.config_set("client-output-buffer-limit", "normal 0 0 0")
+    reasons = [conflicts[f"tt:agent:{UUID(int=n)}".encode()] for n in (0, 1)]
+    assert "differs in x" not in reasons[0]
+    assert "differs in x" in reasons[1]
+
+
+def test_the_error_names_the_limit_where_nothing_passes(newest: Server) -> None:
+    newest.client().set("tt:inbox:1", 1)
+    hopeless = Retry(NoBackoff(), 3, PATIENCE._supported_errors)
+    with (
+        losing(newest, lambda _, call: call[1] == MIGRATE) as address,
+        client_of(address) as client,
+    ):
+        run = Migrator(client, "my-project", patience=hopeless)
+        with pytest.raises(RedisConnectionError) as caught:
+            run.migrate()
+    text = explain(caught.value, "URL")
+    assert "client-output-buffer-limit" in text
+    assert "--max-pause" in text
+    assert text.isprintable()
+
+
+def test_replies_that_are_lost_far_away(newest: Server) -> None:
+    newest.client().mset({f"tt:inbox:{n}": n for n in range(3000)})
+    with ExitStack() as held:
+        address = held.enter_context(losing(newest, lambda call, _: call in (2, 9)))
+        port = held.enter_context(delayed(int(address.split(":")[1]), 10))
+        client = held.enter_context(client_of(f"127.0.0.1:{port}"))
+        result = Migrator(client, "my-project", max_pause_ms=0.1, patience=PATIENT).migrate()
+    assert result.complete
+    assert moved(newest.client()) == 3000
+    assert result.effort.lost_replies >= 2
+
+
+@pytest.mark.usefixtures("always_silent")
+def test_a_connection_that_died_between_two_operations_is_made_anew(
+    firewall: tuple[Forgetful, Redis], newest: Server
+) -> None:
+    wall, client = firewall
+    newest.client().mset({f"tt:inbox:{n}": n for n in range(10)})
+    run = Migrator(client, "my-project")
+    for operation in (run.check, run.count, run.preview):
+        operation()
+        wall.forget()
+    result = run.migrate()
+    assert (result.total, result.remaining) == (10, 0)
+    assert (result.effort.reconnects, result.effort.lost_replies) == (0, 0)
+
+
+def test_a_connection_that_lives_is_used_again(firewall: tuple[Forgetful, Redis]) -> None:
+    wall, client = firewall
+    run = Migrator(client, "my-project")
+    run.check()
+    run.count()
+    run.migrate()
+    assert wall.connections == 1
+
+
+@pytest.mark.parametrize("firewall", ["resets"], indirect=True)
+def test_a_connection_of_the_callers_own_is_made_anew_when_it_is_dead(
+    firewall: tuple[Forgetful, Redis], newest: Server
+) -> None:
+    wall, client = firewall
+    newest.client().set("tt:inbox:1", 1)
+    with Redis(connection_pool=client.connection_pool, single_connection_client=True) as single:
+        single.ping()
+        wall.forget()
+        assert Migrator(single, "my-project").migrate().total == 1
+
+
+@pytest.mark.usefixtures("always_silent")
+def test_a_connection_that_dies_in_each_pause_of_nice_costs_no_reply(
+    firewall: tuple[Forgetful, Redis], newest: Server
+) -> None:
+    wall, client = firewall
+    newest.client().mset({f"tt:inbox:{n}": n for n in range(KEYS)})
+    run = Migrator(
+        client, "my-project", max_pause_ms=0.001, nice=1, progress=lambda _: wall.forget()
+    )
+    result = run.migrate()
+    assert (result.total, result.remaining) == (KEYS, 0)
+    assert (result.effort.reconnects, result.effort.lost_replies) == (0, 0)
+
+
+@contextmanager
+def behind(cluster: Cluster, ports: Sequence[int], **options: Any) -> Iterator[RedisCluster]:
+    """A client of a cluster that reaches its masters by other ports."""
+    there = {server.port: port for server, port in zip(cluster.masters, ports, strict=True)}
+    client = RedisCluster(
+        host="127.0.0.1",
+        port=ports[0],
+        address_remap=lambda address: ("127.0.0.1", there.get(address[1], address[1])),
+        **options,
+    )
+    with client:
+        yield client
+
+
+@pytest.mark.parametrize("plan", [RENAME, UPGRADE], ids=lambda plan: plan.name)
+def test_each_shard_may_lose_the_reply_to_its_first_call_of_each_script(
+    cluster: Cluster, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A key that this run has hidden when the reply was lost is taken over by the next round.
+    monkeypatch.setattr("tt_migrate.engine.sharded.TAKE_OVER_MILLISECONDS", 50)
+    monkeypatch.setattr("tt_migrate.engine.sharded._STEADY_SECONDS", 0.05)
+    monkeypatch.setattr("tt_migrate.engine.relocation.YOUNG_MILLISECONDS", 40)
+    fill(cluster, [("SET", key, value.decode()) for key, value in agents([0] * 60).items()])
+
+    def first(seen: set[bytes]) -> Loses:
+        def loses(call: int, command: Sequence[bytes]) -> bool:
+            is_first = call > 1 and command[1] not in seen
+            seen.add(command[1])
+            return is_first
+
+        return loses
+
+    with ExitStack() as held:
+        addresses = [held.enter_context(losing(server, first(set()))) for server in cluster.masters]
+        ports = [int(address.split(":")[1]) for address in addresses]
+        client = held.enter_context(behind(cluster, ports))
+        result = Migrator(client, "my-project", plan, patience=PATIENT).migrate()
+    assert result.complete
+    assert len([*cluster.client().scan_iter("tt:my-project:agent:*", count=1000)]) == 60
+    assert result.total <= 60
+    assert result.effort.reconnects > 0
+    assert result.effort.lost_replies >= 3
+
+
+@pytest.mark.usefixtures("always_silent")
+@pytest.mark.parametrize("resets", [False, True])
+def test_the_idle_connections_of_a_cluster_are_made_anew(cluster: Cluster, *, resets: bool) -> None:
+    fill(cluster, [("SET", f"tt:inbox:{n}", str(n)) for n in range(60)])
+    walls = [Forgetful(server.port, resets=resets) for server in cluster.masters]
+    with ExitStack() as held:
+        ports = [held.enter_context(listener(wall.serve)) for wall in walls]
+        client = held.enter_context(behind(cluster, ports, socket_timeout=5))
+        run = Migrator(client, "my-project")
+        for operation in (run.check, run.count, run.preview):
+            operation()
+            for wall in walls:
+                wall.forget()
+        result = run.migrate()
+        for wall in walls:
+            wall.forget()
+    assert (result.total, result.remaining) == (60, 0)
+    assert result.effort.reconnects == 0
+
+
+def test_replies_get_smaller_on_shards_too(cluster: Cluster) -> None:
+    fill(cluster, [("SET", key, value.decode()) for key, value in agents([500] * 600).items()])
+    client = cluster.client()
+    for server in cluster.masters:
+        server.client().config_set("client-output-buffer-limit", LIMIT)
+    run = Migrator(client, "my-project", UPGRADE, max_pause_ms=1000, patience=PATIENT)
+    preview, result = run.preview(), run.migrate()
+    for server in cluster.masters:
+        server.client().config_set("client-output-buffer-limit", "normal 0 0 0")
+    assert preview.total == 600
+    assert result.complete
+    assert result.total == 600

@@ -10,7 +10,7 @@ from typing import Any
 from tt_migrate.engine.json_to_hash import RecordError, comparable_fields, differing
 from tt_migrate.engine.pacing import Pace
 from tt_migrate.engine.passes import MOST_CUTS, Call, Taken
-from tt_migrate.engine.replies import pairs, weight_of
+from tt_migrate.engine.replies import fetched, weight_of
 from tt_migrate.engine.session import Session
 from tt_migrate.escape import shown
 from tt_migrate.keyspace import RECORDS, family_and_id, town_key_start
@@ -72,9 +72,9 @@ class Comparison:
 
     def take(self, call: Call, reply: list[Any]) -> Taken:
         """Compare each destination with the key before it."""
-        elapsed, *found = reply
+        elapsed, found = fetched(reply, len(self._todo))
         weight = 0
-        for kind, value in pairs(found):
+        for kind, value in found:
             weight += weight_of(value)
             self._take_one(kind, value)
         return Taken(elapsed, weight=weight)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
+from redis.exceptions import InvalidResponse
+
 from tt_migrate.engine.hash_to_json import json_of
 from tt_migrate.engine.hidden import site_of
 from tt_migrate.engine.json_to_hash import RecordError, fields_of
@@ -18,16 +20,18 @@ from tt_migrate.engine.replies import (
     ConvertReply,
     RecordsReply,
     error_of,
-    names,
+    fetched,
+    items_at,
+    of_families,
     packed,
     pairs,
+    read,
     texts,
     weight_of,
-    whole,
 )
 from tt_migrate.engine.session import Session
 from tt_migrate.engine.tallies import ConversionPreviewTally, ConversionTally
-from tt_migrate.keyspace import check_families, family_and_id, town_bytes, town_key_start
+from tt_migrate.keyspace import family_and_id, town_bytes, town_key_start
 from tt_migrate.plan import Plan
 
 _READ_AHEAD = 256 * 1024
@@ -134,11 +138,14 @@ class RecordReader:
         return gave_up
 
     def _take_found(self, call: Call, reply: list[Any]) -> Taken:
-        said = RecordsReply(*reply)
-        for keys in (names(said.records[::2]), names(said.unread)[1::2], texts(said.failed)):
-            check_families(keys, self._start)
+        said = read(RecordsReply, reply)
+        for keys in (said.records[::2], said.unread[1::2], said.failed[::2]):
+            of_families(keys, self._start)
         weight = 0
+        is_hash = self._kind == b"hash"
         for key, value in pairs(said.records):
+            if isinstance(value, list) != is_hash:
+                raise InvalidResponse("no value of the type that was asked for")
             weight += weight_of(value)
             self._receive(key, value)
         self._ask_for([*pairs(said.unread)])
@@ -147,10 +154,10 @@ class RecordReader:
         return Taken(said.elapsed, steps=said.steps, weight=weight, dbsize=said.dbsize)
 
     def _take_fetched(self, call: Call, reply: list[Any]) -> Taken:
-        elapsed, *found = reply
+        elapsed, found = fetched(reply, len(call.about))
         weight = 0
         asked = deque(call.about)
-        for kind, value in pairs(found):
+        for kind, value in found:
             _, name = asked.popleft()
             weight += weight_of(value)
             if kind == self._kind:
@@ -197,7 +204,7 @@ class ConversionPreview:
 
     def _judge(self, key: bytes, value: Any) -> None:
         try:
-            _, _, changes = self._turn(*family_and_id(key, self._start), value)
+            _, _, changes = _turned(self._turn, *family_and_id(key, self._start), value)
         except RecordError as error:
             self._tally.unconverted[key] = str(error)
         else:
@@ -308,15 +315,15 @@ class Conversion:
             taken = self._reader.take(call, reply)
             # The time to read records says nothing about the time to convert them.
             return replace(taken, weight=0) if taken else None
-        said, swaps = ConvertReply(*reply), call.about
-        for position in map(whole, said.converted):
-            key = swaps[position - 1].key
-            family, _ = family_and_id(key, self._start)
+        said = read(ConvertReply, reply)
+        swaps: Sequence[_Swap] = call.about
+        for swap in items_at(swaps, said.converted):
+            family, _ = family_and_id(swap.key, self._start)
             self._tally.converted[family] += 1
-            self._tally.adjusted.update(swaps[position - 1].changes)
-            self._record.converted(key)
-        for position in map(whole, said.changed):
-            self._changed(swaps[position - 1].key)
+            self._tally.adjusted.update(swap.changes)
+            self._record.converted(swap.key)
+        for swap in items_at(swaps, said.changed):
+            self._changed(swap.key)
         self._fail(texts(said.failed))
         if said.error:
             raise error_of(said.error)
@@ -336,7 +343,8 @@ class Conversion:
 
     def _prepare(self, key: bytes, value: Any) -> None:
         try:
-            expected, new, changes = self._turn(*family_and_id(key, self._start), value)
+            record = family_and_id(key, self._start)
+            expected, new, changes = _turned(self._turn, *record, value)
         except RecordError as error:
             self._fail({key: str(error)})
         else:
@@ -374,7 +382,22 @@ def _is_given_up(
     return True
 
 
-def _turn_of(plan: Plan) -> Callable[[str, bytes, Any], tuple[bytes, bytes, list[str]]]:
+_Turned = tuple[bytes, bytes, list[str]]
+_Turn = Callable[[str, bytes, Any], _Turned]
+
+
+def _turned(turn: _Turn, family: str, record_id: bytes, value: Any) -> _Turned:
+    """Convert a record. Raises RecordError for whatever goes wrong: the other records go on."""
+    try:
+        return turn(family, record_id, value)
+    except RecordError:
+        raise
+    except Exception as error:
+        # Its text could hold anything.
+        raise RecordError(f"internal error: {type(error).__name__}") from error
+
+
+def _turn_of(plan: Plan) -> _Turn:
     """The function that converts a record for a plan.
 
     It takes the family, the id and the value, and returns the expected and the new value as the
@@ -383,11 +406,11 @@ def _turn_of(plan: Plan) -> Callable[[str, bytes, Any], tuple[bytes, bytes, list
     return _to_json if plan.convert == "json" else _to_hash
 
 
-def _to_hash(family: str, record_id: bytes, value: bytes) -> tuple[bytes, bytes, list[str]]:
+def _to_hash(family: str, record_id: bytes, value: bytes) -> _Turned:
     fields = fields_of(family, record_id, value)
     return value, packed([*chain.from_iterable(fields.items())]), []
 
 
-def _to_json(family: str, record_id: bytes, value: list[bytes]) -> tuple[bytes, bytes, list[str]]:
+def _to_json(family: str, record_id: bytes, value: list[bytes]) -> _Turned:
     text, changes = json_of(family, record_id, dict(pairs(value)))
     return packed(value), text, changes

@@ -22,7 +22,6 @@ from tt_migrate.engine.patience import (
     patiently,
     two_words,
 )
-from tt_migrate.engine.replies import malformed_as_invalid
 from tt_migrate.engine.session import Process, Session
 from tt_migrate.results import Effort, Progress, Result, Stage
 
@@ -234,8 +233,7 @@ class Driver:
         seconds = time.monotonic() - sent.at
         self._calls += 1
         self._cuts = 0
-        with malformed_as_invalid():
-            taken = work.take(sent.call, reply)
+        taken = work.take(sent.call, reply)
         if taken is None:
             self._calls -= 1
             return 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from tt_migrate.engine.pacing import Pace
-from tt_migrate.engine.replies import Word, names, whole
+from tt_migrate.engine.replies import Word, names, read, whole
 from tt_migrate.engine.scripts import Script
 from tt_migrate.engine.tallies import Tally
 
@@ -36,8 +36,8 @@ class Taken:
 
     `elapsed`: microseconds by the server's clock, 0 if there is no clock. `steps`: SCAN steps.
     `weight`: bytes of values that the call carried, and a fixed number of bytes for each record.
-    `dbsize`: keys in the database, 0 if unknown, None if not asked. Raises TypeError if a number in
-    the reply is not a whole number from 0.
+    `dbsize`: keys in the database, 0 if unknown, None if not asked. Raises InvalidResponse if a
+    number in the reply is not a whole number from 0.
     """
 
     elapsed: int
@@ -79,7 +79,7 @@ class Pass(Protocol):
     def take(self, call: Call, reply: list[Any]) -> Taken | None:
         """Take the reply to a call. Returns None if the call came too early to do anything.
 
-        A TypeError, ValueError or LookupError means that the reply is malformed.
+        Raises redis.exceptions.InvalidResponse if the reply is malformed.
         """
 
     def end_call(self, pace: Pace) -> Call | None:
@@ -200,7 +200,7 @@ class ScanPass:
         """Read cursor, steps, elapsed and dbsize. The tally adds up the rest."""
         if self._place.is_early(call, reply):
             return None
-        said = self._tally.Reply(*reply)
+        said = read(self._tally.Reply, reply)
         taken = Taken(said.elapsed, steps=said.steps, dbsize=said.dbsize)
         self._tally.add(said)
         if not call.about:

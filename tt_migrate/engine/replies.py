@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_type_hints
 
 from redis import Redis
 from redis.client import NEVER_DECODE
@@ -19,8 +20,32 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from tt_migrate.keyspace import check_families
+
+_R = TypeVar("_R")
+
 Word = bytes | int | str
 """A part of a command: its name or an argument."""
+
+
+@contextmanager
+def malformed_as_invalid() -> Iterator[None]:
+    """Raise InvalidResponse if reading a reply inside this context, or function, fails.
+
+    redis-py's Python parser raises many kinds of exceptions for a malformed reply. What is done
+    with a reply that was read does not belong here: its errors are our own.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        raise InvalidResponse("no reply of Redis") from None
+
+
+Texts = Annotated[list[bytes], "pairs"]
+"""Keys, each followed by a text."""
+
+Records = Annotated[list[Any], "records"]
+"""Names of records, each followed by its value: a string, or a hash as a flat list."""
 
 
 class InspectReply(NamedTuple):
@@ -75,9 +100,9 @@ class PreviewReply(NamedTuple):
     dbsize: int
     moves: bytes
     odd_moves: list[bytes]
-    merges: list[bytes]
-    conflicts: list[bytes]
-    failed: list[bytes]
+    merges: Texts
+    conflicts: Texts
+    failed: Texts
     ambiguous: list[bytes]
     postponed: list[bytes]
     towns: list[bytes]
@@ -92,12 +117,12 @@ class MigrateReply(NamedTuple):
     dbsize: int
     families: list[int]
     merged: list[int]
-    conflicts: list[bytes]
-    failed: list[bytes]
+    conflicts: Texts
+    failed: Texts
     ambiguous: list[bytes]
     postponed: list[bytes]
     renamed: list[bytes]
-    joined: list[bytes]
+    joined: Texts
     towns: list[bytes]
     kept: int
     error: bytes
@@ -110,9 +135,9 @@ class RecordsReply(NamedTuple):
     steps: int
     elapsed: int
     dbsize: int
-    records: list[bytes]
-    unread: list[bytes]
-    failed: list[bytes]
+    records: Records
+    unread: Texts
+    failed: Texts
     kept: int
 
 
@@ -123,7 +148,7 @@ class AgentsReply(NamedTuple):
     steps: int
     elapsed: int
     dbsize: int
-    agents: list[bytes]
+    agents: Texts
 
 
 class ConvertReply(NamedTuple):
@@ -132,12 +157,39 @@ class ConvertReply(NamedTuple):
     elapsed: int
     converted: list[int]
     changed: list[int]
-    failed: list[bytes]
+    failed: Texts
     error: bytes
 
 
 RECORD_WEIGHT = 300
 """The cost of reading or writing a record besides its value, in bytes, as in `batch.lua`."""
+
+
+def read(kind: type[_R], reply: Any) -> _R:
+    """A script's reply with its fields named and checked. Raises InvalidResponse."""
+    with malformed_as_invalid():
+        said: Any = kind(*reply)
+        for name, hint in _hints(cast("Any", kind)).items():
+            _CHECKS[hint](getattr(said, name))
+    return cast("_R", said)
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+@malformed_as_invalid()
+def fetched(reply: Any, most: int) -> tuple[int, list[tuple[bytes, Any]]]:
+    """The reply of fetch.lua: its time, and type and value of each key, of `most` keys at most."""
+    elapsed, *found = reply
+    values = pairs(found)
+    if len(values) > most:
+        raise ValueError("values of keys that were not asked for")
+    for kind, value in values:
+        names([kind])
+        _check_value(value, is_hash=kind == b"hash")
+    return whole(elapsed), values
 
 
 def weight_of(value: bytes | list[bytes]) -> int:
@@ -146,39 +198,73 @@ def weight_of(value: bytes | list[bytes]) -> int:
     return RECORD_WEIGHT + size
 
 
-def pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
-    """The pairs in a flat list. Raises TypeError or ValueError for anything else."""
+@malformed_as_invalid()
+def pairs(flat: list[Any]) -> list[tuple[Any, Any]]:
+    """The pairs in a flat list. Raises InvalidResponse for anything else."""
     if not isinstance(flat, list):
         raise TypeError("no list")
-    return zip(flat[::2], flat[1::2], strict=True)
+    return [*zip(flat[::2], flat[1::2], strict=True)]
 
 
 def mapping(reply: Any) -> dict[Any, Any]:
-    """A reply that is a map in RESP3 and a flat list in RESP2. Raises TypeError or ValueError."""
+    """A reply that is a map in RESP3 and a flat list in RESP2. Raises InvalidResponse."""
     return reply if isinstance(reply, dict) else dict(pairs(reply))
 
 
 def texts(flat: list[bytes]) -> dict[bytes, str]:
-    """Keys, and the text that follows each. Raises TypeError or ValueError for anything else."""
-    keys = names(flat[::2])
-    return {
-        key: text.decode("utf-8", "surrogateescape")
-        for key, text in zip(keys, names(flat[1::2]), strict=True)
-    }
+    """Keys, and the text that follows each. Raises InvalidResponse for anything else."""
+    return {key: text.decode("utf-8", "surrogateescape") for key, text in pairs(names(flat))}
 
 
+@malformed_as_invalid()
 def names(reply: list[Any]) -> list[bytes]:
-    """A list of keys or towns. Raises TypeError for anything else."""
+    """A list of keys or towns. Raises InvalidResponse for anything else."""
     if not isinstance(reply, list) or not all(type(name) is bytes for name in reply):
         raise TypeError("no list of names")
     return reply
 
 
+@malformed_as_invalid()
 def whole(number: Any) -> int:
-    """A whole number from 0. Raises TypeError for anything else."""
+    """A whole number from 0. Raises InvalidResponse for anything else."""
     if type(number) is not int or number < 0:
         raise TypeError("no whole number")
     return number
+
+
+@malformed_as_invalid()
+def items_at(items: Sequence[_R], positions: list[int]) -> list[_R]:
+    """The items at positions from 1. Raises InvalidResponse if there is none."""
+    if 0 in positions:
+        raise IndexError("no position")
+    return [items[position - 1] for position in positions]
+
+
+@malformed_as_invalid()
+def of_families(keys: Iterable[bytes], start: int) -> None:
+    """Raise InvalidResponse if a key is of no family. `start`: as in family_and_id()."""
+    check_families(keys, start)
+
+
+def _check_value(value: Any, *, is_hash: bool) -> None:
+    pairs(names(value)) if is_hash else names([value])
+
+
+def _check_records(records: list[Any]) -> None:
+    for name, value in pairs(records):
+        names([name])
+        _check_value(value, is_hash=isinstance(value, list))
+
+
+_CHECKS: dict[Any, Callable[[Any], object]] = {
+    int: whole,
+    bytes: lambda text: names([text]),
+    list[bytes]: names,
+    list[int]: lambda numbers: [*map(whole, numbers)],
+    Texts: texts,
+    Records: _check_records,
+}
+"""What reads a field of a reply, by its annotation."""
 
 
 def packed(texts: Collection[bytes]) -> bytes:
@@ -193,18 +279,6 @@ def packed(texts: Collection[bytes]) -> bytes:
 
 _SHORT = [b"\xd9" + bytes([size]) for size in range(256)]
 """How texts of less than 256 bytes begin, by their size."""
-
-
-@contextmanager
-def malformed_as_invalid() -> Iterator[None]:
-    """Raise InvalidResponse if reading a reply inside this context fails.
-
-    redis-py's Python parser raises many kinds of exceptions for a malformed reply.
-    """
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
-        raise InvalidResponse("no reply of Redis") from None
 
 
 def ask(client: Redis, *command: Word) -> Any:

@@ -15,12 +15,14 @@ from tt_migrate.engine.replies import (
     PreviewReply,
     Word,
     error_of,
+    malformed_as_invalid,
     names,
+    of_families,
     pairs,
     texts,
     whole,
 )
-from tt_migrate.keyspace import RECORDS, check_families, town_bytes
+from tt_migrate.keyspace import RECORDS, town_bytes
 from tt_migrate.plan import Plan
 from tt_migrate.results import Count, Effort, Left, Migration, Preview, Server
 
@@ -41,7 +43,7 @@ class Tally(Protocol):
         """Forget what a new scan will find again."""
 
     def add(self, reply: Any) -> None:
-        """Add a reply. Raises TypeError or ValueError if it is malformed."""
+        """Add a reply. Raises redis.exceptions.InvalidResponse if it is malformed."""
 
 
 class Towns:
@@ -175,7 +177,7 @@ class PreviewTally:
         merges, conflicts, failed = map(texts, (reply.merges, reply.conflicts, reply.failed))
         ambiguous = names(reply.ambiguous)
         for keys in (moves, merges, conflicts, failed, names(reply.postponed)):
-            check_families(keys, self._start)
+            of_families(keys, self._start)
         _check_ambiguous(ambiguous, self._plan, self._start)
         self.merges.update(merges)
         self.conflicts.update(conflicts)
@@ -264,7 +266,7 @@ class MigrationTally:
         ambiguous = names(reply.ambiguous)
         renamed, joined, towns = names(reply.renamed), texts(reply.joined), names(reply.towns)
         for keys in (conflicts, failed, names(reply.postponed), renamed, joined):
-            check_families(keys, self._start)
+            of_families(keys, self._start)
         _check_ambiguous(ambiguous, self._plan, self._start)
         self._families = _added(self._families, reply.families)
         self._merged = _added(self._merged, reply.merged)
@@ -379,9 +381,10 @@ class ConversionPreviewTally:
 def _check_ambiguous(keys: Iterable[bytes], plan: Plan, start: int) -> None:
     # What begins like the keys of the town's former name can go on in any way.
     if plan.from_town is None:
-        check_families(keys, start)
+        of_families(keys, start)
 
 
+@malformed_as_invalid()
 def _added(left: list[int], right: list[int]) -> list[int]:
     return [a + whole(b) for a, b in zip(left, right, strict=True)]
 

@@ -1,7 +1,7 @@
 -- union.lua: unites a key with its destination: sets of active missions, and streams of events.
 --
 -- Needs  batch, keyspace, keep_one, <renames>
--- Gives  can_unite(family, kind), unite(kind, key, destination)
+-- Gives  can_unite(family, kind), check_union(key, other), unite(kind, key, destination)
 
 -- The most fields and values of an event: unpack accepts less than 8,000.
 local MOST_WORDS = 7900
@@ -22,6 +22,9 @@ end
 
 -- Returns whether an id comes before another.
 local function comes_before(id, other)
+  if #id == #other and find(id, '-', 1, true) == find(other, '-', 1, true) then
+    return id < other
+  end
   local time, number = parts_of(id)
   local other_time, other_number = parts_of(other)
   return is_less(time, other_time) or (time == other_time and is_less(number, other_number))
@@ -31,6 +34,9 @@ local LARGEST = '18446744073709551615'
 
 -- Returns a number plus one.
 local function successor(number)
+  if #number < 14 then
+    return number + 1 .. ''
+  end
   local rest, digit, nines = match(number, '^(%d-)([0-8]?)(9*)$')
   return rest .. (tonumber(digit) or 0) + 1 .. string.rep('0', #nines)
 end
@@ -48,7 +54,10 @@ end
 
 -- Returns whether two entries have the same fields and values.
 local function are_same(fields, others)
-  for n = 1, math.max(#fields, #others) do
+  if #fields ~= #others then
+    return false
+  end
+  for n = 1, #fields do
     if fields[n] ~= others[n] then
       return false
     end
@@ -56,38 +65,89 @@ local function are_same(fields, others)
   return true
 end
 
--- Returns the entries of two streams in the order of their ids. Two equal entries of one id become one. Of two
--- different ones, the other stream's gets the next id that no entry has.
-local function entries_of_both(key, other)
-  local one, two, entries, fields_of, late = call('XRANGE', key, '-', '+'), call('XRANGE', other, '-', '+'), {}, {}, {}
-  local n, m = 1, 1
+-- Raises an error for an entry that XADD cannot make.
+local function check_words(entries)
+  for _, entry in ipairs(entries) do
+    if #entry[2] > MOST_WORDS then
+      error({err = 'ERR an event has too many fields to be merged: ' .. entry[1]}, 0)
+    end
+  end
+end
+
+-- Returns two lists of entries as one. Each is in the order of ids, and so is the result. Two equal entries of one
+-- id become one. Of two different ones, the other list's is appended to late.
+local function merged(one, two, late)
+  local entries, n, m = {}, 1, 1
   while one[n] or two[m] do
-    local entry = one[n]
-    if not entry or (two[m] and comes_before(two[m][1], entry[1])) then
-      entry, m = two[m], m + 1
+    local entry, other = one[n], two[m]
+    if entry and other and entry[1] == other[1] then
+      m = m + 1
+      if not are_same(entry[2], other[2]) then
+        late[#late + 1] = other
+      end
+    elseif not other or (entry and comes_before(entry[1], other[1])) then
+      entries[#entries + 1], n = entry, n + 1
     else
-      n = n + 1
+      entries[#entries + 1], m = other, m + 1
     end
-    local known = fields_of[entry[1]]
-    if not known then
-      entries[#entries + 1], fields_of[entry[1]] = entry, entry[2]
-    elseif not are_same(known, entry[2]) then
-      late[#late + 1] = entry
-    end
-  end
-  for _, entry in ipairs(late) do
-    local id = entry[1]
-    repeat
-      id = id_after(id)
-    until not fields_of[id]
-    entries[#entries + 1], fields_of[id] = {id, entry[2]}, entry[2]
-  end
-  if #late > 0 then
-    table.sort(entries, function(left, right)
-      return comes_before(left[1], right[1])
-    end)
   end
   return entries
+end
+
+-- Returns entries with other ids: the next ones that no entry has. Both lists are in the order of ids, so what was
+-- found for one entry is where the search for the next one goes on.
+local function with_free_ids(late, entries)
+  local taken, moved, last = {}, {}, nil
+  for _, entry in ipairs(entries) do
+    taken[entry[1]] = true
+  end
+  for n, entry in ipairs(late) do
+    local id = last and comes_before(entry[1], last) and last or entry[1]
+    repeat
+      id = id_after(id)
+    until not taken[id]
+    moved[n], last = {id, entry[2]}, id
+  end
+  return moved
+end
+
+-- Returns the entries of two streams in the order of their ids. Two equal entries of one id become one. Of two
+-- different ones, the other stream's gets the next id that no entry has. Raises an error if the streams cannot be
+-- united.
+local function entries_of_both(key, other)
+  local late = {}
+  local entries = merged(call('XRANGE', key, '-', '+'), call('XRANGE', other, '-', '+'), late)
+  if #late > 0 then
+    entries = merged(entries, with_free_ids(late, entries))
+  end
+  check_words(entries)
+  return entries
+end
+
+-- Returns the last id that a stream has given, perhaps to an entry that is deleted.
+local function last_id_of(key)
+  local said = call('XINFO', 'STREAM', key)
+  for n = 1, #said, 2 do
+    if said[n] == 'last-generated-id' then
+      return said[n + 1]
+    end
+  end
+end
+
+-- Raises the error that uniting two streams would raise because of their entries. Takes much less time.
+local function check_union(key, other)
+  for _, name in ipairs({key, other}) do
+    local first = '-'
+    repeat
+      local entries = call('XRANGE', name, first, '+', 'COUNT', CHUNK)
+      check_words(entries)
+      first = #entries == CHUNK and entries[CHUNK][1]
+    until not first
+  end
+  local last = LARGEST .. '-' .. LARGEST
+  if last_id_of(key) == last or last_id_of(other) == last then
+    entries_of_both(key, other)
+  end
 end
 
 -- Returns the members of two sets, each once.
@@ -104,16 +164,6 @@ local function members_of_both(key, other)
   return members
 end
 
--- Returns the last id that a stream has given, perhaps to an entry that is deleted.
-local function last_id_of(key)
-  local said = call('XINFO', 'STREAM', key)
-  for n = 1, #said, 2 do
-    if said[n] == 'last-generated-id' then
-      return said[n + 1]
-    end
-  end
-end
-
 local function set_of(key, members)
   for from = 1, #members, CHUNK do
     call('SADD', key, unpack(members, from, math.min(from + CHUNK - 1, #members)))
@@ -122,9 +172,6 @@ end
 
 local function stream_of(key, entries, last_id)
   for _, entry in ipairs(entries) do
-    if #entry[2] > MOST_WORDS then
-      error({err = 'ERR an event has too many fields to be merged: ' .. entry[1]}, 0)
-    end
     call('XADD', key, entry[1], unpack(entry[2]))
   end
   if comes_before(entries[#entries][1], last_id) then

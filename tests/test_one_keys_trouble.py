@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from tests.command import tt
+from tests.keyspaces import contents
 from tests.servers import Server
 from tests.test_downgrade import ID, NOW, OTHER, hash_of
+from tests.users import user_without
 from tt_migrate import DOWNGRADE, HASH, UPGRADE, Migrator
 from tt_migrate.engine import conversion
 from tt_migrate.engine.hash_to_json import json_of
 from tt_migrate.engine.json_to_hash import RecordError
+from tt_migrate.plan import from_town
 
 NO_TEXTS = "tags are no list of texts"
 
@@ -141,3 +144,90 @@ def test_every_time_that_there_is_can_be_written(time: datetime) -> None:
     text = time.isoformat()
     stored, _ = json_of("agent", ID.encode(), hash_of("agent", created_at=text))
     assert json.loads(stored)["created_at"] == text
+
+
+LAST = f"{2**64 - 1}-{2**64 - 1}"
+MERGE = from_town("old", merge=True)
+
+
+def streams(redis: Redis, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Fill the streams of events of two towns: the fields of each entry, by its id."""
+    for town, entries in (("old", old), ("new", new)):
+        for entry_id, fields in entries.items():
+            redis.xadd(f"tt:{town}:events", fields, id=entry_id)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ({LAST: {"a": 1}}, {LAST: {"a": 2}}, f"ERR no id is free after {LAST}"),
+        (
+            {LAST[:-1] + "4": {"a": 1}, LAST: {"a": 1}},
+            {LAST[:-1] + "4": {"a": 2}},
+            f"ERR no id is free after {LAST}",
+        ),
+        (
+            {"5-1": {"a": 1}},
+            {"6-1": {f"f{n}": n for n in range(3951)}},
+            "ERR an event has too many fields to be merged: 6-1",
+        ),
+        (
+            {f"{n}-1": {"a": 1} for n in range(1, 2500)}
+            | {"2500-0": {f"f{n}": n for n in range(3951)}},
+            {"5-1": {"a": 1}},
+            "ERR an event has too many fields to be merged: 2500-0",
+        ),
+    ],
+)
+def test_a_preview_lists_the_streams_that_cannot_be_joined(
+    server: Server, old: dict[str, Any], new: dict[str, Any], reason: str
+) -> None:
+    streams(server.client(), old, new)
+    before = contents(server.client())
+    preview = Migrator(server.client(), "new", MERGE).preview()
+    assert (dict(preview.merges), dict(preview.failed)) == ({}, {b"tt:old:events": reason})
+    done = Migrator(server.client(), "new", MERGE).migrate()
+    assert dict(done.failed) == dict(preview.failed)
+    assert contents(server.client()) == before
+
+
+def test_a_preview_promises_what_can_be_joined_however_many_entries_there_are(
+    newest: Server,
+) -> None:
+    redis = newest.client()
+    many = {f"{n}-1": {"a": 1} for n in range(1, 2001)}
+    streams(redis, {**many, LAST: {"a": 1}}, {"1-1": {"a": 2}, LAST: {"a": 1}})
+    preview = Migrator(redis, "new", MERGE).preview()
+    assert preview.merges == {
+        b"tt:old:events": "merge: 2001 and 2 entries, in the order of their ids"
+    }
+    assert Migrator(redis, "new", MERGE).migrate().complete
+    assert redis.xlen("tt:new:events") == 2002
+
+
+def test_a_preview_reads_no_stream_where_the_user_may_not(newest: Server) -> None:
+    streams(newest.client(), {"1-1": {"a": 1}}, {"1-1": {"a": 2}})
+    with user_without(newest, "xrange") as client:
+        preview = Migrator(client, "new", MERGE).preview()
+    assert [*preview.merges] == [b"tt:old:events"]
+    assert preview.refused == ("XRANGE",)
+
+
+def test_long_streams_with_the_same_ids_are_joined_before_the_client_gives_up(
+    newest: Server,
+) -> None:
+    pipe = newest.client().pipeline(transaction=False)
+    for n in range(20_000):
+        pipe.xadd("tt:old:events", {"a": n}, id=f"1700000000000-{n}")
+        pipe.xadd("tt:new:events", {"b": n}, id=f"1700000000000-{n}")
+    pipe.execute()
+    done = tt(
+        "--from-town=old",
+        "--on-conflict=merge",
+        "--force",
+        "--json",
+        "--town-name=new",
+        url=newest.url,
+    )
+    assert (done.returncode, json.loads(done.stdout)["reconnects"]) == (0, 0)
+    assert newest.client().xlen("tt:new:events") == 40_000

@@ -174,7 +174,7 @@ def test_the_prompt_shows_town_server_families_conflicts_and_other_towns(example
     assert f"Server: redis://ops:***@127.0.0.1:{example.port}/0" in question
     assert "   agent    1\n   inbox    1\n   task     1\n" in question
     assert "Conflicts: 1" in question
-    assert "Other towns on this server: alpha, b:c" in question
+    assert "Other towns in this database: alpha, b:c" in question
     assert question.rstrip().endswith("Continue? [y/N]")
     assert "s3cr3t" not in done.stdout + done.stderr
 

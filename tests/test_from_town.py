@@ -722,7 +722,7 @@ def test_a_wrong_former_name_shows_the_towns_that_there_are(newest: Server) -> N
         redis.hset(f"tt:{town}:agent:{ID}", "name", "x")
     for options in (("--dry-run",), ("--force",)):
         done = tt("--from-town", "web-mian", *options, url=newest.url, town="new")
-        assert "   Other towns on this server: shop, web-main" in done.stdout
+        assert "   Other towns in this database: shop, web-main" in done.stdout
 
 
 def test_agents_of_one_name_are_told_in_a_job_too(newest: Server) -> None:

@@ -30,6 +30,8 @@ FIELDS = {
     "operation",
     "from_town",
     "former_guess",
+    "absent",
+    "databases",
     "namesakes",
     "finished",
     "strings",

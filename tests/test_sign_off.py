@@ -36,7 +36,7 @@ def test_a_preview_says_on_stderr_where_it_looked(server: Server) -> None:
         first, *rest = done.stderr.splitlines()
         assert first.startswith(f"Server: {name} {version}.")
         assert first.endswith(f", master, {url}")
-        assert rest == ["Database: 3, 4 keys", "Other towns on this server: web, x:y"]
+        assert rest == ["Database: 3, 4 keys", "Other towns in this database: web, x:y"]
     assert tt("--dry-run", "--quiet", url=url).stderr == ""
     found = json.loads(tt("--dry-run", "--json", url=url).stdout)
     assert (found["database"], found["dbsize"], found["towns"]) == (3, 4, ["web", "x:y"])
@@ -178,7 +178,7 @@ def test_force_says_that_other_towns_keys_went_to_this_one(
     redis.mset({"tt:inbox:1": 1, "tt:web:inbox:1": 1, "tt:my-project2:stop:1": 1})
     done = tt(*options, url=server.url)
     assert done.stderr.splitlines() == [
-        "Other towns on this server: my-project2, web",
+        "Other towns in this database: my-project2, web",
         "Old keys do not name their town: all of them went to my-project.",
     ]
     assert tt(*options, url=server.url).stderr == "", "nothing moved"
@@ -191,7 +191,7 @@ def test_force_says_that_other_towns_keys_went_to_this_one(
 def test_an_answered_prompt_does_not_repeat_the_other_towns(newest: Server) -> None:
     newest.client().mset({"tt:inbox:1": 1, "tt:web:inbox:1": 1})
     done = tt(url=newest.url, answer="y\n")
-    assert "Other towns on this server: web" in done.stdout
+    assert "Other towns in this database: web" in done.stdout
     assert done.stderr == ""
 
 

@@ -71,7 +71,9 @@ class Count:
     and tasks of the town that are hashes. `others`: agents and tasks that have another type or
     whose type the user may not read. `new_only`: keys of the town that do not exist in the old
     format. `hidden`: keys on their way between the shards of a cluster, each with its hidden name;
-    always empty elsewhere. `has_keys`: whether the town has keys in the new format.
+    always empty elsewhere. `has_keys`: whether the town has keys in the new format. `databases`:
+    keys in each database of the server that has some, if the town is absent; else None, or if the
+    server does not tell.
 
     The numbers can be too high, because SCAN may return a key twice while the server resizes its
     hash table. Zero is always exact.
@@ -93,6 +95,7 @@ class Count:
     server: Server | None = None
     hidden: Mapping[bytes, bytes] = field(default_factory=dict)
     has_keys: bool = True
+    databases: Mapping[int, int] | None = None
 
     @property
     def total(self) -> int:
@@ -100,10 +103,15 @@ class Count:
         return sum(self.keys.values())
 
     @property
+    def is_absent(self) -> bool:
+        """Whether the town has no keys in the database, of any name that the plan looks at."""
+        is_former = self.plan.from_town is not None and self.ambiguous
+        return not (self.total or self.hidden or self.has_keys or is_former)
+
+    @property
     def former_guess(self) -> bytes | None:
         """The other town that may be this one under a former name, if this one has no keys."""
-        is_empty = not (self.total or self.hidden or self.has_keys)
-        return _alike(self.plan, self.town, self.towns) if is_empty else None
+        return _alike(self.plan, self.town, self.towns) if self.is_absent else None
 
     @property
     def to_convert(self) -> Mapping[str, int]:
@@ -180,8 +188,9 @@ class Preview:
     database. `dbsize`: keys in it, 0 if unknown. `count`: what a counting pass found; None if the
     plan needs none. `refused`: commands that the plan can need and that the user
     may not run or the server lacks, so that a migration would be refused. Redis before 7.0 does not
-    report all of them. `hidden` and `has_keys`: as in Count. `adjusted`: as in Migration.
-    `namesakes`: names that several agents have, where a town's name changes, and the agents' ids.
+    report all of them. `hidden`, `has_keys` and `databases`: as in Count. `adjusted`: as in
+    Migration. `namesakes`: names that several agents have, where a town's name changes, and the
+    agents' ids.
     """
 
     plan: Plan
@@ -203,6 +212,7 @@ class Preview:
     adjusted: Mapping[str, int] = field(default_factory=dict)
     has_keys: bool = True
     namesakes: Mapping[bytes, Collection[bytes]] = field(default_factory=dict)
+    databases: Mapping[int, int] | None = None
 
     @property
     def keys(self) -> Mapping[str, int]:
@@ -217,8 +227,14 @@ class Preview:
     @property
     def former_guess(self) -> bytes | None:
         """As that of Count."""
-        is_empty = not (self.remaining or self.conversions or self.hidden or self.has_keys)
-        return _alike(self.plan, self.town, self.towns) if is_empty else None
+        return _alike(self.plan, self.town, self.towns) if self.is_absent else None
+
+    @property
+    def is_absent(self) -> bool:
+        """As that of Count."""
+        is_former = self.plan.from_town is not None and self.ambiguous
+        found = self.remaining or self.conversions or self.hidden or self.has_keys
+        return not (found or is_former)
 
     @property
     def to_convert(self) -> Mapping[str, int]:
@@ -256,6 +272,7 @@ class Preview:
             server=self.server,
             hidden=self.hidden,
             has_keys=count.has_keys,
+            databases=self.databases,
         )
 
 
@@ -269,8 +286,9 @@ class Migration:
     the other towns in the database. `before`: what a REVERSE counted before it began. `left`: what
     the final pass found left to do. Both are None if the run had no such pass. `hidden`: as in
     Count, after the final pass. `adjusted`: what DOWNGRADE had to change in records so that 0.6 can
-    read them, and how often. `has_keys`: as in Count, after the run. `finished`: keys that a run
-    with another plan had hidden in a cluster, and that now have the names which it chose.
+    read them, and how often. `has_keys` and `databases`: as in Count, after the run.
+    `finished`: keys that a run with another plan had hidden in a cluster, and that now have the
+    names which it chose.
     """
 
     plan: Plan
@@ -291,12 +309,19 @@ class Migration:
     adjusted: Mapping[str, int] = field(default_factory=dict)
     has_keys: bool = True
     finished: int = 0
+    databases: Mapping[int, int] | None = None
+
+    @property
+    def is_absent(self) -> bool:
+        """As that of Count. Not known, so False, if a lost batch may have moved keys."""
+        is_former = self.plan.from_town is not None and self.ambiguous
+        found = self.changed or self.finished or self.left_behind or self.hidden or self.has_keys
+        return not (found or is_former or self.effort.reconnects)
 
     @property
     def former_guess(self) -> bytes | None:
         """As that of Count."""
-        is_empty = not (self.changed or self.left_behind or self.hidden or self.has_keys)
-        return _alike(self.plan, self.town, self.towns) if is_empty else None
+        return _alike(self.plan, self.town, self.towns) if self.is_absent else None
 
     @property
     def total(self) -> int:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 from redis import Redis
 from redis.exceptions import NoPermissionError
@@ -17,6 +18,7 @@ from tt_migrate.engine.passes import Pass, SideBySide
 from tt_migrate.engine.patience import patiently
 from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.record import Record, RecordCallback
+from tt_migrate.engine.server import databases_of
 from tt_migrate.engine.session import Session, held_connection
 from tt_migrate.engine.tallies import (
     AgentsTally,
@@ -29,6 +31,8 @@ from tt_migrate.engine.tallies import (
 )
 from tt_migrate.plan import Plan
 from tt_migrate.results import Count, Left, Migration, Preview, Progress, Result, Stage
+
+_Result = TypeVar("_Result", Count, Preview, Migration)
 
 
 class OneServer:
@@ -57,7 +61,7 @@ class OneServer:
     def count(self) -> Count:
         """Count what there is to do. Reads only."""
         with self._driver() as driver:
-            return self._count(driver, "counting")
+            return self._with_databases(driver, self._count(driver, "counting"))
 
     def check(self) -> None:
         """Raise what migrate() would raise before its first write. Reads only.
@@ -97,9 +101,10 @@ class OneServer:
                 found.moves.difference_update(records.unconverted)
             if self._plan.merge:
                 self._compare(driver, "previewing", found.conflicts, result)
+            count = None
             if self._plan.needs_count:
-                return result(counted.result(driver.effort(), session.server))
-            return result()
+                count = counted.result(driver.effort(), session.server)
+            return self._with_databases(driver, result(count))
 
     def migrate(self) -> Migration:
         """Carry out the plan, then count what is left to do.
@@ -139,7 +144,19 @@ class OneServer:
                 moved.restart()
                 records.restart()
             driver.count_evictions()
-            return result(left)
+            return self._with_databases(driver, result(left))
+
+    def _with_databases(self, driver: Driver, result: _Result) -> _Result:
+        """A result for a town that has no keys here, with the databases that have some.
+
+        Without the permission for INFO there is no run_id either: then it is not asked. A cluster
+        has one database.
+        """
+        session = driver.session
+        if not result.is_absent or not session.process.run_id or session.server.in_cluster:
+            return result
+        with self._manner.shield():
+            return replace(result, databases=databases_of(session.client, self._refusals))
 
     def _compare(
         self,

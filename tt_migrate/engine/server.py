@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tt_migrate.engine.permissions import Refusals
-from tt_migrate.engine.replies import ask, malformed_as_invalid, mapping
+from tt_migrate.engine.replies import ask, malformed_as_invalid, mapping, whole
 from tt_migrate.results import Server
 
 _FRESH_SECONDS = 1
@@ -184,6 +184,21 @@ def check_data(server: Server, client: Redis, refusals: Refusals) -> None:
         )
 
 
+def databases_of(client: Redis, refusals: Refusals) -> dict[int, int] | None:
+    """The keys in each database of a server that has some; None if the server does not tell."""
+    try:
+        with malformed_as_invalid():
+            info = refusals.ask(client, "INFO", "keyspace")
+            sizes = {name: whole(size["keys"]) for name, size in info.items() if _is_database(name)}
+    except RedisError:
+        return None
+    return {int(name[2:]): size for name, size in sizes.items()}
+
+
+def _is_database(name: str) -> bool:
+    return name.startswith("db") and name[2:].isdecimal()
+
+
 def _is_linked(replica: Redis, refusals: Refusals) -> bool:
     """Whether a replica's link to its master is up. True if ROLE and INFO are both refused."""
     with malformed_as_invalid():
@@ -195,7 +210,7 @@ def _is_linked(replica: Redis, refusals: Refusals) -> bool:
             pass
         try:
             info = refusals.ask(replica, "INFO", "replication")
-            return b"\nmaster_link_status:down" not in info
+            return bool(info["master_link_status"] != "down")
         except ResponseError:
             return True
 

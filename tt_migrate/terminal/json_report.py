@@ -85,7 +85,9 @@ class JsonReport:
             **_numbers(result, self.foreign, result.effort.seconds if result else seconds),
             "found": _found(result),
             "towns": _towns(result),
-            "former_guess": _former_guess(result),
+            "former_guess": None if error else _former_guess(result),
+            "absent": None if error or not result else result.is_absent,
+            "databases": _databases(result),
             "dbsize": result.dbsize or None if isinstance(result, Count | Preview) else None,
             "server": _server(result, self.foreign),
             "options": dict(self.options) if self.options else None,
@@ -180,6 +182,12 @@ def _former_guess(result: Result | None) -> str | None:
     return None if guess is None else shown(guess)
 
 
+def _databases(result: Result | None) -> dict[str, int] | None:
+    """The keys in each database, by its number, if the town has none in this one."""
+    found = result.databases if result else None
+    return None if found is None else {str(number): found[number] for number in sorted(found)}
+
+
 def _namesakes(result: Result | None, foreign: Foreign) -> list[dict[str, Any]]:
     """The names that several agents have, and the agents' ids."""
     found = result.left if isinstance(result, Migration) else result
@@ -200,7 +208,7 @@ def _found(result: Result | None) -> int | None:
 
 
 def _towns(result: Result | None) -> list[str] | None:
-    """The other towns on the server, None if the run had no pass that looks at them."""
+    """The other towns in the database, None if the run had no pass that looks at them."""
     return sorted(map(shown, result.towns)) if result else None
 
 

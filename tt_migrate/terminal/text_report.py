@@ -63,7 +63,7 @@ class TextReport:
             found = ", ".join(self._found(count))
             self.out.line(f"{self.out.symbols.warning} {found}: {self._advice(count)} {town}")
         elif not self.quiet:
-            former = "".join(f". {text}" for text in self._former(count))
+            former = "".join(f". {text}" for text in self._absent(count))
             self.out.line(f"{self.out.symbols.done} {self._words.nothing_to_do} {town}{former}")
 
     def previewed(self, preview: Preview) -> None:
@@ -77,8 +77,8 @@ class TextReport:
             self.out.lines(self._preview(preview))
         else:
             notes = (*self._notes(preview.count), *self._refusal(preview))
-            former = self._former(preview)
-            self.out.lines(self._nothing_to_do(preview.ambiguous, (*notes, *former)))
+            absent = self._absent(preview)
+            self.out.lines(self._nothing_to_do(preview.ambiguous, (*notes, *absent)))
 
     def migrated(self, migration: Migration) -> None:
         """Write the report of a migration."""
@@ -97,7 +97,7 @@ class TextReport:
         ):
             self.out.lines(self._complete(migration))
         else:
-            notes = (*self._notes_after(migration), *self._former(migration))
+            notes = (*self._notes_after(migration), *self._absent(migration))
             self.out.lines(self._nothing_to_do(migration.ambiguous, notes))
 
     def tell_towns(self, migration: Migration) -> None:
@@ -147,8 +147,12 @@ class TextReport:
         if self.plan.from_town is not None:
             yield f"   Former name: {shown_text(self.plan.from_town) or 'empty'}"
 
-    def _former(self, result: Result) -> Iterator[str]:
-        """A town that may be this one's former self, or all if the former name has no keys."""
+    def _absent(self, result: Result) -> Iterator[str]:
+        """That the town has no keys here, and where there are some.
+
+        A town that may be this one's former self, or all if the former name has no keys. The
+        databases that have keys: perhaps the URL has the wrong number, or leads to another server.
+        """
         guess = result.former_guess
         if guess is not None:
             plan = from_town(_text(guess))
@@ -156,7 +160,12 @@ class TextReport:
                 f"The town has no keys here, but {shown(guess)} has: if that is its former name,"
                 f" run '{self._command(plan)}' (with --dry-run to see what moves)"
             )
-        elif self.plan.from_town is not None and result.towns and not isinstance(result, Count):
+        elif result.is_absent:
+            yield self._words.absent
+        if result.databases is not None:
+            yield _databases(result.databases)
+        has_towns = bool(result.towns) and not isinstance(result, Count)
+        if guess is None and self.plan.from_town is not None and has_towns:
             yield next(line.strip() for line in self._other_towns(result.towns))
 
     def _move(self, key: bytes) -> str:
@@ -337,10 +346,10 @@ class TextReport:
     def _other_towns(self, found: Collection[bytes], verb: str = "go") -> Iterator[str]:
         towns = sorted(map(shown, found))
         if not towns:
-            yield "   Other towns on this server: none"
+            yield "   Other towns in this database: none"
             return
         more = len(towns) - _TOWNS_NAMED
-        yield f"   Other towns on this server: {', '.join(towns[:_TOWNS_NAMED])}" + (
+        yield f"   Other towns in this database: {', '.join(towns[:_TOWNS_NAMED])}" + (
             f" and {more} more" if more > 0 else ""
         )
         yield f"   Old keys do not name their town: all of them {verb} to {self._town()}."
@@ -387,7 +396,7 @@ class TextReport:
             yield (
                 f"   {counted(migration.appeared, self._words.key, self._words.keys)} appeared"
                 " while the migration ran:"
-                f" {self._words.culprit} is still running. Stop it, then run"
+                f" probably {self._words.culprit} is still running. Stop it, then run"
                 f" '{self._command(self.plan)}' again."
             )
         yield from self._last_lines(migration.ambiguous, self._notes_after(migration))
@@ -556,6 +565,13 @@ def _text(name: bytes) -> str:
 
 def _names(keys: Iterable[bytes]) -> Iterator[str]:
     return (f"   {shown(key)}" for key in keys)
+
+
+def _databases(found: Mapping[int, int]) -> str:
+    """The databases of a server that have keys, with their sizes."""
+    sizes = [f"{number} ({counted(found[number], 'key', 'keys')})" for number in sorted(found)]
+    more = f" and {len(sizes) - _FEW} more" if len(sizes) > _FEW else ""
+    return f"Databases of this server that have keys: {', '.join(sizes[:_FEW]) or 'none'}{more}"
 
 
 def _families(title: str, keys: Mapping[str, int]) -> Iterable[str]:

@@ -28,6 +28,7 @@ class Words:
     nothing_to_do: str
     none_left: str
     culprit: str
+    absent: str
     former: str = "JSON string"
     form: str = "hash"
     forms: str = "hashes"
@@ -49,6 +50,7 @@ _RENAME = Words(
     nothing_to_do=f"No migration needed - {_NAMED}",
     none_left="No old keys are left.",
     culprit="an old Tinytown",
+    absent="The town has no keys here: no old keys, and none with its name",
 )
 _HASH = replace(
     _RENAME,
@@ -79,6 +81,7 @@ _REVERSE = Words(
     nothing_to_do="Nothing to rename back - no key of the town has an old form",
     none_left="No keys to rename back are left.",
     culprit="Tinytown",
+    absent="No key here has the town's name",
 )
 
 
@@ -109,6 +112,7 @@ _FROM_TOWN = Words(
     nothing_to_do="Nothing to rename - no key that is surely the town's has its former name",
     none_left="No key that is surely the town's has its former name.",
     culprit="a Tinytown with the former name",
+    absent="The town has no keys here, under either name",
 )
 
 _WORDS = {

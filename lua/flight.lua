@@ -48,7 +48,8 @@ local function clock()
   return not time.err and time[1] * 1000000 + time[2] or nil
 end
 
--- Sets the key. It is not passed on to replicas and to the append-only file. Returns whether it was set.
+-- Sets the key. It is not passed on to replicas and to the append-only file, which have it only
+-- if they are written whole meanwhile. Returns whether it was set.
 local function set_kept(milliseconds, ...)
   local key, value = kept_key(), string.format('%s %.0f %.0f', ...)
   redis.set_repl(redis.REPL_NONE)

@@ -10,17 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tests.command import tt
 from tests.keyspaces import contents
 from tests.servers import Server
 from tests.test_downgrade import ID, NOW, OTHER, hash_of
 from tests.users import user_without
-from tt_migrate import DOWNGRADE, HASH, UPGRADE, Migrator
+from tt_migrate import DOWNGRADE, HASH, RENAME, UPGRADE, Migrator
 from tt_migrate.engine import conversion
 from tt_migrate.engine.hash_to_json import json_of
 from tt_migrate.engine.json_to_hash import RecordError
+from tt_migrate.engine.passes import Call
+from tt_migrate.engine.permissions import Refusals
+from tt_migrate.engine.session import Session, held_connection
 from tt_migrate.plan import from_town
+from tt_migrate.settings.config import Endpoint
+from tt_migrate.settings.connection import open_client
+from tt_migrate.terminal.errors import explain
 
 NO_TEXTS = "tags are no list of texts"
 
@@ -231,3 +238,19 @@ def test_long_streams_with_the_same_ids_are_joined_before_the_client_gives_up(
     )
     assert (done.returncode, json.loads(done.stdout)["reconnects"]) == (0, 0)
     assert newest.client().xlen("tt:new:events") == 40_000
+
+
+def test_a_server_that_answered_before_is_not_blamed_for_tls(newest: Server) -> None:
+    """A long command of somebody else, here a pause, is in the way of the first batch."""
+    url = f"{newest.url}?socket_timeout=0.3"
+    with (
+        open_client(Endpoint("--redis-url", url=url)) as client,
+        held_connection(client) as held,
+    ):
+        session = Session(held, RENAME, "my-project", Refusals())
+        newest.client().execute_command("CLIENT", "PAUSE", 2_000, "ALL")
+        with pytest.raises(RedisTimeoutError) as raised:
+            session.call(Call(session.script("count"), ("my-project", "0", 10, 1000, "", "")))
+    said = explain(raised.value, url)
+    assert "it answered before, but now not in time" in said
+    assert "TLS" not in said

@@ -45,6 +45,10 @@ class UndeclaredKeysError(ObstacleError):
     """The server wants all keys of a script in KEYS, and in one slot."""
 
 
+class UnansweredError(RedisTimeoutError):
+    """A server that has answered before does not answer in time."""
+
+
 class UnsyncedReplicaError(RedisConnectionError):
     """The server is a replica without data: it waits for its first synchronisation."""
 

@@ -31,6 +31,7 @@ from tt_migrate.engine.scripts import (
 )
 from tt_migrate.engine.server import (
     ObstacleError,
+    UnansweredError,
     UndeclaredKeysError,
     UnsupportedServerError,
     check_data,
@@ -185,7 +186,8 @@ class Session:
 
     def receive(self) -> Any:
         """Read the reply to the oldest call of send()."""
-        return self._caller.receive()
+        with _said_of_known_server():
+            return self._caller.receive()
 
     def is_readable(self, seconds: float) -> bool:
         """Wait for a reply for at most so many seconds. Returns whether there is one."""
@@ -193,7 +195,7 @@ class Session:
 
     def call(self, call: Call) -> Any:
         """Run a script and return its reply. Raises redis.exceptions.RedisError."""
-        with self._declared_keys_wanted():
+        with self._declared_keys_wanted(), _said_of_known_server():
             return self._caller.call(call.script, *call.args)
 
     @contextmanager
@@ -224,7 +226,8 @@ class Session:
     def connect(self) -> None:
         """Connect if the connection was dropped. A Sentinel connection asks for the master here."""
         if self.client.connection:
-            self.client.connection.connect()
+            with _said_of_known_server():
+                self.client.connection.connect()
 
     def heard(self) -> None:
         """Note that the connection works."""
@@ -403,6 +406,17 @@ class Session:
             )
         if self.refused:
             raise redis_errors.ResponseError(f"NOCOMMAND {', '.join(self.refused)}")
+
+
+@contextmanager
+def _said_of_known_server() -> Iterator[None]:
+    """Raise UnansweredError where the server, which has answered before, does not in time."""
+    try:
+        yield
+    except UnansweredError:
+        raise
+    except redis_errors.TimeoutError as error:
+        raise UnansweredError(str(error)) from error
 
 
 def probe_key(town: str, number: int | str = "") -> bytes:

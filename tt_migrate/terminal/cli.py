@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from tt_migrate.escape import shown_text
 from tt_migrate.terminal import exit_status
 from tt_migrate.terminal.internal_error import internal_error
 from tt_migrate.terminal.other_tt import hand_over
@@ -66,6 +67,20 @@ class _Option(click.Option):
     def __init__(self, *args: Any, section: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.section = section
+
+    def value_from_envvar(self, ctx: click.Context) -> Any:
+        """Read the option's variable. A flag's says yes or no, in every version of click."""
+        if not self.is_flag:
+            return super().value_from_envvar(ctx)
+        # For click 8.2.0 and 8.2.1, any text sets a flag.
+        text = (click.Parameter.resolve_envvar_value(self, ctx) or "").strip()
+        if not text:
+            return None
+        try:
+            return click.BOOL.convert(text, self, ctx)
+        except click.BadParameter:
+            problem = f"{self.envvar} is '{shown_text(text)}': set it to true or false"
+            raise click.UsageError(problem, ctx) from None
 
 
 class _Sections(click.Command):

@@ -32,7 +32,8 @@ TT = [*script("tt"), "migrate"]
 
 def environment(**variables: str) -> dict[str, str]:
     """Return this process's environment without variables that would change the outcome."""
-    ours = ("REDIS_URL", "REDIS_PASSWORD", "TINYTOWN_REDIS_PASSWORD", "PYTHONIOENCODING")
+    ours = {"REDIS_URL", "PYTHONIOENCODING", "REDIS_PASSWORD", "REDIS_PASSWORD_FILE"}
+    ours |= {"TINYTOWN_REDIS_PASSWORD", "TINYTOWN_REDIS_PASSWORD_FILE"}
     clean = {
         name: value
         for name, value in os.environ.items()

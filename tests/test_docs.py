@@ -275,8 +275,8 @@ def test_a_python_example_runs(newest: Server, town: Path, number: int) -> None:
 
 def test_units_for_systemd_can_be_read() -> None:
     text = (ROOT / "docs/operations.md").read_text("utf-8")
-    service, timer = re.findall(r"```ini\n(.*?)```", text, re.DOTALL)
-    for unit, section in ((service, "Service"), (timer, "Timer")):
+    service, timer, credential = re.findall(r"```ini\n(.*?)```", text, re.DOTALL)
+    for unit, section in ((service, "Service"), (timer, "Timer"), (credential, "Service")):
         parser = ConfigParser(interpolation=None)
         parser.optionxform = str  # type: ignore[assignment,method-assign]
         parser.read_string(unit)

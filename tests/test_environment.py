@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from redis import SSLConnection
 
 from tests.command import environment
+from tests.command import tt as typed_tt
+from tests.servers import Server
+from tests.test_connection import forward_to, listener
 
 ROOT = Path(__file__).parent.parent
 CLICKS = ("8.1.8", "8.2.0", "8.2.1", "8.2.2", "8.3.3", "8.4.2", "installed")
@@ -26,6 +37,10 @@ FLAGS = {
 MEANINGS = dict.fromkeys(("true", "TRUE", "1", "yes", "on", "y", " true "), True) | dict.fromkeys(
     ("false", "False", "0", "no", "off", "n", "", " "), False
 )
+
+
+tt: Any = typed_tt
+"""Without the types: these tests give variables in a dict."""
 
 
 def python(
@@ -97,3 +112,248 @@ def test_each_click_reads_variables_and_the_command_line_alike(with_click: dict[
     status, out, err = with_click["nonsense"]
     assert (status, out) == (2, "")
     assert "Error: TT_MIGRATE_FORCE is 'nonsense': set it to true or false\n" in err
+
+
+ODD_NAMES = {
+    "my-project\r": r"my-project\r",
+    "my-project\n": r"my-project\n",
+    " my-project": " my-project",
+    "my-project\u00a0": r"my-project\u00a0",
+    "\ufeffmy-project": r"\ufeffmy-project",
+    "'my-project'": "'my-project'",
+    '"my-project"\r': r'"my-project"\r',
+    "my-\x1bproject": r"my-\x1bproject",
+}
+"""Names with what shells and files of variables leave, and how messages show them."""
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_towns_name_with_a_leftover_is_refused_and_shown(newest: Server, name: str) -> None:
+    newest.client().set("tt:stop:1", 1)
+    for args, variables in (
+        (("--town-name", name), {}),
+        ((), {"TT_MIGRATE_TOWN_NAME": name}),
+        (("--from-town", name), {"TT_MIGRATE_TOWN_NAME": "new"}),
+        ((), {"TT_MIGRATE_TOWN_NAME": "new", "TT_MIGRATE_FROM_TOWN": name}),
+    ):
+        done = tt("--force", *args, url=newest.url, town=None, **variables)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f" is '{ODD_NAMES[name]}', which has a leftover" in done.stderr
+        assert "give it as 'my-project'" in done.stderr
+    assert newest.client().keys() == [b"tt:stop:1"]
+
+
+@pytest.mark.parametrize("name", ["o'neil's", "a'", "\U0001f469\u200d\U0001f4bb", "\udcff", "x\\"])
+def test_an_unusual_name_is_taken(newest: Server, name: str) -> None:
+    newest.client().set("tt:stop:1", 1)
+    assert tt("--force", url=newest.url, town=name).returncode == 0
+    assert newest.client().keys() == [b"tt:%b:stop:1" % name.encode("utf-8", "surrogateescape")]
+
+
+def test_a_towns_file_may_have_any_name_and_keys_with_it_get_a_better_one(
+    newest: Server, tmp_path: Path
+) -> None:
+    newest.client().set("tt:stop:1", 1)
+    (tmp_path / "tinytown.toml").write_text('name = "my-project\\r"')
+    folder = ("-t", str(tmp_path))
+    assert tt("--force", *folder, url=newest.url, town=None).returncode == 0
+    assert newest.client().keys() == [b"tt:my-project\r:stop:1"]
+    better = tt("--force", "--from-town", "my-project\r", url=newest.url)
+    assert (better.returncode, better.stderr) == (0, "")
+    assert newest.client().keys() == [b"tt:my-project:stop:1"]
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_former_name_that_is_blank_is_refused(newest: Server, name: str) -> None:
+    newest.client().set("tt::stop:1", 1)
+    for mode in ("--check", "--dry-run", "--force"):
+        done = tt(mode, "--from-town", name, url=newest.url)
+        assert done.returncode == 2
+        assert done.stderr == "Error: --from-town is blank: give the town's former name\n"
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_url_in_quotes_is_said_to_be_in_quotes(tmp_path: Path, quote: str) -> None:
+    url = f"{quote}redis://:s3cr3t@h{quote}"
+    (tmp_path / "tinytown.toml").write_text(f"name = 't'\n[redis]\nurl = {json.dumps(url)}")
+    for args, variables in (
+        (("--redis-url", url), {}),
+        ((), {"REDIS_URL": url}),
+        (("-t", str(tmp_path)), {}),
+    ):
+        done = tt("--check", *args, **variables)
+        assert (done.returncode, "is in quotes" in done.stderr) == (2, True), done.stderr
+        assert "s3cr3t" not in done.stderr
+
+
+@pytest.fixture
+def locked(newest: Server) -> Iterator[Server]:
+    """A server that wants the password `s3cr3ts3cr3t`."""
+    client = newest.client()
+    client.config_set("requirepass", "s3cr3ts3cr3t")
+    yield newest
+    client.config_set("requirepass", "")
+
+
+LINE_END = "the line end of {} was left out"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_end_after_a_password_is_left_out_and_v_says_so(
+    locked: Server, tmp_path: Path, end: str
+) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b"s3cr3ts3cr3t" + end.encode())
+    town = f"name = 't'\n[redis]\nuse_socket = false\nport = {locked.port}"
+    (tmp_path / "tinytown.toml").write_text(town)
+    for name, text in (
+        ("REDIS_PASSWORD", f"s3cr3ts3cr3t{end}"),
+        ("REDIS_PASSWORD_FILE", str(file)),
+    ):
+        done = tt("--check", "-v", url=locked.url, **{name: text})
+        assert (done.returncode, LINE_END.format(name) in done.stderr) == (0, True), done.stderr
+        name = f"TINYTOWN_{name}"
+        done = tt("--check", "-v", "-t", str(tmp_path), **{name: text})
+        assert (done.returncode, LINE_END.format(name) in done.stderr) == (0, True), done.stderr
+        assert "s3cr3t" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("password", "says"),
+    [
+        ('"s3cr3ts3cr3t"', "REDIS_PASSWORD is in quotes"),
+        ("s3cr3ts3cr3t ", "REDIS_PASSWORD has a blank or a line end at an end"),
+        ("s3cr3ts3cr3t\n\n", "the line end of REDIS_PASSWORD was left out; REDIS_PASSWORD has"),
+    ],
+)
+def test_a_refused_password_that_is_odd_is_named(locked: Server, password: str, says: str) -> None:
+    done = tt("--check", url=locked.url, REDIS_PASSWORD=password)
+    assert done.returncode == 3
+    assert f"wrong user name or password ({says}" in done.stderr
+    assert "s3cr3t" not in done.stderr
+
+
+def test_a_file_of_a_password_that_cannot_be_used_is_named(newest: Server, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    os.mkfifo(tmp_path / "pipe")
+    for name, says in (
+        ("none", "cannot be read: No such file or directory"),
+        ("", "cannot be read: Is a directory"),
+        ("pipe", "cannot be read: it is not a regular file"),
+        ("empty", "is empty: write the password to it"),
+    ):
+        path = tmp_path / name
+        done = tt("--check", url=newest.url, REDIS_PASSWORD_FILE=str(path))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"Error: REDIS_PASSWORD_FILE: {path} {says}\n"
+    both = {"REDIS_PASSWORD": "a", "REDIS_PASSWORD_FILE": "b"}
+    assert "are both set" in tt("--check", url=newest.url, **both).stderr
+
+
+def certificate(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: tuple[str, ec.EllipticCurvePrivateKey],
+    *extensions: tuple[x509.ExtensionType, bool],
+    days: int = 1,
+) -> bytes:
+    """A certificate with no more extensions than these, as PEM."""
+    now = datetime.now(timezone.utc)
+    builder = x509.CertificateBuilder(
+        issuer_name=x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer[0])]),
+        subject_name=x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]),
+        public_key=key.public_key(),
+        serial_number=x509.random_serial_number(),
+        not_valid_before=now - timedelta(days=2),
+        not_valid_after=now + timedelta(days=days),
+    )
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
+    return builder.sign(issuer[1], hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def tls_context(folder: Path, host: str = "localhost", days: int = 1) -> ssl.SSLContext:
+    """A server's TLS, whose certificate has no Authority Key Identifier. Writes `ca.pem`."""
+    authority, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    root = certificate(
+        "authority",
+        authority,
+        ("authority", authority),
+        (x509.BasicConstraints(ca=True, path_length=None), True),
+        (x509.SubjectKeyIdentifier.from_public_key(authority.public_key()), False),
+    )
+    names = x509.SubjectAlternativeName([x509.DNSName(host)])
+    own = certificate(host, key, ("authority", authority), (names, False), days=days)
+    (folder / "ca.pem").write_bytes(root)
+    (folder / "own.pem").write_bytes(own)
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "own.pem", folder / "key.pem")
+    return context
+
+
+@pytest.fixture
+def strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python checks certificates as 3.13 and later do."""
+    default = ssl.create_default_context
+
+    def context() -> ssl.SSLContext:
+        made = default()
+        made.verify_flags |= ssl.VERIFY_X509_STRICT
+        return made
+
+    monkeypatch.setattr(ssl, "create_default_context", context)
+
+
+NOT_STRICT = "ssl_exclude_verify_flags=VERIFY_X509_STRICT"
+
+
+@pytest.mark.usefixtures("strict")
+def test_a_certificate_that_only_a_strict_check_refuses_is_explained_and_can_be_taken(
+    newest: Server, tmp_path: Path
+) -> None:
+    with listener(forward_to(newest), tls_context(tmp_path)) as port:
+        url = f"rediss://localhost:{port}?ssl_ca_certs={tmp_path}/ca.pem"
+        done = tt("--check", url=url)
+        assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+        assert "its certificate lacks what the strict check" in done.stderr
+        assert "Key Identifier" in done.stderr
+        assert NOT_STRICT in done.stderr
+        assert "tls_ca_cert" not in done.stderr
+        taken = tt("--check", "-v", url=f"{url}&{NOT_STRICT}")
+        assert (taken.returncode, NOT_STRICT in taken.stderr) == (0, True), taken.stderr
+    other = tmp_path / "other"
+    other.mkdir()
+    with listener(forward_to(newest), tls_context(other)) as port:
+        url = f"rediss://localhost:{port}?ssl_ca_certs={tmp_path}/ca.pem&{NOT_STRICT}"
+        done = tt("--check", url=url)
+        assert "its certificate cannot be verified" in done.stderr, "it is verified all the same"
+
+
+@pytest.mark.parametrize(
+    ("host", "days", "says"),
+    [
+        ("localhost", -1, "its certificate is out of date"),
+        ("other.example", 1, "its certificate is for another host name"),
+    ],
+)
+def test_the_reason_why_a_certificate_is_refused_is_named(
+    newest: Server, tmp_path: Path, host: str, days: int, says: str
+) -> None:
+    with listener(forward_to(newest), tls_context(tmp_path, host, days)) as port:
+        done = tt("--check", url=f"rediss://localhost:{port}?ssl_ca_certs={tmp_path}/ca.pem")
+    assert (done.returncode, says in done.stderr) == (3, True), done.stderr
+
+
+def test_a_redis_py_without_the_parameter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def before(self: object, ssl_cert_reqs: str = "required") -> None: ...
+
+    monkeypatch.setattr(SSLConnection, "__init__", before)
+    done = tt("--check", url=f"rediss://h?{NOT_STRICT}")
+    assert (done.returncode, "install redis-py 7.0 or later" in done.stderr) == (2, True)
+    assert (
+        "must be VERIFY_X509_STRICT"
+        in tt("--check", url="rediss://h?ssl_exclude_verify_flags=VERIFY_CRL_CHECK_LEAF").stderr
+    )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -20,6 +17,8 @@ else:
     import tomli as tomllib
 
 from tt_migrate.escape import shown_text
+from tt_migrate.settings.checks import ConfigError as ConfigError
+from tt_migrate.settings.checks import check_file, given_password, town_name_problem
 
 _T = TypeVar("_T")
 
@@ -30,18 +29,14 @@ _TOWN_FILES = ("tinytown.toml", "tinytown.json")
 _TOWN_FILE_BYTES = 256 << 10
 
 
-class ConfigError(Exception):
-    """An option, a variable or a file is wrong. The message is one line without passwords."""
-
-
 @dataclass(frozen=True)
 class Endpoint:
     """The address of a Redis server: a URL, else a socket, else a host and port.
 
     `source`: where the address comes from, for messages: one of URL_SOURCES, or the escaped path
     of the town's file. Paths are absolute. The TLS files also apply to a `rediss://` URL.
-    `old_socket`: the town's socket in Tinytown 0.5 and older; set only if the default socket is
-    used and differs from it.
+    `remark`: what is odd about a password from the environment. `old_socket`: the town's socket in
+    Tinytown 0.5 and older; set only if the default socket is used and differs from it.
     """
 
     source: str
@@ -50,6 +45,7 @@ class Endpoint:
     host: str = "127.0.0.1"
     port: int = 6379
     password: str | None = field(default=None, repr=False)
+    remark: str = ""
     tls: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -75,26 +71,23 @@ def load_settings(
     directory above it. It is read only for settings that are not given otherwise. `REDIS_URL`, if
     not blank, replaces the file's whole `[redis]` table. `TINYTOWN_REDIS_PASSWORD`, if set,
     replaces the table's `password`; empty means no password. `REDIS_PASSWORD` is the password of a
-    URL that has none.
+    URL that has none. `REDIS_PASSWORD_FILE` and `TINYTOWN_REDIS_PASSWORD_FILE` name files that hold
+    them.
 
     Raises ConfigError.
     """
-    if town_name is not None and not town_name.strip():
-        raise ConfigError("--town-name is blank: give the town's name")
+    if town_name is not None and (problem := town_name_problem("--town-name", town_name)):
+        raise ConfigError(problem)
     if redis_url is not None and not redis_url.strip():
         raise ConfigError("--redis-url is blank: give a URL such as redis://localhost:6379")
     file = cache(lambda: _town_file(town_dir))
     name, named_by = (town_name, "--town-name") if town_name else _name(file())
     env_url = environ.get("REDIS_URL", "").strip()
-    password = environ.get("REDIS_PASSWORD") or None
-    if redis_url:
-        redis = Endpoint(URL_SOURCES[0], url=redis_url.strip(), password=password)
-    elif env_url:
-        redis = Endpoint(URL_SOURCES[1], url=env_url, password=password)
-    else:
-        redis = _endpoint(file(), environ.get("TINYTOWN_REDIS_PASSWORD"))
-        if redis.url:
-            redis = replace(redis, password=password)
+    source, url = (URL_SOURCES[0], redis_url.strip()) if redis_url else (URL_SOURCES[1], env_url)
+    redis = Endpoint(source, url=url) if url else _endpoint(file(), environ)
+    if redis.url:
+        given = given_password("REDIS_PASSWORD", environ)
+        redis = replace(redis, password=given.text or None, remark=given.remark)
     return Settings(name, named_by, redis)
 
 
@@ -139,7 +132,7 @@ def _name(file: _Table) -> tuple[str, str]:
     return name, shown_text(str(file.path))
 
 
-def _endpoint(file: _Table, env_password: str | None) -> Endpoint:
+def _endpoint(file: _Table, environ: Mapping[str, str]) -> Endpoint:
     table = _Table(file.path, file.get("redis", dict) or {}, "redis.")
     url = (table.get("url", str) or "").strip()
     port = table.get("port", int)
@@ -153,13 +146,15 @@ def _endpoint(file: _Table, env_password: str | None) -> Endpoint:
     socket_path = table.path_of("socket_path", default)
     is_default = use_socket is not False and not table.get("socket_path", str) and not url
     host, password = table.get("host", str), table.get("password", str)
+    given = given_password("TINYTOWN_REDIS_PASSWORD", environ)
     return Endpoint(
         source=shown_text(str(file.path)),
         url=url or None,
         socket_path=None if use_socket is False else socket_path,
         host=host or "127.0.0.1",
         port=port or 6379,
-        password=password if env_password is None else env_password,
+        password=password if given.text is None else given.text,
+        remark=given.remark,
         tls=table.get("tls_enabled", bool) or False,
         tls_cert=table.path_of("tls_cert"),
         tls_key=table.path_of("tls_key"),
@@ -211,25 +206,6 @@ def _with_parents(folder: Path) -> Iterator[Path]:
     with suppress(OSError):
         folder.stat()
         yield from _absolute(folder).parents
-
-
-def check_file(path: Path, most: int) -> int:
-    """Check that a path is a readable regular file of at most `most` bytes; return its size.
-
-    Anything else, such as a FIFO or a device, could block the read or never end.
-
-    Raises OSError with the reason as its `strerror`.
-    """
-    status = path.stat()
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file")
-    if status.st_size > most:
-        raise OSError(errno.EFBIG, f"it is larger than {most >> 10} KiB")
-    with path.open("rb"):
-        pass
-    return status.st_size
 
 
 def _absolute(path: Path) -> Path:

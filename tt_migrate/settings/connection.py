@@ -6,10 +6,12 @@ import errno
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from redis import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis import __version__ as redis_version
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -21,7 +23,8 @@ from tt_migrate.engine.replies import malformed_as_invalid
 from tt_migrate.engine.server import Handshake
 from tt_migrate.escape import shown_text
 from tt_migrate.keyspace import town_bytes
-from tt_migrate.settings.config import URL_SOURCES, ConfigError, Endpoint, check_file
+from tt_migrate.settings.checks import ConfigError, check_file
+from tt_migrate.settings.config import URL_SOURCES, Endpoint
 from tt_migrate.settings.deadline import DeadlineSocket
 from tt_migrate.settings.sentinel import MasterConnection, Sentinels
 from tt_migrate.settings.url import SECRETS, is_host, read_url, write_url
@@ -169,6 +172,13 @@ def _pool_settings(kind: str, parts: Mapping[str, Any]) -> dict[str, Any]:
         settings[name] = settings[name].encode("utf-8", "surrogateescape")
     if settings.get("ssl_cert_reqs") == "none":
         settings["ssl_check_hostname"] = False  # Python requires this
+    if flag := settings.get("ssl_exclude_verify_flags"):
+        if "ssl_exclude_verify_flags" not in signature(SSLConnection).parameters:
+            raise ConfigError(
+                f"redis-py {redis_version} has no ssl_exclude_verify_flags: install redis-py 7.0 or"
+                " later"
+            )
+        settings["ssl_exclude_verify_flags"] = [ssl.VerifyFlags[flag]]
     return settings
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from tt_migrate.escape import shown_text
-from tt_migrate.settings.config import ConfigError
+from tt_migrate.settings.checks import QUOTES, ConfigError
 
 _KINDS = {
     "redis": "redis",
@@ -87,6 +87,10 @@ _TLS_RULES: dict[str, _Rule] = {
         {text: text for text in ("none", "optional", "required")}.__getitem__,
         "none, optional or required",
     ),
+    "ssl_exclude_verify_flags": (
+        {"VERIFY_X509_STRICT": "VERIFY_X509_STRICT"}.__getitem__,
+        "VERIFY_X509_STRICT",
+    ),
     "ssl_check_hostname": (lambda text: _FLAGS[text.lower()], "true or false"),
 }
 
@@ -100,6 +104,8 @@ def read_url(url: str, place: str) -> tuple[str, dict[str, Any]]:
 
     Raises ConfigError. The message contains no part of the URL that could belong to a password.
     """
+    if url.startswith(tuple(QUOTES)):
+        raise ConfigError(f"{place} is in quotes, which a shell would remove: leave them out")
     if scheme := _foreign_scheme(url):
         raise ConfigError(
             f"{place} begins with {scheme}://, which is not supported: {_cure(scheme.lower(), url)}"
@@ -200,7 +206,7 @@ def _is_sentinels(scheme: str) -> bool:
 
 def _cure(scheme: str, url: str) -> str:
     """What to use in place of a URL with a foreign scheme. Shows no login."""
-    known = ", ".join(f"{scheme}://" for scheme in _KINDS)
+    known = "redis://, rediss:// or unix://"
     if scheme in ("http", "https"):
         return (
             f"use {known}. This is the address of a REST service, no Redis URL: Upstash shows a"

@@ -99,6 +99,20 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
         "it is in cluster mode, which has database 0 only: leave out the database",
     ),
     (
+        ("Key Identifier", "key usage", "Basic Constraints of CA cert", "Path length"),
+        "its certificate lacks what the strict check of Python 3.13 and later wants ({text}): make"
+        " it anew with that, or add ssl_exclude_verify_flags=VERIFY_X509_STRICT to a rediss:// URL,"
+        " which goes on verifying it",
+    ),
+    (
+        ("certificate has expired", "certificate is not yet valid"),
+        "its certificate is out of date, or this machine's clock is wrong ({text})",
+    ),
+    (
+        ("Hostname mismatch", "IP address mismatch"),
+        "its certificate is for another host name: use that name ({text})",
+    ),
+    (
         ("CERTIFICATE_VERIFY_FAILED",),
         "its certificate cannot be verified: check tls_ca_cert, or ssl_ca_certs in the URL"
         " ({text})",

@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from tt_migrate.engine.server import SeveralShardsError, handshake_of, server_of
 from tt_migrate.escape import shown_text
 from tt_migrate.migrator import Migrator
 from tt_migrate.results import Count, Effort, Migration
-from tt_migrate.settings.config import ConfigError, Settings, load_settings
+from tt_migrate.settings.checks import ConfigError, town_name_problem
+from tt_migrate.settings.config import Settings, load_settings
 from tt_migrate.settings.connection import open_client, open_cluster, redacted, secrets
 from tt_migrate.terminal import exit_status
 from tt_migrate.terminal.errors import explain
@@ -72,6 +73,7 @@ class _Run:
         self._log = ProgressLines(err) if is_logged else None
         self._watch = Watch(ProgressBar(err) if err.is_terminal else self._log)
         self._old_socket: Path | None = None
+        self._remark = ""
         plan = options.plan
         limit = options.limit if options.limit is not None else _SHOWN if out.is_terminal else 0
         self._report: Report = TextReport(out, err, plan, options.quiet, limit)
@@ -104,6 +106,8 @@ class _Run:
         except (RedisError, OSError) as error:
             report = self._report
             said = explain(error, report.server or "", report.foreign, self._old_socket)
+            if self._remark and isinstance(error, AuthenticationError):
+                said += f" ({self._remark})"
             return self._stopped(exit_status.SERVER, said)
         except Exception as error:
             return self._stopped(exit_status.SERVER, internal_error(error, self._report.foreign))
@@ -128,7 +132,9 @@ class _Run:
                 f"the town is still called {shown_text(settings.town)} ({settings.town_source}):"
                 " give its new name there, or with --town-name"
             )
-        self._old_socket = settings.redis.old_socket
+        if options.from_town is not None and not options.from_town.strip():
+            raise ConfigError("--from-town is blank: give the town's former name")
+        self._old_socket, self._remark = settings.redis.old_socket, settings.redis.remark
         if options.verbose:
             self._err.lines(_settings(settings, url))
         with ExitStack() as held:
@@ -161,6 +167,7 @@ class _Run:
 
     def _operated(self, migrator: Migrator) -> Ending:
         options, watch = self._options, self._watch
+        self._check_former_name(migrator)
         if options.check:
             count = watch.follow(partial(self._checked, migrator))
             status = exit_status.LEFT_BEHIND if count.undone else exit_status.DONE
@@ -172,6 +179,13 @@ class _Run:
             return self._migrated(watch.follow(migrator.migrate))
         migrator.check()
         return self._asked_and_migrated(migrator)
+
+    def _check_former_name(self, migrator: Migrator) -> None:
+        """Raise ConfigError for an odd former name, unless there are keys with it to rename."""
+        former = self._options.from_town
+        problem = town_name_problem("--from-town", former) if former else None
+        if problem and not migrator.count().total:
+            raise ConfigError(f"{problem}; no key has the name as it is")
 
     def _checked(self, migrator: Migrator) -> Count:
         try:
@@ -219,6 +233,8 @@ def _confirmed(out: Output) -> bool:
 def _settings(settings: Settings, url: str) -> Iterator[str]:
     yield f"town: {shown_text(settings.town)} (from {settings.town_source})"
     yield f"redis: {url} (from {settings.redis.source})"
+    if settings.redis.remark:
+        yield f"password: {settings.redis.remark}"
 
 
 def _effort(effort: Effort) -> str:

@@ -1,0 +1,114 @@
+"""Checks what options, variables and files hand over: shells and files of variables add to it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from unicodedata import category
+
+from tt_migrate.escape import shown_text
+
+QUOTES = "'\"`"
+_PASSWORD_FILE_BYTES = 64 << 10
+
+
+class ConfigError(Exception):
+    """An option, a variable or a file is wrong. The message is one line without passwords."""
+
+
+@dataclass(frozen=True)
+class Password:
+    """A password from the environment. `remark`: what is odd about it, without the password."""
+
+    text: str | None = field(default=None, repr=False)
+    remark: str = ""
+
+
+def town_name_problem(option: str, name: str) -> str | None:
+    """What is wrong with a town's name from an option or its variable; None if nothing is.
+
+    A town's file may have any name. From a shell or a file of variables, a carriage return, blanks
+    at the ends and quotes around a name are leftovers.
+    """
+    bare = "".join(character for character in name if category(character) != "Cc")
+    while bare and (_is_blank(bare[0]) or _is_blank(bare[-1])):
+        bare = bare[1:] if _is_blank(bare[0]) else bare[:-1]
+    if not bare:
+        return f"{option} is blank: give the town's name"
+    if is_quoted(bare):
+        bare = bare[1:-1].strip()
+    if bare == name:
+        return None
+    return (
+        f"{option} is '{shown_text(name)}', which has a leftover of a shell or a file of variables:"
+        f" give it as '{shown_text(bare)}'"
+    )
+
+
+def is_quoted(text: str) -> bool:
+    """Whether quotes stand around a text."""
+    return len(text) > 1 and text[0] == text[-1] and text[0] in QUOTES
+
+
+def given_password(name: str, environ: Mapping[str, str]) -> Password:
+    """Return the password in a variable, or in the file that the variable `<name>_FILE` names.
+
+    One line end after it is left out. Raises ConfigError.
+    """
+    source, text, path = name, environ.get(name), environ.get(f"{name}_FILE")
+    if path and text:
+        raise ConfigError(f"{name} and {name}_FILE are both set: unset one of them")
+    if path:
+        source, text = f"{name}_FILE", _password_in(Path(path), f"{name}_FILE")
+    if text is None:
+        return Password()
+    password = re.sub(r"(\r\n|\r|\n)\Z", "", text)
+    odd = {
+        f"the line end of {source} was left out": password != text,
+        f"{source} is in quotes, which are taken as a part of the password": is_quoted(password),
+        f"{source} has a blank or a line end at an end of the password": password.strip()
+        != password,
+    }
+    return Password(password, "; ".join(remark for remark, holds in odd.items() if holds))
+
+
+def _password_in(path: Path, variable: str) -> str:
+    try:
+        size = check_file(path, _PASSWORD_FILE_BYTES)
+        # A byte order mark is an editor's.
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape") if size else ""
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+        raise ConfigError(f"{variable}: {shown_text(str(path))} {problem}") from None
+    if not text.strip("\r\n"):
+        raise ConfigError(f"{variable}: {shown_text(str(path))} is empty: write the password to it")
+    return text
+
+
+def check_file(path: Path, most: int) -> int:
+    """Check that a path is a readable regular file of at most `most` bytes; return its size.
+
+    Anything else, such as a FIFO or a device, could block the read or never end.
+
+    Raises OSError with the reason as its `strerror`.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    if status.st_size > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most >> 10} KiB")
+    with path.open("rb"):
+        pass
+    return status.st_size
+
+
+def _is_blank(character: str) -> bool:
+    # A byte order mark and its kind are of the category Cf.
+    return character.isspace() or category(character) in ("Cc", "Cf")

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import importlib_resources
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -19,10 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from redis import SSLConnection
 
-from tests.command import environment
+from tests.command import environment, script
 from tests.command import tt as typed_tt
 from tests.servers import Server
 from tests.test_connection import forward_to, listener
+from tt_migrate.engine.scripts import source
 
 ROOT = Path(__file__).parent.parent
 CLICKS = ("8.1.8", "8.2.0", "8.2.1", "8.2.2", "8.3.3", "8.4.2", "installed")
@@ -91,6 +93,9 @@ said = {
     "flags": {text: {read(name, text) for name in FLAGS} for text in MEANINGS},
     "typed": {text: {read("TT_MIGRATE_FORCE", text, "--force")} for text in MEANINGS},
     "nonsense": run("--check", TT_MIGRATE_FORCE="nonsense"),
+    "mistyped": run("migrat"),
+    "version": run("--version"),
+    "help": run("--help"),
 }
 print(json.dumps(said, default=list))
 """
@@ -112,6 +117,10 @@ def test_each_click_reads_variables_and_the_command_line_alike(with_click: dict[
     status, out, err = with_click["nonsense"]
     assert (status, out) == (2, "")
     assert "Error: TT_MIGRATE_FORCE is 'nonsense': set it to true or false\n" in err
+    status, out, err = with_click["mistyped"]
+    assert (status, "Did you mean 'migrate'?" in err) == (2, True)
+    assert with_click["version"][:2] == [0, "tt-migrate 0.1.0\n"]
+    assert "Rename a town's old keys" in with_click["help"][1]
 
 
 ODD_NAMES = {
@@ -357,3 +366,111 @@ def test_a_redis_py_without_the_parameter_is_named(monkeypatch: pytest.MonkeyPat
         "must be VERIFY_X509_STRICT"
         in tt("--check", url="rediss://h?ssl_exclude_verify_flags=VERIFY_CRL_CHECK_LEAF").stderr
     )
+
+
+def bare_tt(*args: str) -> subprocess.CompletedProcess[str]:
+    done: subprocess.CompletedProcess[str] = tt(*args, program=script("tt"), town=None, PATH="")
+    return done
+
+
+def test_tt_alone_shows_its_help() -> None:
+    done = bare_tt()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == bare_tt("--help").stdout
+    assert "migrate  Rename" in done.stdout
+
+
+def test_a_command_that_is_nearly_ours_is_named() -> None:
+    assert "no other tt on the PATH. Did you mean 'migrate'?" in bare_tt("migrat").stderr
+    assert "Did you mean" not in bare_tt("spawn").stderr
+
+
+def test_a_wrong_scheme_is_answered_with_the_three_of_nearly_everyone() -> None:
+    said = tt("--check", url="postgres://h").stderr
+    assert "use redis://, rediss:// or unix://\n" in said
+
+
+def test_a_preview_says_whether_the_database_is_empty_or_its_size_unknown(newest: Server) -> None:
+    assert "Database: 0, empty\n" in tt("--dry-run", url=newest.url).stderr
+    newest.client().execute_command("ACL", "SETUSER", "me", "on", ">pw", "~*", "+@all", "-dbsize")
+    url = newest.url.replace("//", "//me:pw@")
+    assert "Database: 0, size unknown\n" in tt("--dry-run", url=url).stderr
+    for address, size in ((newest.url, 0), (url, None)):
+        assert json.loads(tt("--check", "--json", url=address).stdout)["dbsize"] == size
+
+
+@pytest.mark.parametrize("option", ["--record", "--town"])
+def test_an_option_for_a_path_that_is_empty_is_refused(newest: Server, option: str) -> None:
+    done = tt("--force", option, "", url=newest.url)
+    assert (done.returncode, "it is empty. Name a" in done.stderr) == (2, True)
+
+
+def test_a_record_called_dash_is_refused(newest: Server, tmp_path: Path) -> None:
+    newest.client().set("tt:stop:1", 1)
+    for args, variables in (
+        (("--record", "-"), {}),
+        ((), {"TT_MIGRATE_RECORD": "-"}),
+    ):
+        done = tt("--force", *args, url=newest.url, cwd=tmp_path, **variables)
+        assert (done.returncode, "/dev/stdout" in done.stderr) == (2, True)
+    assert [*tmp_path.iterdir()] == []
+    assert newest.client().keys() == [b"tt:stop:1"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_record_that_fails_says_how_many_changed_keys_have_no_line(newest: Server) -> None:
+    redis = newest.client()
+    redis.mset({f"tt:stop:{n}": n for n in range(3000)})
+    done = tt("--force", "--max-pause", "1", "--record", "/dev/full", url=newest.url)
+    moved = len(redis.keys("tt:my-project:*"))
+    assert (done.returncode, moved > 0) == (2, True)
+    assert f"; {moved} keys were changed and have no line in it" in done.stderr
+
+
+def test_help_is_whole_without_docstrings() -> None:
+    for program in ("tt_main", "tt_migrate_main"):
+        call = "import sys; sys.argv[1:] = ['--help']; import tt_migrate.__main__ as main;"
+        call += f"main.{program}()"
+        plain, stripped = (python(call, flags=flags) for flags in ((), ("-OO",)))
+        assert stripped.returncode == 0
+        assert stripped.stdout == plain.stdout
+
+
+WITHOUT_UNIX = """
+import os, signal, sys
+for name in ("SIGHUP", "SIGALRM", "setitimer", "ITIMER_REAL", "SIGKILL", "pause", "alarm"):
+    delattr(signal, name)
+for name in ("O_NONBLOCK", "set_blocking", "fork", "geteuid", "getuid", "mkfifo", "execve"):
+    delattr(os, name)
+sys.argv[1:] = {args!r}
+import tt_migrate.__main__ as m
+m.tt_migrate_main()
+"""
+
+
+def test_it_runs_without_what_windows_lacks(newest: Server, tmp_path: Path) -> None:
+    newest.client().set("tt:stop:1", 1)
+    args = ["--force", "--redis-url", newest.url, "--town-name", "t"]
+    record = tmp_path / "record"
+    done = python(WITHOUT_UNIX.format(args=[*args, "--record", str(record)]))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert newest.client().keys() == [b"tt:t:stop:1"]
+    assert record.read_text().count("\n") == 1
+
+
+def test_a_program_packed_without_its_lua_files_says_what_is_missing(
+    newest: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    newest.client().set("tt:stop:1", 1)
+
+    def no_module(name: str) -> Path:
+        raise ModuleNotFoundError(name)
+
+    for files in (no_module, lambda name: tmp_path):
+        source.cache_clear()
+        monkeypatch.setattr(importlib_resources, "files", files)
+        done = tt("--force", url=newest.url)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert ".lua is missing from this installation" in done.stderr
+        assert "--collect-all tt_migrate" in done.stderr
+    assert newest.client().keys() == [b"tt:stop:1"]

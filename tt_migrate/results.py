@@ -66,7 +66,7 @@ class Count:
     `keys`: keys to move, by family, including those with conflicts: old keys, or with REVERSE the
     town's keys. `conflicts`: how many of them have a destination that exists. `ambiguous`: keys
     that may belong to another town. `towns`: the other towns in the database. `dbsize`: keys in it,
-    0 if unknown. `strings`: agents and tasks of the town that are JSON strings. `old_strings`:
+    None if unknown. `strings`: agents and tasks of the town that are JSON strings. `old_strings`:
     agents and tasks that are JSON strings in old keys whose destination is free. `hashes`: agents
     and tasks of the town that are hashes. `others`: agents and tasks that have another type or
     whose type the user may not read. `new_only`: keys of the town that do not exist in the old
@@ -85,7 +85,7 @@ class Count:
     conflicts: int
     ambiguous: int
     towns: Collection[bytes]
-    dbsize: int
+    dbsize: int | None
     strings: Mapping[str, int]
     old_strings: Mapping[str, int]
     hashes: Mapping[str, int]
@@ -185,8 +185,8 @@ class Preview:
     that could not be looked at, and the server's error. `ambiguous`: keys that may belong to
     another town. `conversions`: records that would become hashes, by the name that they will have.
     `unconverted`: records that would stay as they are, and why. `towns`: the other towns in the
-    database. `dbsize`: keys in it, 0 if unknown. `count`: what a counting pass found; None if the
-    plan needs none. `refused`: commands that the plan can need and that the user
+    database. `dbsize`: keys in it, None if unknown. `count`: what a counting pass found; None if
+    the plan needs none. `refused`: commands that the plan can need and that the user
     may not run or the server lacks, so that a migration would be refused. Redis before 7.0 does not
     report all of them. `hidden`, `has_keys` and `databases`: as in Count. `adjusted`: as in
     Migration. `namesakes`: names that several agents have, where a town's name changes, and the
@@ -203,7 +203,7 @@ class Preview:
     conversions: Collection[bytes]
     unconverted: Mapping[bytes, str]
     towns: Collection[bytes]
-    dbsize: int
+    dbsize: int | None
     count: Count | None
     effort: Effort
     refused: Collection[str] = ()

@@ -82,7 +82,8 @@ class OneServer:
             def result(count: Count | None = None) -> Preview:
                 cost, server, refused = driver.effort(), session.server, session.refused
                 preview = found.result(records, cost, server, refused=refused, count=count)
-                return replace(preview, namesakes=agents.namesakes)
+                size = preview.dbsize or session.least_size
+                return replace(preview, dbsize=size, namesakes=agents.namesakes)
 
             passes: list[Pass] = []
             counted = CountTally(self._plan, self._town)
@@ -187,7 +188,8 @@ class OneServer:
         tally = CountTally(self._plan, self._town)
 
         def result() -> Count:
-            return tally.result(driver.effort(), driver.session.server)
+            found = tally.result(driver.effort(), driver.session.server)
+            return replace(found, dbsize=found.dbsize or driver.session.least_size)
 
         driver.drive(self._count_pass(driver, tally), stage, so_far or result)
         return result()

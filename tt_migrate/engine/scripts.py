@@ -20,7 +20,6 @@ from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.replies import Word, malformed_as_invalid
 from tt_migrate.plan import Plan
 
-_LUA = importlib_resources.files("tt_migrate.lua")
 _MOVING = ("migrate", "find")
 """The operations that find keys which are about to move."""
 _SAME_FILE = {"find": "preview"}
@@ -38,6 +37,10 @@ _FLUSHES = 20
 _NO_FLAGS = "[Cc]ompil|shebang|near '#'"
 """What servers say of a script whose first line they do not know."""
 _NEEDS = re.compile("^-- Needs +(.+)$", re.MULTILINE)
+
+
+class IncompleteError(Exception):
+    """A Lua file is missing: the program was packed without it."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,24 @@ def source(operation: str, plan: Plan, layout: Layout = "server") -> str:
 
     def add(name: str) -> None:
         if name not in texts:
-            text = (_LUA / f"{name}.lua").read_text("utf-8")
+            text = _text(name)
             for needed in needs(text):
                 add(chosen.get(needed, needed))
             texts[name] = text
 
     add(_SAME_FILE.get(operation, operation))
     return "\n".join(texts.values())
+
+
+def _text(name: str) -> str:
+    """The text of a Lua file. Raises IncompleteError."""
+    try:
+        return (importlib_resources.files("tt_migrate.lua") / f"{name}.lua").read_text("utf-8")
+    except (ImportError, OSError) as error:
+        raise IncompleteError(
+            f"the file {name}.lua is missing from this installation: install tt-migrate anew, or"
+            " pack it with all its files, as PyInstaller does with --collect-all tt_migrate"
+        ) from error
 
 
 def needs(text: str) -> list[str]:

@@ -125,6 +125,12 @@ class Session:
         return "shards" if self._is_shard else "shard" if self.server.in_cluster else "server"
 
     @property
+    def least_size(self) -> int | None:
+        """What a database's size of 0 means: None, unknown, if DBSIZE is refused."""
+        refused = (*self._refusals.denied, *self._refusals.missing)
+        return None if "DBSIZE" in refused else 0
+
+    @property
     def denied(self) -> bytes:
         """The commands that the user may not run in a script, separated by spaces."""
         return " ".join(self._refusals.denied).encode()

@@ -102,7 +102,8 @@ class Sharded:
         def result(count: Count | None = None) -> Preview:
             cost, server, refused = crew.effort(), crew.server, crew.session.refused
             preview = found.result(records, cost, server, refused=refused, count=count)
-            return replace(preview, dbsize=crew.dbsize, hidden=hidden, namesakes=agents.namesakes)
+            size = crew.dbsize or crew.session.least_size
+            return replace(preview, dbsize=size, hidden=hidden, namesakes=agents.namesakes)
 
         def passes(session: Session) -> Iterable[Pass]:
             yield session.scan("preview", found)
@@ -370,7 +371,7 @@ class Sharded:
             count,
             conflicts=len(taken),
             old_strings=old_strings,
-            dbsize=self._crew.dbsize,
+            dbsize=self._crew.dbsize or self._crew.session.least_size,
             hidden=dict(hidden),
         )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
+from difflib import get_close_matches
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,6 +51,44 @@ class _Ratio(click.FloatRange):
         if math.isnan(ratio) or math.copysign(1, ratio) < 0:
             self.fail(f"{value!r} is not in the range {self._describe_range()}.", param, ctx)
         return ratio
+
+
+class _OwnName(click.Choice):  # type: ignore[type-arg] # generic since click 8.2
+    """The name of a command that may stand before its options."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in self.choices:
+            unknown = f"Got unexpected extra argument ({value}).{_meant(value, self.choices)}"
+            raise click.UsageError(unknown, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _meant(word: str, words: Iterable[str]) -> str:
+    """The word that was perhaps meant, as a sentence."""
+    return "".join(f" Did you mean '{near}'?" for near in get_close_matches(word, words, 1))
+
+
+class _GivenPath(click.Path):
+    """A path that is not empty. Path('') would be the current directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty. Name a directory or a file, or leave it out.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _RecordPath(_GivenPath):
+    """The path of a record. `-` would be taken for the standard output, which has the report."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "-":
+            self.fail(
+                "'-' names no file: the report goes to the standard output. Name another file, or"
+                " /dev/stdout for both.",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
 
 
 def _option(section: str, *names: str, **attributes: Any) -> Callable[[_F], _F]:
@@ -105,7 +144,7 @@ _TOWN = _option(
     "--town",
     "town_dir",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=_GivenPath(path_type=Path),
     default=Path(),
     help="The town's directory, with tinytown.toml in it or above it.  [default: .]",
 )
@@ -116,7 +155,36 @@ _VERBOSE = _option(
     is_flag=True,
     help="Show where settings come from, the server and the cost.",
 )
-_VERSION = click.version_option(None, "--version", package_name="tt-migrate")
+
+
+def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from tt_migrate.terminal.version import own_version
+
+        click.echo(f"tt-migrate {own_version() or '(unknown version)'}")
+        context.exit()
+
+
+_VERSION = click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+# Not in docstrings, which `python -OO` leaves out.
+_MIGRATE_HELP = """\
+Rename a town's old keys (tt:agent:ID) to the town-isolated format (tt:TOWN:agent:ID).
+
+Nothing is ever overwritten, and running it again is safe. --hash, --upgrade, --reverse,
+--downgrade and --from-town select another operation; --dry-run, --check, --force and --json
+work with each.
+"""
+_TT_HELP = """Tools for a Tinytown's Redis.
+
+A command that is not listed here is handed to the next tt on the PATH: Tinytown's own.
+"""
 _EXAMPLES = """\b
 Examples:
   tt migrate --upgrade --dry-run  see what an upgrade would do
@@ -128,7 +196,12 @@ Examples:
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
-@click.command(cls=_Sections, context_settings=_HELP, epilog=_EXAMPLES + exit_status.HELP)
+@click.command(
+    cls=_Sections,
+    context_settings=_HELP,
+    help=_MIGRATE_HELP,
+    epilog=_EXAMPLES + exit_status.HELP,
+)
 @_option("What to do", "-n", "--dry-run", is_flag=True, help="Preview, change nothing.")
 @_option(
     "What to do",
@@ -222,21 +295,16 @@ _HELP = {"help_option_names": ["-h", "--help"]}
     "Output",
     "--record",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=_RecordPath(path_type=Path),
     help="Append a JSON line to FILE for each key that was changed or left.",
 )
 @_option("Output", "-q", "--quiet", is_flag=True, help="Print only problems.")
 @_VERBOSE
 @_VERSION
-@click.argument("command", type=click.Choice(["migrate"]), required=False, metavar="")
+@click.argument("command", type=_OwnName(["migrate"]), required=False, metavar="")
 @click.pass_context
 def migrate(context: click.Context, /, command: str | None, **options: Any) -> dict[str, Any]:
-    """Rename a town's old keys (tt:agent:ID) to the town-isolated format (tt:TOWN:agent:ID).
-
-    Nothing is ever overwritten, and running it again is safe. --hash, --upgrade, --reverse,
-    --downgrade and --from-town select another operation; --dry-run, --check, --force and --json
-    work with each.
-    """
+    """Return the options that are given, checked."""
     if context.parent and command:
         raise click.UsageError(f"Got unexpected extra argument ({command})", context)
     before = context.obj or {}
@@ -278,23 +346,30 @@ class _SharedName(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if self.get_command(ctx, args[0]) is None:
             unknown = f"No such command '{args[0]}', and no other tt on the PATH."
-            raise _UnknownCommand(unknown, ctx)
+            raise _UnknownCommand(unknown + _meant(args[0], self.list_commands(ctx)), ctx)
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_SharedName, context_settings=_HELP, no_args_is_help=False)
+@click.group(
+    cls=_SharedName,
+    context_settings=_HELP,
+    help=_TT_HELP,
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+)
 @_TOWN
 @_VERBOSE
 @_VERSION
 @click.pass_context
 def tt(context: click.Context, town_dir: Path, verbose: bool) -> None:
-    """Tools for a Tinytown's Redis.
-
-    A command that is not listed here is handed to the next tt on the PATH: Tinytown's own.
-    """
+    """Keep the options that stand before a command; show the help if there is none."""
     values = {"town_dir": town_dir, "verbose": verbose}
     # What stands before the command overrides the environment, as what follows it does.
     context.obj = {name: value for name, value in values.items() if _is_typed(context, name)}
+    if context.invoked_subcommand is None:
+        if context.obj:
+            raise click.UsageError("Missing command.", context)
+        click.echo(context.get_help())
 
 
 tt.add_command(migrate)

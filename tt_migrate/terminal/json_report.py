@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from typing import Any
 
@@ -17,6 +16,7 @@ from tt_migrate.results import Count, Left, Migration, Preview, Result
 from tt_migrate.terminal.output import Output
 from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
 from tt_migrate.terminal.text_report import FORCE_HINT, TextReport, ambiguous_reason
+from tt_migrate.terminal.version import own_version
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ class JsonReport:
             "former_guess": None if error else _former_guess(result),
             "absent": None if error or not result else result.is_absent,
             "databases": _databases(result),
-            "dbsize": result.dbsize or None if isinstance(result, Count | Preview) else None,
+            "dbsize": result.dbsize if isinstance(result, Count | Preview) else None,
             "server": _server(result, self.foreign),
             "options": dict(self.options) if self.options else None,
-            "version": _version(),
+            "version": own_version(),
             "started_at": self.started.isoformat(timespec="milliseconds"),
             "finished_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         }
@@ -210,14 +210,6 @@ def _found(result: Result | None) -> int | None:
 def _towns(result: Result | None) -> list[str] | None:
     """The other towns in the database, None if the run had no pass that looks at them."""
     return sorted(map(shown, result.towns)) if result else None
-
-
-def _version() -> str | None:
-    """The version of tt-migrate, None where it is not installed."""
-    try:
-        return version("tt-migrate")
-    except PackageNotFoundError:
-        return None
 
 
 def _server(result: Result | None, foreign: Foreign) -> dict[str, str] | None:

@@ -12,20 +12,31 @@ from pathlib import Path
 from tt_migrate.escape import shown, shown_text
 from tt_migrate.results import Change
 from tt_migrate.terminal.redaction import Foreign
+from tt_migrate.terminal.words import counted
 
 
 class RecordError(Exception):
-    """The record cannot be opened or written."""
+    """The record cannot be opened or written. `missing`: changed keys that got no line."""
+
+    missing = 0
+
+    def __str__(self) -> str:
+        if not self.missing:
+            return super().__str__()
+        keys = counted(self.missing, "key was changed and has", "keys were changed and have")
+        return f"{super().__str__()}; {keys} no line in it, and will get none"
 
 
 @contextmanager
 def open_record(path: Path, foreign: Foreign) -> Iterator[RecordFile]:
     """Open a record, and append to what is in it. Raises RecordError."""
     try:
-        # A named pipe without a reader would block.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
-        file = os.open(path, flags, 0o666)
-        os.set_blocking(file, True)
+        # A named pipe without a reader would block. Windows has no such pipes in its folders.
+        without_waiting = getattr(os, "O_NONBLOCK", 0)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        file = os.open(path, flags | without_waiting, 0o666)
+        if without_waiting:
+            os.set_blocking(file, True)
     except (OSError, ValueError) as error:
         raise _error(path, error) from error
     try:
@@ -41,6 +52,7 @@ class RecordFile:
         self._path = path
         self._file = file
         self._foreign = foreign
+        self._failed: RecordError | None = None
 
     def __call__(self, changes: Sequence[Change]) -> None:
         """Write the lines of a batch, all or none. Raises RecordError."""
@@ -54,7 +66,10 @@ class RecordFile:
         except OSError as error:
             with suppress(OSError):  # a pipe
                 os.ftruncate(self._file, size)
-            raise _error(self._path, error) from error
+            if self._failed is None:
+                self._failed = _error(self._path, error)
+            self._failed.missing += sum(change.action != "left" for change in changes)
+            raise self._failed from error
 
     def _line(self, change: Change, now: str) -> str:
         fields = {

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from tt_migrate.engine.scripts import IncompleteError
 from tt_migrate.engine.server import SeveralShardsError, handshake_of, server_of
 from tt_migrate.escape import shown_text
 from tt_migrate.migrator import Migrator
@@ -101,7 +102,7 @@ class _Run:
             return self._carried_out()
         except OutputError as error:
             return Ending(exit_status.USAGE, partial(self._err.line, f"Error: {error}"))
-        except (ConfigError, RecordError) as error:
+        except (ConfigError, IncompleteError, RecordError) as error:
             return self._stopped(exit_status.USAGE, str(error))
         except (RedisError, OSError) as error:
             report = self._report

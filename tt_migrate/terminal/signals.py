@@ -13,7 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+# Windows has no SIGHUP and no clock that ticks.
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name)
+)
+_TICKS = hasattr(signal, "SIGALRM") and hasattr(signal, "setitimer")
 _GRACE_SECONDS = 3.0
 # A signal that arrives just before a system call that waits does not interrupt the call, and Python
 # runs no handler until the call returns. A clock that ticks interrupts every wait.
@@ -57,8 +61,9 @@ class StopSignals:
         for signum in _SIGNALS:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self.handle)
-        signal.signal(signal.SIGALRM, self._tick)
-        signal.setitimer(signal.ITIMER_REAL, _TICK_SECONDS, _TICK_SECONDS)
+        if _TICKS:
+            signal.signal(signal.SIGALRM, self._tick)
+            signal.setitimer(signal.ITIMER_REAL, _TICK_SECONDS, _TICK_SECONDS)
         sys.unraisablehook = _tell_of_all_but_signals
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
@@ -82,12 +87,13 @@ class StopSignals:
     def ignore(self) -> None:
         """Ignore signals while Python exits, because Python resets their handlers then."""
         self.stop_ticking()
-        for signum in (*_SIGNALS, signal.SIGALRM):
+        for signum in (*_SIGNALS, *([signal.SIGALRM] if _TICKS else [])):
             signal.signal(signum, signal.SIG_IGN)
 
     def stop_ticking(self) -> None:
         """Stop the clock, which would go on in a program that takes this one's place."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if _TICKS:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     @contextmanager
     def shield(self) -> Iterator[None]:

@@ -135,7 +135,8 @@ class TextReport:
         server = preview.server
         said = server_words(server) if server and server.name else ""
         yield f"Server: {self.foreign.shown(said) or 'unknown'}, {self.server}"
-        size = counted(preview.dbsize, "key", "keys") if preview.dbsize else "size unknown or empty"
+        size = "size unknown" if preview.dbsize is None else "empty"
+        size = counted(preview.dbsize, "key", "keys") if preview.dbsize else size
         yield f"Database: {self.database}, {size}"
         yield next(line.strip() for line in self._other_towns(preview.towns))
 

@@ -252,11 +252,11 @@ def test_the_output_shown_is_the_output(
     assert written == []
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_python_example_runs(newest: Server, town: Path, number: int) -> None:
     text = (ROOT / "docs/python.md").read_text("utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     done = subprocess.run(
         [sys.executable, "-c", examples[number]],
         cwd=town,
@@ -268,7 +268,7 @@ def test_a_python_example_runs(newest: Server, town: Path, number: int) -> None:
     lines = done.stdout.splitlines()
     if number == 0:
         assert lines[-2:] == ["32 {} {} 0", "{'agent': 7, 'task': 8} {} True"]
-    else:
+    elif number == 1:
         assert len(lines) == 32
         assert all(line.startswith("renamed b'tt:") for line in lines)
 

@@ -53,7 +53,6 @@ def migrate_while(url: str, happens: Callable[[], object]) -> Iterator[Progress]
     with open_client(endpoint(url)) as client:
         done = Migrator(client, "my-project", max_pause_ms=1, progress=progress).migrate()
         assert done.complete
-        assert done.effort.reconnects >= 1
         assert sorted(client.keys()) == sorted(
             f"tt:my-project:agent:{n}".encode() for n in range(KEYS)
         )
@@ -216,7 +215,8 @@ def test_tls_of_the_servers_themselves(
     check_with_tls(folder, watched.url)
     url = f"{watched.url}&{tls_files(folder)}"
     fill(url, replicas=2)
-    migrate_while(url, watched.kill_master)
+    seen = migrate_while(url, watched.kill_master)
+    assert any(progress.waiting for progress in seen)
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,7 @@ class Shards:
         self._asked_at = time.monotonic()
         self._replicas: dict[str, int] = {}
         self._by_slot: dict[int, str] = {}
+        self._slots_of: dict[str, set[int]] = {}
         self._silent: set[str] = set()
         self._clients: dict[str, Redis] = {}
         self._read()
@@ -80,9 +81,11 @@ class Shards:
 
     def probe(self, name: str, town: str) -> bytes:
         """A key of the town that Tinytown does not use and that this server would have."""
-        keys = [probe_key(town, number) for number in range(_PROBES)]
-        # If the town's name has braces, all its keys are in one slot.
-        keys += [b"tt:{%b}:agent:tt-migrate" % tag_of_slot(slot) for slot in self._by_slot]
+        keys = chain(
+            (probe_key(town, number) for number in range(_PROBES)),
+            # If the town's name has braces, all its keys are in one slot.
+            (b"tt:{%b}:agent:tt-migrate" % tag_of_slot(slot) for slot in self._by_slot),
+        )
         return next(key for key in keys if self._by_slot.get(key_slot(key), name) == name)
 
     def refresh(self) -> None:
@@ -126,7 +129,7 @@ class Shards:
         for name, client in clients.items():
             with self.errors_of(name):
                 replies[name] = ask(client, "CLUSTER", "NODES")
-        return look_at(replies, self._by_slot)
+        return look_at(replies, self._slots_of)
 
     @contextmanager
     def errors_of(self, name: str) -> Iterator[None]:
@@ -165,11 +168,12 @@ class Shards:
             return
         # Before redis-py 7.4, nodes cannot be members of a set.
         nodes_of: dict[str, list[ClusterNode]] = {}
-        self._by_slot = {}
+        self._by_slot, self._slots_of = {}, {}
         for slot, nodes in client.nodes_manager.slots_cache.items():
             if nodes:
-                self._by_slot[slot] = nodes[0].name
-                nodes_of[nodes[0].name] = nodes
+                self._by_slot[slot] = name = nodes[0].name
+                nodes_of[name] = nodes
+                self._slots_of.setdefault(name, set()).add(slot)
         for name, (_, *replicas) in nodes_of.items():
             self._replicas[name] = max(len(replicas), self._replicas.get(name, 0))
         self._clients = {

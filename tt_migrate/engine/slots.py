@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from itertools import chain
 
 from tt_migrate.engine.patience import PassingError
 from tt_migrate.engine.replies import malformed_as_invalid
 
-_SLOTS_BEGIN = 8
+_EPOCH, _SLOTS_BEGIN = 6, 8
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,12 @@ class Look:
     is_still: bool
 
 
-def look_at(replies: Mapping[str, bytes], by_slot: Mapping[int, str]) -> Look:
+def look_at(replies: Mapping[str, bytes], thought: Mapping[str, Set[int]]) -> Look:
     """What the servers' replies to CLUSTER NODES say.
 
-    `by_slot`: the servers that are thought to have the slots. A service that does not say which of
+    `thought`: the slots that each server is thought to have. A service that does not say which of
     the servers it is has nothing to tell.
     """
-    thought: dict[str, set[int]] = {name: set() for name in replies}
-    for slot, name in by_slot.items():
-        thought.setdefault(name, set()).add(slot)
     own = {}
     is_still = True
     with malformed_as_invalid():
@@ -39,9 +37,10 @@ def look_at(replies: Mapping[str, bytes], by_slot: Mapping[int, str]) -> Look:
             for fields in (line.split() for line in reply.splitlines() if b"myself" in line):
                 found = fields[_SLOTS_BEGIN:]
                 # A slot that is about to move: [93-<-node] or [93->-node].
-                slots = frozenset(n for field in found if b"[" not in field for n in _range(field))
-                own[name] = (fields[6], slots)
-                is_still &= slots == thought[name] and not any(b"[" in field for field in found)
+                ranges = [_range(field) for field in found if b"[" not in field]
+                slots = frozenset(chain(*ranges))
+                own[name] = (fields[_EPOCH], slots)
+                is_still &= len(ranges) == len(found) and slots == thought.get(name, set())
     return Look(own, is_still)
 
 

@@ -530,7 +530,7 @@ def test_a_fault_of_redis_py_is_not_blamed_on_the_server(
 
 def test_a_server_that_says_nothing_is_explained() -> None:
     hold = threading.Event()
-    with listener(lambda peer: hold.wait(20)) as port:
+    with listener(lambda peer: hold.wait(60)) as port:
         text = failure(url(f"redis://127.0.0.1:{port}?socket_timeout=0.2"))
         hold.set()
     assert "no answer in time" in text

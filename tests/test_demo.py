@@ -119,7 +119,7 @@ def test_a_signal_leaves_nothing_behind(
             if line.startswith(("$ tt", "Try")):
                 break
         process.send_signal(how)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
         assert process.returncode == 128 + how
         assert "Traceback" not in errors
 
@@ -131,7 +131,7 @@ def test_a_signal_while_the_server_starts_leaves_nothing_behind(
     with start(place) as process:
         wait_until(lambda: any(place.iterdir()) or process.poll() is not None)
         process.send_signal(how)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (128 + how, "")
 
 
@@ -143,7 +143,7 @@ def test_ctrl_c_before_the_demo_is_there_shows_no_traceback(place: Path, tmp_pat
         assert process.stdout
         assert process.stdout.readline() == "loading\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (-signal.SIGINT, "")
 
 
@@ -164,7 +164,7 @@ def test_a_reader_who_leaves_ends_the_demo_quietly(place: Path, lines: int) -> N
         for _ in range(lines):
             process.stdout.readline()
         process.stdout.close()
-        assert process.wait(20) == 128 + signal.SIGPIPE
+        assert process.wait(60) == 128 + signal.SIGPIPE
         assert "Error" not in process.stderr.read()
 
 

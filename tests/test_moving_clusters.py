@@ -177,7 +177,7 @@ def slot(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slot]:
         connection = driver.session.client.connection
         port = connection.port if connection else 0
         if port == moved.here.port and not begun.is_set():
-            assert scanned.wait(30)
+            assert scanned.wait(60)
             begun.set()
             moved.begin()
         drive(driver, *args)

@@ -86,7 +86,7 @@ def watched_commands(server: Server) -> Iterator[list[list[bytes]]]:
         thread.start()
         yield seen
         server.client().echo("tt-ends")
-        assert ended.wait(20)
+        assert ended.wait(60)
 
 
 def is_usable(server: Server) -> bool:
@@ -227,7 +227,7 @@ def test_a_reader_that_waits_for_a_list_gets_it(shard: Server) -> None:
     redis.rpush("tt:inbox:1", "first", "second")
     got: list[Any] = []
     waiting = threading.Thread(
-        target=lambda: got.append(shard.client().blpop(["tt:town:inbox:1"], timeout=20))
+        target=lambda: got.append(shard.client().blpop(["tt:town:inbox:1"], timeout=60))
     )
     waiting.start()
     wait_until(lambda: redis.info("clients")["blocked_clients"] == 1)

@@ -115,7 +115,7 @@ def test_a_signal_ends_the_run_after_the_batch_and_tells_what_was_done(
         with in_a_call(redis):
             before = moved(redis)
             process.send_signal(signum)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert out.startswith("⚠️ Migration stopped before it finished")
     assert 0 < before < moved(redis) < KEYS
@@ -128,7 +128,7 @@ def test_a_signal_with_json_gives_a_document(large: Server) -> None:
     with running(large.url, *SLOWLY, "--json") as process:
         wait_for_a_batch(large.client())
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     found = json.loads(out)
     assert (process.returncode, err) == (143, "")
     assert 0 < found["migrated"] < KEYS
@@ -145,7 +145,7 @@ def test_a_signal_at_the_prompt_changes_nothing(
         assert process.stdout
         read_until(process.stdout.fileno(), "[y/N]")
         process.send_signal(signum)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert "Traceback" not in err
     assert "Nothing was changed" in err
@@ -166,7 +166,7 @@ def test_a_signal_while_waiting_for_a_lost_server_ends_the_wait(
         read_until(terminal, "connection lost")
         process.send_signal(signal.SIGTERM)
         sent = read_all(terminal)
-        assert process.wait(30) == 143
+        assert process.wait(60) == 143
     assert "Migration stopped" in sent
     assert "Traceback" not in sent
 
@@ -236,7 +236,7 @@ def test_a_signal_before_the_options_are_read_ends_the_program_without_a_word(
     with running("redis://h", "--json", program=program, PYTHONPATH=path) as process:
         wait_for_the_import(process)
         process.send_signal(signum)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (status, "", "")
 
 
@@ -254,7 +254,7 @@ def test_no_clock_of_ours_ends_a_program_whose_imports_fail(tmp_path: Path) -> N
     """When Python exits, the signals have their usual effect again."""
     (tmp_path / "click.py").write_text(ENDS_SLOWLY)
     with running("redis://h", PYTHONPATH=str(tmp_path)) as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (7, "", "")
 
 
@@ -267,7 +267,7 @@ def test_a_signal_from_then_on_gives_a_document(
     with running(newest.url, "--json", "--force", PYTHONPATH=path) as process:
         wait_for_the_import(process)
         process.send_signal(signum)
-        out, err = process.communicate("\n", timeout=30)
+        out, err = process.communicate("\n", timeout=60)
     assert (process.returncode, err) == (status, "")
     found = document(out)
     assert (found["mode"], found["operation"], found["migrated"]) == ("migrate", "rename", 0)
@@ -284,7 +284,7 @@ def test_a_signal_is_heard_while_the_server_says_nothing(
         with running(url, "--json") as process, silent.accept()[0] as peer:
             peer.recv(1)
             process.send_signal(signum)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (status, "")
     assert signum.name in document(out)["error"]
 
@@ -313,9 +313,9 @@ def test_a_signal_does_not_wait_long_for_a_server_that_hangs_in_a_batch() -> Non
     with hostile_server(answer) as address:
         url = f"redis://{address}?socket_timeout=300"
         with running(url, "--json", "--force") as process:
-            assert is_hanging.wait(30)
+            assert is_hanging.wait(60)
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=60)
         is_over.set()
     assert (process.returncode, err) == (143, "")
     assert "SIGTERM" in document(out)["error"]
@@ -352,7 +352,7 @@ def test_a_signal_while_the_report_is_written_lets_it_come_to_its_end(
 ) -> None:
     with writing_a_report(newest) as process:
         process.send_signal(signum)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert len(document(out)["moves"]) == 2000
 
@@ -397,7 +397,7 @@ def test_two_signals_at_once_give_one_document(large: Server) -> None:
         wait_for_a_batch(large.client())
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGHUP)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert process.returncode in (129, 143)
     assert err == ""
     assert document(out)["migrated"] > 0
@@ -418,7 +418,7 @@ def test_a_terminal_that_is_closed_is_a_signal_like_another(
     ):
         wait_for_a_batch(large.client())
         os.close(terminal)
-        assert process.wait(30) == 129
+        assert process.wait(60) == 129
         report.seek(0)
         if options:
             assert "SIGHUP" in document(report.read())["error"]
@@ -449,7 +449,7 @@ def test_a_signal_that_does_not_interrupt_a_wait_is_heard() -> None:
         assert process.stdout.readline() == "waits\n"
         process.send_signal(signal.SIGTERM)
         try:
-            assert process.wait(10) == 143
+            assert process.wait(60) == 143
         finally:
             process.kill()
 

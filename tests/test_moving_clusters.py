@@ -19,8 +19,8 @@ from redis.retry import Retry
 
 from tests.clusters import Cluster, fill
 from tests.command import tt_in_process
-from tests.faults import is_master, is_whole
-from tests.servers import Server, newest_kind
+from tests.faults import is_master
+from tests.servers import Server
 from tests.waiting import wait_until
 from tt_migrate import Migrator, Progress
 from tt_migrate.engine.announced import server_of_error
@@ -37,21 +37,10 @@ from tt_migrate.terminal.errors import explain
 KEYS = 40
 
 
-@pytest.fixture(scope="module")
-def started() -> Iterator[Cluster]:
-    cluster = Cluster.start(newest_kind(), replicas=1)
-    yield cluster
-    cluster.stop()
-
-
 @pytest.fixture
-def cluster(started: Cluster) -> Iterator[Cluster]:
+def cluster(replicated: Cluster) -> Cluster:
     """A cluster with a replica for each master, whatever the test before has done to it."""
-    wait_until(lambda: is_whole(started))
-    for server in masters(started):
-        server.client().flushall()
-    yield started
-    started.close_clients()
+    return replicated
 
 
 def masters(cluster: Cluster) -> list[Server]:
@@ -253,8 +242,6 @@ def test_a_master_that_hangs_is_given_up_and_named(
 ) -> None:
     monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 1)
     fill(cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(3000)])
-    for server in cluster.servers:
-        server.client().config_set("cluster-node-timeout", 60_000)
     hanging = masters(cluster)[1]
     times: list[float] = []
 
@@ -269,8 +256,6 @@ def test_a_master_that_hangs_is_given_up_and_named(
             getattr(Migrator(client, "town", max_pause_ms=1, progress=progress), operation)()
     finally:
         os.kill(hanging.pid, signal.SIGCONT)
-        for server in cluster.servers:
-            server.client().config_set("cluster-node-timeout", 1500)
     assert time.monotonic() - times[0] < 15
     named = server_of_error(raised.value)
     assert named

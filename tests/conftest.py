@@ -18,6 +18,7 @@ from redis import Redis
 from redis import utils as redis_utils
 
 from tests.clusters import Cluster, Clusters
+from tests.midway import stay_near
 from tests.servers import (
     Kind,
     Pool,
@@ -44,9 +45,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    # In a shell's background job, SIGINT is ignored, also in the processes that tests start.
+    # In a shell's background job, SIGINT is ignored, and after nohup SIGHUP, also in the processes
+    # that tests start.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         newest_kind()
         # The towns below it contain sockets, whose paths must be short.
@@ -181,6 +185,17 @@ def newest_cluster(clusters: Clusters) -> Iterator[Cluster]:
 def replicated(clusters: Clusters) -> Iterator[Cluster]:
     """The same with a replica for each master."""
     yield from clusters.lend(newest_kind(), replicas=1)
+
+
+@pytest.fixture(autouse=True)
+def near(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take each server for a near one, however long a round trip takes on a busy machine.
+
+    Calls to a server far away are sent ahead, and a key keeps the cursor. A test of that is marked
+    `far`.
+    """
+    if not request.node.get_closest_marker("far"):
+        stay_near(monkeypatch)
 
 
 @pytest.fixture

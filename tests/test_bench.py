@@ -71,6 +71,7 @@ def test_a_key_that_was_not_moved_or_lost_its_value_is_noticed(newest: Server) -
         data.check(redis, data.new_key, 100)
 
 
+@pytest.mark.far
 def test_the_proxy_delays_each_round_trip_and_not_what_is_in_a_row(newest: Server) -> None:
     with delayed(newest.port, 100) as port:
         assert round_trip_ms(port, 3) >= 100
@@ -85,6 +86,7 @@ def test_the_proxy_delays_each_round_trip_and_not_what_is_in_a_row(newest: Serve
             assert time.perf_counter() - began < 10
 
 
+@pytest.mark.far
 def test_batches_at_a_distance_are_as_large_as_near_by(newest: Server) -> None:
     redis = newest.client()
     data.fill(redis, 30_000)

@@ -35,6 +35,8 @@ from tt_migrate.engine.driver import Driver
 from tt_migrate.engine.scripts import source
 from tt_migrate.results import Server as SaidServer
 
+pytestmark = pytest.mark.far
+
 KEYS, PAUSE_MS = 1500, 0.5
 """A pass over so many keys takes several batches."""
 RTT_MS, JITTER_MS = 6, 4

@@ -349,6 +349,7 @@ def test_the_error_names_the_limit_where_nothing_passes(newest: Server) -> None:
     assert text.isprintable()
 
 
+@pytest.mark.far
 def test_replies_that_are_lost_far_away(newest: Server) -> None:
     newest.client().mset({f"tt:inbox:{n}": n for n in range(3000)})
     with ExitStack() as held:

@@ -15,17 +15,11 @@ from redis.retry import Retry
 
 from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
-from tests.midway import fill, follow, stay_near
+from tests.midway import fill, follow
 from tests.servers import Server, StartServer
 from tests.waiting import wait_until
 from tt_migrate import RENAME, Migration, Migrator, Progress
 from tt_migrate.engine.scripts import GUARDS, headed, script_for
-
-
-@pytest.fixture(autouse=True)
-def near(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kept cursor is a key more, and calls ahead are batches more."""
-    stay_near(monkeypatch)
 
 
 def test_values_and_ttls_of_every_type_arrive_unchanged(redis: Redis) -> None:

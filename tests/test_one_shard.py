@@ -237,6 +237,7 @@ def test_a_reader_that_waits_for_a_list_gets_it(shard: Server) -> None:
     assert redis.lrange("tt:town:inbox:1", 0, -1) == [b"second"]
 
 
+@pytest.mark.far
 def test_calls_are_sent_ahead_to_a_shard_far_away(shard: Server) -> None:
     redis = shard.client()
     for n in range(3000):

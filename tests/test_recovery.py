@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError
 from redis.retry import Retry
 
-from tests.midway import cut_connections, fill, quick_patience, stay_near
+from tests.midway import cut_connections, fill, quick_patience
 from tests.servers import Kind, Server, StartServer
 from tests.users import user_without
 from tt_migrate import UPGRADE, Migration, Migrator, Progress
@@ -22,11 +22,6 @@ from tt_migrate.engine.scripts import ScriptCaller
 
 KEYS, PAUSE_MS = 2000, 0.5
 """A pass over so many keys takes several batches."""
-
-
-@pytest.fixture(autouse=True)
-def near(monkeypatch: pytest.MonkeyPatch) -> None:
-    stay_near(monkeypatch)
 
 
 def at_batch(number: int, act: Callable[[], object]) -> Callable[[Progress], None]:

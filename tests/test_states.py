@@ -17,7 +17,7 @@ from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tests.busy import busy
-from tests.midway import cut_connections, fill, quick_patience, stay_near
+from tests.midway import cut_connections, fill, quick_patience
 from tests.servers import Server, StartServer
 from tests.test_recovery import at_batch
 from tests.users import user_with, user_without
@@ -33,11 +33,6 @@ from tt_migrate.engine.server import UnsyncedReplicaError
 KEYS, PAUSE_MS = 2000, 0.5
 """A pass over so many keys takes several batches."""
 MINIMAL = ("script|load", "evalsha", "scan", "exists", "renamenx")
-
-
-@pytest.fixture(autouse=True)
-def near(monkeypatch: pytest.MonkeyPatch) -> None:
-    stay_near(monkeypatch)
 
 
 @pytest.mark.every_kind

@@ -72,7 +72,7 @@ class Comparison:
 
     def take(self, call: Call, reply: list[Any]) -> Taken:
         """Compare each destination with the key before it."""
-        elapsed, found = fetched(reply, len(self._todo))
+        elapsed, found = fetched(reply, len(call.about))
         weight = 0
         for kind, value in found:
             weight += weight_of(value)

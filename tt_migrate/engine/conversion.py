@@ -94,7 +94,8 @@ class RecordReader:
     def _ask_for(self, unread: Sequence[tuple[bytes, bytes]]) -> bool:
         """Read these keys later. Returns whether one was given up instead."""
         fine = [pair for pair in unread if not _is_given_up(pair[1], self._cuts, self._fail)]
-        self._unread.extend(fine)
+        # Those whose call was lost come first, so that it is known soon whether one is the cause.
+        self._unread.extendleft(reversed(fine))
         return len(fine) < len(unread)
 
     def next_call(self, pace: Pace, *, alone: bool) -> Call | None:
@@ -130,7 +131,7 @@ class RecordReader:
         Returns whether a record was given up instead.
         """
         gave_up = False
-        for call in calls:
+        for call in reversed([*calls]):
             if cut and len(call.about) == 1:
                 self._cuts[call.about[0][1]] += 1
             gave_up |= self._ask_for(call.about)
@@ -356,7 +357,8 @@ class Conversion:
     def _get_ready(self, swaps: Sequence[_Swap]) -> bool:
         """Convert these records later. Returns whether one was given up instead."""
         fine = [swap for swap in swaps if not _is_given_up(swap.key, self._tally.cuts, self._fail)]
-        self._ready.extend(fine)
+        # Those whose call was lost come first, so that it is known soon whether one is the cause.
+        self._ready.extendleft(reversed(fine))
         self._weight += sum(swap.weight for swap in fine)
         return len(fine) < len(swaps)
 

@@ -81,9 +81,21 @@ class Crew:
     def tried(self, attempt: Callable[[], _R]) -> _R:
         """Connect to all servers, and try until it works: they can fail, and slots can move."""
         if not self._has_begun:
-            self._tried(lambda: None)
+            self._begin()
             self._has_begun = True
         return self._tried(attempt)
+
+    def _begin(self) -> None:
+        """Connect to all servers. The client may know those of an hour ago."""
+        known = self.shards.version
+        try:
+            self._tried(lambda: None)
+        except (redis_errors.ConnectionError, redis_errors.TimeoutError):
+            with suppress(redis_errors.RedisError):
+                self.shards.refresh()
+            if self.shards.version == known:
+                raise
+            self._tried(lambda: None)
 
     def _tried(self, attempt: Callable[[], _R]) -> _R:
         def one_attempt() -> _R:
@@ -140,6 +152,8 @@ class Crew:
 
     def look(self) -> Look:
         """What all servers say of their slots now."""
+        for worker in self._workers.values():
+            worker.session.wake()
         clients = {name: worker.client for name, worker in self._workers.items()}
         return self.shards.look(clients)
 

@@ -90,19 +90,24 @@ class Driver:
 
     def has_moved(self) -> bool:
         """Whether the run must be made again on another server. Then it is connected there."""
-        drop = self._dropped
         patience = self._manner.patience
-        if not patiently(patience, self._ask_whether_moved, drop, begun=True):
+        losses: list[Exception] = []
+
+        def ask() -> bool:
+            is_new = self.session.wake() or bool(losses)
+            self.session.connect()
+            return self.session.has_moved() or (is_new and self._is_other_process())
+
+        def lost(error: Exception) -> None:
+            losses.append(error)
+            self._dropped(error)
+
+        if not patiently(patience, ask, lost, begun=True):
             return False
         self.session.drop()
         self._reconnects += 1
-        patiently(patience, self._connect_again, drop, begun=True)
+        patiently(patience, self._connect_again, self._dropped, begun=True)
         return True
-
-    def _ask_whether_moved(self) -> bool:
-        self.session.wake()
-        self.session.connect()
-        return self.session.has_moved()
 
     def _connect_again(self) -> None:
         self.session.connect()
@@ -127,12 +132,15 @@ class Driver:
         position = _Position(stage, so_far)
         try:
             while not work.over or self._flight.calls:
-                held = patiently(
-                    self._manner.patience,
-                    lambda: self._attempt(work, position),
-                    lambda error: self._lost(error, work, position),
-                    begun=True,
-                )
+                try:
+                    held = patiently(
+                        self._manner.patience,
+                        lambda: self._attempt(work, position),
+                        lambda error: self._lost(error, work, position),
+                        begun=True,
+                    )
+                except _GivenUpError:
+                    continue
                 if not self._flight.calls and not work.over:
                     time.sleep(self._pace.rest(held))
             patiently(
@@ -266,10 +274,10 @@ class Driver:
                     self._read(work, position, self.session.receive)
                 if not self._flight.calls:
                     self._forget(work)
-            self._lost_replies += self._changing()
-            if self._calls or self._lost_replies:
-                with suppress(Exception):
-                    self._tell(position)
+        self._lost_replies += self._changing()
+        if self._calls or self._lost_replies:
+            with suppress(Exception):
+                self._tell(position)
         if self._flight.calls:
             # Nobody else must read their replies.
             self.session.drop()
@@ -291,13 +299,19 @@ class Driver:
         calls = [sent.call for sent in self._flight.calls]
         self._lost_replies += self._changing()
         self._flight.calls.clear()
-        self._ask_for_less(cut=bool(calls), gave_up=work.lost(calls, cut=True))
-        position.standstill.loss(error)
+        gave_up = work.lost(calls, cut=True)
+        self._ask_for_less(cut=bool(calls), gave_up=gave_up)
+        if gave_up:
+            position.advance(1, None)
+        else:
+            position.standstill.loss(error)
         if not isinstance(error, PassingError) and not position.is_lost:
             self._reconnects += 1
         position.is_lost = True
         self._dropped(error)
         self._tell(position, two_words(error))
+        if gave_up:
+            raise _GivenUpError
 
     def _ask_for_less(self, *, cut: bool, gave_up: bool) -> None:
         """Make replies smaller if the connection was lost twice at the same place.
@@ -323,6 +337,10 @@ class Driver:
     def _tell(self, position: _Position, waiting: str = "") -> None:
         if self._manner.progress:
             self._manner.progress(position.progress(waiting))
+
+
+class _GivenUpError(Exception):
+    """A key was given up: the pass has got further, so the retries begin anew."""
 
 
 class _Position:

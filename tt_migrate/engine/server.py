@@ -19,6 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.replies import ask, malformed_as_invalid, mapping, whole
+from tt_migrate.engine.silence import is_watched
 from tt_migrate.results import Server
 
 _FRESH_SECONDS = 1
@@ -91,8 +92,9 @@ def handshake_of(client: Redis) -> Handshake:
     try:
         return _asked_handshake(client)
     except (RedisConnectionError, RedisTimeoutError):
-        # Perhaps it has died while nobody used it. Nothing is lost: connect anew.
-        if client.connection is None:
+        # Perhaps it has died while nobody used it. Nothing is lost: connect anew. It is not known
+        # which database a connection of the caller's own has selected.
+        if not client.connection or not is_watched(client.connection):
             raise
         client.connection.disconnect()
         return _asked_handshake(client)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Any
@@ -439,9 +439,9 @@ def held_connection(client: Redis) -> Iterator[Redis]:
     """A client that holds one connection of another client's pool and does not retry.
 
     If that client holds a connection itself (`single_connection_client`), this connection is used.
-    It is not watched then: what the caller has set there, such as SELECT, would be lost. One of the
-    pool is made anew if it was silent for a while. The connection's retry setting is restored.
-    Raises redis.exceptions.RedisError if the connection cannot be opened.
+    It is not watched then, and if it is lost it comes back to the database that it has selected.
+    One of the pool is made anew if it was silent for a while. The connection's settings are
+    restored. Raises redis.exceptions.RedisError if the connection cannot be opened.
     """
     pool = client.connection_pool
     held = (
@@ -450,14 +450,18 @@ def held_connection(client: Redis) -> Iterator[Redis]:
     connection = held.connection
     if connection is None:
         raise redis_errors.ConnectionError("the pool gave no connection")
-    if held is not client:
-        wake(connection)
-        watch(connection)
-    retry = connection.retry
+    retry, database = connection.retry, connection.db
     connection.retry = Retry(NoBackoff(), 0)
     try:
+        if held is client:
+            # A user without +client|info, and a server that does not know it, has the client's own.
+            with suppress(redis_errors.ResponseError):
+                connection.db = int(client.client_info()["db"])
+        else:
+            wake(connection)
+            watch(connection)
         yield held
     finally:
-        connection.retry = retry
+        connection.retry, connection.db = retry, database
         if held is not client:
             held.close()

@@ -331,7 +331,8 @@ class Courier:
                 if not 0 < len(found) <= most:
                     raise ValueError
         except redis_errors.RedisError as error:
-            self.lost_replies += isinstance(error, CutOffError | redis_errors.TimeoutError)
+            is_lost = isinstance(error, CutOffError | redis_errors.TimeoutError)
+            self.lost_replies += is_lost and operation.script.changes
             return Failure(error, is_unsure=not ran_nothing(error))
         return found, held
 

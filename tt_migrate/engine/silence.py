@@ -16,9 +16,14 @@ def watch(connection: Any) -> None:
     setattr(connection, _HEARD_AT, time.monotonic())
 
 
+def is_watched(connection: Any) -> bool:
+    """Whether a connection may be made anew: it is not the caller's own."""
+    return hasattr(connection, _HEARD_AT)
+
+
 def heard(connection: Any) -> None:
     """Note that a connection works now, if it is watched."""
-    if hasattr(connection, _HEARD_AT):
+    if is_watched(connection):
         watch(connection)
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 from tt_migrate.engine.patience import PassingError
 from tt_migrate.engine.replies import malformed_as_invalid
 
-_EPOCH, _SLOTS_BEGIN = 6, 8
+_FLAGS, _EPOCH, _SLOTS_BEGIN = 2, 6, 8
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ def look_at(replies: Mapping[str, bytes], thought: Mapping[str, Set[int]]) -> Lo
     is_still = True
     with malformed_as_invalid():
         for name, reply in replies.items():
-            for fields in (line.split() for line in reply.splitlines() if b"myself" in line):
+            for fields in (line.split() for line in reply.splitlines()):
+                if b"myself" not in fields[_FLAGS]:
+                    continue
                 found = fields[_SLOTS_BEGIN:]
                 # A slot that is about to move: [93-<-node] or [93->-node].
                 ranges = [_range(field) for field in found if b"[" not in field]

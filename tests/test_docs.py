@@ -17,6 +17,7 @@ import pytest
 from redis import Redis
 
 from demo import old_town, redis_cli
+from tests.clusters import Cluster, fill
 from tests.command import chdir, environment, script, tt, tt_in_process
 from tests.servers import Server, StartServer
 from tests.test_json import FIELDS
@@ -214,6 +215,14 @@ def conflict(redis: Redis) -> None:
     redis.mset({"tt:stop:1": 1, "tt:my-project:stop:1": 2})
 
 
+def documented_user() -> list[str]:
+    """The words of the command that makes a user for all that the program does."""
+    permissions = section_of("docs/operations.md", "## Permissions")
+    [make] = [line for line in commands(permissions) if "ACL SETUSER" in line]
+    words = shlex.split(make)
+    return words[words.index("ACL") :]
+
+
 @pytest.mark.every_kind
 def test_the_user_that_the_documents_make_may_do_all_that_they_show(
     server: Server, tmp_path: Path
@@ -221,10 +230,7 @@ def test_the_user_that_the_documents_make_may_do_all_that_they_show(
     town, redis = settled(server, tmp_path), server.client()
     redis.rpush("tt:my-project:backlog", "new")
     redis.set("tt:my-project:stop:aaaaaaaa-4c1d-4e8f-9a2b-000000000005", 2)
-    permissions = section_of("docs/operations.md", "## Permissions")
-    [make] = [line for line in commands(permissions) if "ACL SETUSER" in line]
-    words = shlex.split(make)
-    redis.execute_command(*words[words.index("ACL") :])
+    redis.execute_command(*documented_user())
     user: dict[str, Any] = {
         "REDIS_URL": server.url.replace("//", "//migration:change-me@").replace("/0", "/1")
     }
@@ -234,6 +240,18 @@ def test_the_user_that_the_documents_make_may_do_all_that_they_show(
         _, _, *options = shlex.split(command)
         done = tt(*options, "-t", str(town), town=None, **user)
         assert (done.returncode, "may not" in done.stdout) == (0, False), done.stdout + done.stderr
+
+
+def test_the_same_user_may_do_it_on_a_cluster_of_several_shards(cluster: Cluster) -> None:
+    keys = [("RPUSH", f"tt:{town}inbox:{n}", "a") for n in range(9) for town in ("", "town:")]
+    fill(cluster, [*keys, ("SET", "tt:agent:1", '{"id": "1"}')])
+    for server in cluster.servers:
+        server.client().execute_command(*documented_user())
+    url = cluster.url.replace("//", "//migration:change-me@")
+    merge = "--upgrade --on-conflict merge"
+    for options, status in (("--check", 1), (f"{merge} --dry-run", 0), (f"{merge} --force", 0)):
+        done = tt(*options.split(), url=url, town="town")
+        assert (done.returncode, "may not" in done.stdout) == (status, False), done.stderr
 
 
 STATES: dict[str, Callable[[Redis], object]] = {"tt migrate --force": conflict}

@@ -22,8 +22,8 @@ from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
 
 _NEEDED = (
     "SCRIPT LOAD, EVALSHA, SCAN and EXISTS, RENAMENX to migrate, SELECT for a database other than"
-    " 0, CLUSTER INFO, DUMP, PTTL, RESTORE and DEL in cluster mode, and more for hashes, merges and"
-    " --from-town"
+    " 0, CLUSTER INFO, DUMP, PTTL, RESTORE and DEL in cluster mode, and more for several shards,"
+    " hashes, merges and --from-town"
 )
 _Sign = type[Exception] | str
 _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (

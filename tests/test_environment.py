@@ -149,6 +149,7 @@ def test_a_towns_name_with_a_leftover_is_refused_and_shown(newest: Server, name:
         assert (done.returncode, done.stdout) == (2, "")
         assert f" is '{ODD_NAMES[name]}', which has a leftover" in done.stderr
         assert "give it as 'my-project'" in done.stderr
+        assert "run it again" not in done.stderr
     assert newest.client().keys() == [b"tt:stop:1"]
 
 
@@ -179,6 +180,13 @@ def test_a_former_name_that_is_blank_is_refused(newest: Server, name: str) -> No
         done = tt(mode, "--from-town", name, url=newest.url)
         assert done.returncode == 2
         assert done.stderr == "Error: --from-town is blank: give the town's former name\n"
+
+
+@pytest.mark.parametrize("name", ["", " ", "\r", '""', "' '"])
+def test_a_town_name_with_nothing_in_it_is_blank(newest: Server, name: str) -> None:
+    done = tt("--check", "--town-name", name, url=newest.url, town=None)
+    assert done.returncode == 2
+    assert done.stderr == "Error: --town-name is blank: give the town's name\n"
 
 
 @pytest.mark.parametrize("quote", ["'", '"'])

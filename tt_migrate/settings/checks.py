@@ -35,13 +35,12 @@ def town_name_problem(option: str, name: str) -> str | None:
     A town's file may have any name. From a shell or a file of variables, a carriage return, blanks
     at the ends and quotes around a name are leftovers.
     """
-    bare = "".join(character for character in name if category(character) != "Cc")
-    while bare and (_is_blank(bare[0]) or _is_blank(bare[-1])):
-        bare = bare[1:] if _is_blank(bare[0]) else bare[:-1]
-    if not bare:
-        return f"{option} is blank: give the town's name"
+    blanks = "".join(filter(_is_blank, name))
+    bare = "".join(character for character in name if category(character) != "Cc").strip(blanks)
     if is_quoted(bare):
         bare = bare[1:-1].strip()
+    if not bare:
+        return f"{option} is blank: give the town's name"
     if bare == name:
         return None
     return (

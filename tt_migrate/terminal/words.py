@@ -50,7 +50,7 @@ _RENAME = Words(
     nothing_to_do=f"No migration needed - {_NAMED}",
     none_left="No old keys are left.",
     culprit="an old Tinytown",
-    absent="The town has no keys here: no old keys, and none with its name",
+    absent="The town has no keys here: no old keys that begin with tt:, and none with its name",
 )
 _HASH = replace(
     _RENAME,
@@ -65,6 +65,7 @@ _UPGRADE = replace(
     question="Old keys get the town's name, JSON strings become hashes",
     nothing_to_do=f"No migration needed - {_NAMED}, all agents and tasks are hashes",
     none_left="No old keys and no JSON strings are left.",
+    absent="The town has no keys here: no old keys, and none with its name",
 )
 _REVERSE = Words(
     noun="Reversal",

@@ -410,7 +410,7 @@ def test_a_preview_says_whether_the_database_is_empty_or_its_size_unknown(newest
 @pytest.mark.parametrize("option", ["--record", "--town"])
 def test_an_option_for_a_path_that_is_empty_is_refused(newest: Server, option: str) -> None:
     done = tt("--force", option, "", url=newest.url)
-    assert (done.returncode, "it is empty. Name a" in done.stderr) == (2, True)
+    assert (done.returncode, "it is empty. Name a path" in done.stderr) == (2, True)
 
 
 def test_a_record_called_dash_is_refused(newest: Server, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class _GivenPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
-            self.fail("it is empty. Name a directory or a file, or leave it out.", param, ctx)
+            self.fail("it is empty. Name a path, or leave the option out.", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -30,8 +30,8 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     (
         (MasterAwayError,),
         # Not a part of the text, where a word that is a password is hidden.
-        "{text}. If that address cannot be reached from here, change it: sentinel monitor gives it,"
-        " or replica-announce-ip of a promoted replica, and sentinel announce-ip for a Sentinel",
+        "{text}. If this machine cannot reach that address, correct it in sentinel monitor, or in"
+        " replica-announce-ip of a promoted replica; sentinel announce-ip is a Sentinel's own",
     ),
     ((UnsupportedServerError, UnsyncedReplicaError, SentinelError), "{text}"),
     # Comes first, because its text can be anything.
@@ -101,8 +101,8 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     (
         ("Key Identifier", "key usage", "Basic Constraints of CA cert", "Path length"),
         "its certificate lacks what the strict check of Python 3.13 and later wants ({text}): make"
-        " it anew with that, or add ssl_exclude_verify_flags=VERIFY_X509_STRICT to a rediss:// URL,"
-        " which goes on verifying it",
+        " a new one, or verify it less strictly: add ssl_exclude_verify_flags=VERIFY_X509_STRICT to"
+        " a rediss:// URL",
     ),
     (
         ("certificate has expired", "certificate is not yet valid"),
@@ -123,9 +123,8 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ),
     (
         (UnansweredError,),
-        "it answered before, but now not in time: it hangs, or is busy with a long command. It may"
-        " still do what it was sent last: run it again, with a longer socket_timeout in the URL if"
-        " that took too long",
+        "it answered before, but now not in time: it hangs, or is busy with a long command, which"
+        " it may still finish. Look at its load, or give a longer socket_timeout in the URL",
     ),
     (
         (redis_errors.TimeoutError,),

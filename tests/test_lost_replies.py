@@ -21,12 +21,15 @@ from redis.retry import Retry
 from bench.machinery.process import delayed
 from tests.clusters import Cluster, fill
 from tests.command import tt
-from tests.servers import Server, newest_kind
+from tests.servers import Server
 from tests.services import service
 from tests.test_connection import listener
+from tests.test_recovery import at_batch
 from tt_migrate import DOWNGRADE, HASH, RENAME, UPGRADE, Change, Migration, Migrator, Plan
+from tt_migrate.engine.crew import Crew
 from tt_migrate.engine.patience import PATIENCE
 from tt_migrate.engine.scripts import Script, source
+from tt_migrate.engine.side_by_side import Worker
 from tt_migrate.terminal.errors import explain
 
 PATIENT = Retry(NoBackoff(), 16, PATIENCE._supported_errors)
@@ -121,18 +124,9 @@ def always_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tt_migrate.engine.silence.SILENT_SECONDS", 0)
 
 
-@pytest.fixture(scope="module")
-def whole_cluster() -> Iterator[Cluster]:
-    cluster = Cluster.start(newest_kind())
-    yield cluster
-    cluster.stop()
-
-
 @pytest.fixture
-def cluster(whole_cluster: Cluster) -> Iterator[Cluster]:
-    whole_cluster.reset()
-    yield whole_cluster
-    whole_cluster.close_clients()
+def cluster(newest_cluster: Cluster) -> Cluster:
+    return newest_cluster
 
 
 def record(number: int, size: int = 0) -> bytes:
@@ -286,7 +280,7 @@ def test_a_preview_works_where_large_replies_do_not_pass(newest: Server, plan: P
         assert upgraded.unconverted == {}
 
 
-@pytest.mark.parametrize("large", [[5], [0, 1, 2], [*range(10)]])
+@pytest.mark.parametrize("large", [[5], [0, 1, 2], [*range(30)]])
 @pytest.mark.parametrize("with_preview", [False, True])
 def test_a_record_that_no_reply_can_carry_is_listed_and_the_rest_is_converted(
     newest: Server, large: list[int], *, with_preview: bool
@@ -386,16 +380,37 @@ def test_a_connection_that_lives_is_used_again(firewall: tuple[Forgetful, Redis]
     assert wall.connections == 1
 
 
-@pytest.mark.parametrize("firewall", ["resets"], indirect=True)
-def test_a_connection_of_the_callers_own_is_made_anew_when_it_is_dead(
-    firewall: tuple[Forgetful, Redis], newest: Server
+@pytest.fixture
+def selected(newest: Server) -> Iterator[Redis]:
+    """The caller's own connection, which has selected database 5. Databases 0 and 5 have keys."""
+    for database in (0, 5):
+        newest.client(db=database).mset({f"tt:inbox:{n}": n for n in range(KEYS)})
+    with Redis(port=newest.port, single_connection_client=True) as own:
+        own.execute_command("SELECT", 5)
+        yield own
+
+
+def test_a_connection_of_the_callers_own_that_is_dead_is_not_made_anew(
+    selected: Redis, newest: Server
 ) -> None:
-    wall, client = firewall
-    newest.client().set("tt:inbox:1", 1)
-    with Redis(connection_pool=client.connection_pool, single_connection_client=True) as single:
-        single.ping()
-        wall.forget()
-        assert Migrator(single, "my-project").migrate().total == 1
+    """Nobody knows which database it had selected."""
+    newest.client().client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(RedisConnectionError):
+        Migrator(selected, "my-project").migrate()
+    assert moved(newest.client()) == moved(newest.client(db=5)) == 0
+
+
+def test_a_connection_of_the_callers_own_comes_back_to_its_database(
+    selected: Redis, newest: Server
+) -> None:
+    admin = newest.client(single_connection_client=True)
+    cut = at_batch(2, lambda: admin.client_kill_filter(_type="normal", skipme=True))
+    result = Migrator(
+        selected, "my-project", max_pause_ms=0.001, progress=cut, patience=PATIENT
+    ).migrate()
+    assert result.effort.reconnects == 1
+    assert (result.total, result.remaining) == (KEYS, 0)
+    assert (moved(admin), moved(newest.client(db=5))) == (0, KEYS)
 
 
 @pytest.mark.usefixtures("always_silent")
@@ -474,6 +489,27 @@ def test_the_idle_connections_of_a_cluster_are_made_anew(cluster: Cluster, *, re
             wall.forget()
     assert (result.total, result.remaining) == (60, 0)
     assert result.effort.reconnects == 0
+
+
+def test_a_shard_that_is_idle_while_others_are_scanned_is_asked_on_a_new_connection(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tt_migrate.engine.silence.SILENT_SECONDS", 0)
+    fill(cluster, [("SET", f"tt:inbox:{n}", str(n)) for n in range(60)])
+    walls = [Forgetful(server.port, resets=True) for server in cluster.masters]
+    everywhere = Crew.everywhere
+
+    def then_forgotten(crew: Crew, work: Callable[[Worker], object]) -> None:
+        everywhere(crew, work)
+        for wall in walls:
+            wall.forget()
+
+    monkeypatch.setattr(Crew, "everywhere", then_forgotten)
+    with ExitStack() as held:
+        ports = [held.enter_context(listener(wall.serve)) for wall in walls]
+        client = held.enter_context(behind(cluster, ports, socket_timeout=5))
+        count = Migrator(client, "my-project").count()
+    assert (count.total, count.effort.reconnects) == (60, 0)
 
 
 def test_replies_get_smaller_on_shards_too(cluster: Cluster) -> None:

@@ -92,6 +92,18 @@ def test_a_failover_under_any_step_is_survived(
         assert not client.exists(f"tt:inbox:{n}")
 
 
+def test_servers_that_a_failover_replaced_between_two_operations_are_looked_up(
+    cluster: Cluster,
+) -> None:
+    fill(cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(KEYS)])
+    client = cluster.client()
+    assert Migrator(client, "town").count().total == KEYS
+    old = masters(cluster)[1]
+    take_over(cluster, old.port)
+    old.kill()
+    assert Migrator(client, "town").count().total == KEYS
+
+
 def test_what_a_demoted_master_has_done_is_not_confirmed(cluster: Cluster) -> None:
     refused = ResponseError("WAIT cannot be used with replica instances. Please also note ...")
     pipeline = Pipeline(cluster.masters[0].client())

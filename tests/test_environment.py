@@ -238,9 +238,12 @@ def test_a_line_end_after_a_password_is_left_out_and_v_says_so(
 @pytest.mark.parametrize(
     ("password", "says"),
     [
-        ('"s3cr3ts3cr3t"', "REDIS_PASSWORD is in quotes"),
-        ("s3cr3ts3cr3t ", "REDIS_PASSWORD has a blank or a line end at an end"),
-        ("s3cr3ts3cr3t\n\n", "the line end of REDIS_PASSWORD was left out; REDIS_PASSWORD has"),
+        ('"s3cr3ts3cr3t"', "the password of REDIS_PASSWORD has quotes"),
+        ("s3cr3ts3cr3t ", "the password of REDIS_PASSWORD has a blank or a line end at an end"),
+        (
+            "s3cr3ts3cr3t\n\n",
+            "the line end of REDIS_PASSWORD was left out; the password of REDIS_PASSWORD has",
+        ),
     ],
 )
 def test_a_refused_password_that_is_odd_is_named(locked: Server, password: str, says: str) -> None:

@@ -69,8 +69,10 @@ def given_password(name: str, environ: Mapping[str, str]) -> Password:
     password = re.sub(r"(\r\n|\r|\n)\Z", "", text)
     odd = {
         f"the line end of {source} was left out": password != text,
-        f"{source} is in quotes, which are taken as a part of the password": is_quoted(password),
-        f"{source} has a blank or a line end at an end of the password": password.strip()
+        f"the password of {source} has quotes, which are taken as a part of it": is_quoted(
+            password
+        ),
+        f"the password of {source} has a blank or a line end at an end": password.strip()
         != password,
     }
     return Password(password, "; ".join(remark for remark, holds in odd.items() if holds))

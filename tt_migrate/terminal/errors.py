@@ -34,7 +34,7 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
         " replica-announce-ip of a promoted replica; sentinel announce-ip is a Sentinel's own",
     ),
     ((UnsupportedServerError, UnsyncedReplicaError, SentinelError), "{text}"),
-    # Comes first, because its text can be anything.
+    # Comes before all that look for words, because its text can be anything.
     (
         (redis_errors.InvalidResponse,),
         "the reply does not come from Redis. Is the address right, and is TLS on at both ends or"

@@ -120,7 +120,8 @@ class TextReport:
             again = f"Run '{self._command(self.plan)}' again to do the rest."
             self.err.line(f"Error: {_sentence(error)} {again}")
         elif so_far is not None:
-            self.err.line(f"Error: {_sentence(error)} Nothing was changed; run it again.")
+            again = "" if "again" in error else " Run it again."
+            self.err.line(f"Error: {_sentence(error)} Nothing was changed.{again}")
         else:
             self.err.line(f"Error: {error}")
 

@@ -15,7 +15,7 @@ import pytest
 from demo import redis_cli
 from demo.picture import PICTURE, demo_output, shown_lines, text_of
 from tests.command import environment
-from tests.servers import Kind, Server, StartServer, short_place
+from tests.servers import Kind, Server, StartServer, newest_kind, short_place
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -233,6 +233,10 @@ def test_the_stand_in_for_redis_cli_makes_a_backup_and_ends_a_server(
 def test_without_redis_cli_the_shell_has_a_stand_in(place: Path, tmp_path: Path) -> None:
     for name in ("sh", "rm", "ls"):
         (tmp_path / name).symlink_to(shutil.which(name) or name)
+    # Where no wheel has a server, the one on the PATH serves.
+    server = newest_kind().program
+    assert server
+    (tmp_path / server.name).symlink_to(server)
     backup = (
         "redis-cli -s .tt/redis.sock --rdb backup.rdb && ls backup.rdb\nredis-cli -s none PING\n"
     )

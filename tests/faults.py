@@ -2,7 +2,8 @@
 
     python -m tests.faults [--seed 1] [--kind valkey-9.1] [--only kills] [--short]
 
-Prints a line for each round, with the seed that repeats it.
+Prints a line for each round, with the seed that repeats it. It sleeps until something is to break,
+for a time that is drawn by chance; producers and consumers sleep to leave the processor to others.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ def stops(cluster: Cluster, chance: random.Random, rounds: int, names: int) -> s
             run = start_run(cluster)
             time.sleep(chance.uniform(0.3, 0.9))
             run.send_signal(signal.SIGSTOP)
-            time.sleep(3.5)
+            time.sleep(3.5)  # longer than the time after which others take its keys over
             finish_run(cluster, statuses=(0, 1))
             messages.drain()
             run.send_signal(signal.SIGCONT)

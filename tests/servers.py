@@ -240,7 +240,7 @@ class Server:
                 taken = "Address already in use" in str(error)
                 if not taken or time.monotonic() > deadline:
                     raise
-                time.sleep(0.05)
+                time.sleep(0.05)  # the port is not free yet
 
     def kill(self) -> None:
         """Kill the server with SIGKILL, like a crash. `restart` starts it again."""
@@ -296,7 +296,7 @@ class Server:
             reply = self._ping()
             if reply and (self.loading_is_ready or not reply.startswith(b"-LOADING")):
                 return
-            time.sleep(0.005)
+            time.sleep(0.005)  # between two looks
         ended = "did not answer" if self.is_running else "ended"
         self._end(signal.SIGKILL)
         raise StartError(f"{self.kind.name} {ended}; its log:\n{self.log}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 from bench.machinery.process import delayed
 from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
+from tests.midway import quick_patience
 from tests.servers import Kind, Server, StartServer, cluster_state, newest_kind
 from tests.test_recovery import at_batch
 from tests.users import refusals, user_without
@@ -301,19 +301,15 @@ def test_a_slot_that_is_not_served_for_a_while_is_waited_for(shard: Server) -> N
     for n in range(2000):
         redis.set(f"tt:inbox:{n}", n)
 
-    def back() -> None:
-        time.sleep(0.5)
-        shard.client().execute_command("CLUSTER", "ADDSLOTS", 0)
-
-    threads = [threading.Thread(target=back)]
-
     def away() -> None:
         redis.execute_command("CLUSTER", "DELSLOTS", 0)
         wait_until(lambda: cluster_state(redis)["cluster_state"] == "fail")
-        threads[0].start()
 
-    done = Migrator(redis, "town", max_pause_ms=1, progress=at_batch(2, away)).migrate()
-    threads[0].join()
+    def back() -> None:
+        shard.client().execute_command("CLUSTER", "ADDSLOTS", 0)
+
+    progress, patience = at_batch(2, away), quick_patience(at=3, act=back)
+    done = Migrator(redis, "town", max_pause_ms=1, progress=progress, patience=patience).migrate()
     assert (done.complete, done.failed) == (True, {})
 
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from redis.retry import Retry
 
 from tests.conftest import is_wanted
 from tests.servers import Kind, Server, StartError, StartServer, kinds, short_place
+from tests.waiting import wait_until
 
 NO_RETRY = Retry(NoBackoff(), 0)
 
@@ -157,9 +157,6 @@ def test_no_server_outlives_its_starter(how: signal.Signals) -> None:
             assert client.ping()
             starter.send_signal(how)
             starter.wait()
-            deadline = time.monotonic() + 5
-            while directory.exists() and time.monotonic() < deadline:
-                time.sleep(0.01)
+            wait_until(lambda: not directory.exists())
             with pytest.raises(RedisConnectionError):
                 client.ping()
-    assert not directory.exists()

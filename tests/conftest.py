@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -71,6 +72,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=[item for item in items if run_of(item) not in runs])
     chosen = [item for item in items if run_of(item) in runs]
     items[:] = sorted(chosen, key=lambda item: item.get_closest_marker("first") is None)
+
+
+def pytest_collection_finish() -> None:
+    # The garbage collector need not look at thousands of tests again and again.
+    gc.collect()
+    gc.freeze()
 
 
 def run_of(item: pytest.Item) -> str:

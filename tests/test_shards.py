@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from itertools import count
+from itertools import count, product
 from os import urandom
 from pathlib import Path
 from threading import Barrier, Lock
@@ -22,7 +23,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -858,7 +859,18 @@ def test_keys_whose_new_slots_nobody_serves_stay_as_they_are(newest_cluster: Clu
     owners = {slot: client.nodes_manager.slots_cache[slot][0].port for slot in unserved}
     for server in newest_cluster.masters:
         server.client().config_set("cluster-require-full-coverage", "no")
-        server.client().execute_command("CLUSTER", "DELSLOTS", *unserved)
+    nodes = [server.client() for server in newest_cluster.masters]
+
+    def are_unserved() -> bool:
+        """Delete the slots everywhere. A message on its way can make a node know them again."""
+        deleted = 0
+        for node, slot in product(nodes, unserved):
+            with suppress(ResponseError):  # it is deleted there
+                node.execute_command("CLUSTER", "DELSLOTS", slot)
+                deleted += 1
+        return not deleted
+
+    wait_until(are_unserved)
     try:
         client.nodes_manager.initialize()
         patience = Retry(NoBackoff(), 1, (RedisConnectionError,))

@@ -16,6 +16,7 @@ from redis.sentinel import Sentinel
 
 from tests.command import tt
 from tests.hostile import bulk, hello, hostile_server
+from tests.midway import quick_patience
 from tests.sentinels import MASTER_PASSWORD, SENTINEL_PASSWORD, Watched, state_of, watch
 from tests.servers import Kind, Server, StartError, StartServer, newest_kind
 from tests.test_connection import forward_to, listener
@@ -26,6 +27,13 @@ from tt_migrate.settings.config import ConfigError, Endpoint
 from tt_migrate.settings.connection import open_client, redacted, secrets
 
 KEYS = 5000
+FAILOVER_TRIES = 12_000
+"""Retries of 10 ms each: on a busy machine a failover can take longer than the real patience."""
+
+
+@pytest.fixture(autouse=True)
+def steadfast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 300)
 
 
 def endpoint(url: str) -> Endpoint:
@@ -51,7 +59,10 @@ def migrate_while(url: str, happens: Callable[[], object]) -> Iterator[Progress]
             happens()
 
     with open_client(endpoint(url)) as client:
-        done = Migrator(client, "my-project", max_pause_ms=1, progress=progress).migrate()
+        patience = quick_patience(FAILOVER_TRIES)
+        done = Migrator(
+            client, "my-project", max_pause_ms=1, progress=progress, patience=patience
+        ).migrate()
         assert done.complete
         assert sorted(client.keys()) == sorted(
             f"tt:my-project:agent:{n}".encode() for n in range(KEYS)
@@ -119,7 +130,10 @@ def test_a_client_of_redis_pys_own_sentinel_is_followed(own_server: StartServer)
     )
     client = sentinel.master_for("mymaster")
     progress = at_batch(2, watched.kill_master)
-    done = Migrator(client, "my-project", max_pause_ms=1, progress=progress).migrate()
+    patience = quick_patience(FAILOVER_TRIES)
+    done = Migrator(
+        client, "my-project", max_pause_ms=1, progress=progress, patience=patience
+    ).migrate()
     client.close()
     assert done.effort.reconnects >= 1
     assert done.complete

@@ -252,6 +252,21 @@ def test_two_failovers_are_survived_however_far_apart(monkeypatch: pytest.Monkey
             standstill.reached(position)
 
 
+def test_a_pass_that_comes_to_the_same_place_again_and_again_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, standstill = Clock(monkeypatch), Standstill()
+
+    def stand_still() -> None:
+        for _ in range(50):
+            standstill.reached(5000)
+            clock.after(1)
+            standstill.loss(RedisConnectionError())
+
+    with pytest.raises(RedisConnectionError):
+        stand_still()
+
+
 def test_a_pass_that_is_begun_anew_again_and_again_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from tests.test_connection import listener
 from tests.test_recovery import at_batch
 from tt_migrate import DOWNGRADE, HASH, RENAME, UPGRADE, Change, Migration, Migrator, Plan
 from tt_migrate.engine.crew import Crew
+from tt_migrate.engine.hidden import Transfer
 from tt_migrate.engine.patience import PATIENCE
 from tt_migrate.engine.scripts import Script, source
 from tt_migrate.engine.side_by_side import Worker
@@ -445,10 +447,8 @@ def behind(cluster: Cluster, ports: Sequence[int], **options: Any) -> Iterator[R
 def test_each_shard_may_lose_the_reply_to_its_first_call_of_each_script(
     cluster: Cluster, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A key that this run has hidden when the reply was lost is taken over by the next round.
-    monkeypatch.setattr("tt_migrate.engine.sharded.TAKE_OVER_MILLISECONDS", 50)
-    monkeypatch.setattr("tt_migrate.engine.sharded._STEADY_SECONDS", 0.05)
-    monkeypatch.setattr("tt_migrate.engine.relocation.YOUNG_MILLISECONDS", 40)
+    # Keys that were hidden when the reply was lost get their names back, and are moved again.
+    monkeypatch.setattr("tt_migrate.engine.relocation.YOUNG_MILLISECONDS", 600_000)
     fill(cluster, [("SET", key, value.decode()) for key, value in agents([0] * 60).items()])
 
     def first(seen: set[bytes]) -> Loses:
@@ -466,9 +466,10 @@ def test_each_shard_may_lose_the_reply_to_its_first_call_of_each_script(
         result = Migrator(client, "my-project", plan, patience=PATIENT).migrate()
     assert result.complete
     assert len([*cluster.client().scan_iter("tt:my-project:agent:*", count=1000)]) == 60
-    assert result.total <= 60
+    # Marks tell what became of keys. A lost reply to a conversion leaves that open.
+    assert result.total == 60
     assert result.effort.reconnects > 0
-    assert result.effort.lost_replies >= 3
+    assert (result.effort.lost_replies > 0) == (plan is UPGRADE)
 
 
 @pytest.mark.usefixtures("always_silent")
@@ -524,3 +525,128 @@ def test_replies_get_smaller_on_shards_too(cluster: Cluster) -> None:
     assert preview.total == 600
     assert result.complete
     assert result.total == 600
+
+
+@contextmanager
+def limited(cluster: Cluster, **settings: str) -> Iterator[None]:
+    """Settings of all masters, for a while: their names have hyphens."""
+    usual = {"client-output-buffer-limit": "normal 0 0 0", "proto-max-bulk-len": "512mb"}
+    given = {name.replace("_", "-"): value for name, value in settings.items()}
+    for some in (given, usual):
+        for server in cluster.masters:
+            for name, value in some.items():
+                server.client().config_set(name, value)
+        if some is given:
+            yield
+
+
+def noise(size: int) -> bytes:
+    """A value that DUMP cannot make smaller."""
+    return random.Random(size).randbytes(size)
+
+
+TOO_LARGE = {
+    "reply": ({"client_output_buffer_limit": LIMIT}, 100_000),
+    "call": ({"proto_max_bulk_len": "1mb"}, 1_100_000),
+}
+
+
+@pytest.mark.parametrize("large", [1, 8])
+@pytest.mark.parametrize("what", TOO_LARGE)
+def test_a_key_that_nothing_can_carry_to_its_shard_is_listed_and_the_rest_is_moved(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, what: str, large: int
+) -> None:
+    monkeypatch.setattr("tt_migrate.engine.relocation._PAUSE_SECONDS", 0.01)
+    settings, size = TOO_LARGE[what]
+    values = {f"tt:inbox:{n}": noise(size) if n < large else b"%d" % n for n in range(200)}
+    client = cluster.client()
+    for key, value in values.items():
+        client.set(key, value)
+    with limited(cluster, **settings):
+        result = Migrator(client, "my-project", patience=PATIENT).migrate()
+    assert {*result.failed} == {f"tt:inbox:{n}".encode() for n in range(large)}
+    for reason in result.failed.values():
+        assert reason.startswith("the connection to 127.0.0.1:")
+        assert "proto-max-bulk-len" in reason
+        assert "client-output-buffer-limit" in reason
+    assert (result.total, result.remaining, {*result.hidden}) == (200 - large, large, set())
+    assert result.effort.lost_replies == 0
+    for n, value in enumerate(values.values()):
+        assert client.get(f"tt:inbox:{n}" if n < large else f"tt:my-project:inbox:{n}") == value
+
+
+@pytest.mark.parametrize("what", TOO_LARGE)
+def test_a_hidden_key_that_nothing_can_carry_gets_its_name_back(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr("tt_migrate.engine.relocation._PAUSE_SECONDS", 0.01)
+    # The second run waits for a young mark of the first, but not for its own.
+    monkeypatch.setattr("tt_migrate.engine.sharded.TAKE_OVER_MILLISECONDS", 400)
+    monkeypatch.setattr("tt_migrate.engine.sharded._STEADY_SECONDS", 0.05)
+    settings, size = TOO_LARGE[what]
+    client = cluster.client()
+    hidden = Transfer(b"tt:inbox:1", b"tt:my-project:inbox:1", b"1-0123abcd-1").hidden
+    client.set(hidden, noise(size))
+    client.set("tt:inbox:2", "2")
+    with limited(cluster, **settings):
+        result = Migrator(client, "my-project", patience=PATIENT).migrate()
+        second = Migrator(client, "my-project", patience=PATIENT).migrate()
+    assert [*result.failed] == [*second.failed] == [b"tt:inbox:1"]
+    assert (result.total, {*result.hidden}) == (1, set())
+    assert client.get("tt:inbox:1") == noise(size)
+    again = Migrator(client, "my-project").migrate()
+    assert (again.total, again.complete) == (1, True)
+    assert client.get("tt:my-project:inbox:1") == noise(size)
+
+
+def test_a_key_whose_new_name_is_taken_is_a_conflict_whatever_its_size(cluster: Cluster) -> None:
+    client = cluster.client()
+    client.set("tt:inbox:1", noise(100_000))
+    client.set("tt:my-project:inbox:1", "new")
+    hidden = Transfer(b"tt:inbox:2", b"tt:my-project:inbox:2", b"1-0123abcd-1").hidden
+    client.set(hidden, noise(100_000))
+    client.set("tt:my-project:inbox:2", "new")
+    with limited(cluster, client_output_buffer_limit=LIMIT):
+        result = Migrator(client, "my-project", patience=PATIENT).migrate()
+    assert {*result.failed, *result.conflicts} == {b"tt:inbox:1", b"tt:inbox:2"}
+    assert client.get("tt:inbox:1") == client.get("tt:inbox:2") == noise(100_000)
+
+
+def test_conflicts_whose_records_no_reply_can_carry_keep_their_reasons_on_shards_too(
+    cluster: Cluster,
+) -> None:
+    fill(
+        cluster,
+        [
+            ("SET", key, value.decode())
+            for key, value in [
+                *agents([100_000, 0]).items(),
+                *agents([0, 5], "tt:my-project:agent:").items(),
+            ]
+        ],
+    )
+    client = cluster.client()
+    run = Migrator(client, "my-project", replace(UPGRADE, merge=True), patience=PATIENT)
+    with limited(cluster, client_output_buffer_limit=LIMIT):
+        conflicts = [operation().conflicts for operation in (run.preview, run.migrate)]
+    for found in conflicts:
+        reasons = [found[f"tt:agent:{UUID(int=n)}".encode()] for n in (0, 1)]
+        assert "differs in x" not in reasons[0]
+        assert "differs in x" in reasons[1]
+
+
+def test_two_connections_that_are_lost_hide_no_key_and_leave_nothing_unsaid(
+    cluster: Cluster,
+) -> None:
+    """Not the size of a key is the cause: calls become as large again."""
+    fill(cluster, [("SET", f"tt:inbox:{n}", str(n)) for n in range(3000)])
+    with ExitStack() as held:
+        calls = [
+            held.enter_context(losing(server, lambda call, _: 6 < call < 9))
+            for server in cluster.masters
+        ]
+        ports = [int(address.split(":")[1]) for address in calls]
+        client = held.enter_context(behind(cluster, ports))
+        result = Migrator(client, "my-project", patience=PATIENT).migrate()
+    assert (result.total, result.complete, result.effort.lost_replies) == (3000, True, 0)
+    assert result.effort.reconnects >= 3

@@ -959,7 +959,7 @@ def test_each_step_that_the_next_one_relies_on_waits_for_replicas(
 
     def noting(courier: Courier, operation: Operation, *args: Any, **kwargs: Any) -> Any:
         waits = waiting.setdefault(operation.script.operation, set())
-        waits.add(kwargs.get("waits", False))
+        waits.add(operation.waits)
         return carry(courier, operation, *args, **kwargs)
 
     monkeypatch.setattr(Courier, "carry", noting)

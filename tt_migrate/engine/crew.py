@@ -173,9 +173,8 @@ class Crew:
         finally:
             courier.close()
             longest = courier.longest / 1000 or None
-            self._ended.append(
-                Effort(courier.calls, 0, longest, 0, lost_replies=courier.lost_replies)
-            )
+            lost, reconnects = courier.lost_replies, courier.reconnects
+            self._ended.append(Effort(courier.calls, 0, longest, reconnects, lost_replies=lost))
 
     def now(self) -> int:
         """The least time of all servers, in milliseconds since 1970."""
@@ -208,7 +207,7 @@ class Crew:
             batches=sum(effort.batches for effort in efforts),
             seconds=time.monotonic() - self._started,
             max_pause_ms=max((effort.max_pause_ms or 0 for effort in efforts), default=0) or None,
-            reconnects=self._reconnects,
+            reconnects=self._reconnects + sum(effort.reconnects for effort in efforts),
             lost_replies=sum(effort.lost_replies for effort in efforts),
             evicted=sum(effort.evicted for effort in efforts),
             one_at_a_time=self.session.why_alone(keeps_cursor=True) if self._workers else "",

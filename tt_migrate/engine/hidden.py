@@ -109,6 +109,11 @@ def time_of(nonce: bytes) -> int:
     return int(nonce.partition(b"-")[0])
 
 
+def run_of(nonce: bytes) -> bytes:
+    """The name of the run that made a nonce."""
+    return nonce.split(b"-")[1]
+
+
 def site_of(key: bytes) -> bytes:
     """The name under which a record's hash is built, in the record's slot."""
     return b"tt:{%b}:converting:%b" % (tag(key), key)

@@ -67,6 +67,10 @@ class CutOffError(redis_errors.ConnectionError):
     """The connection was closed in place of the reply to a script."""
 
 
+class UncarriedError(redis_errors.ResponseError):
+    """The connection was closed each time in calls about one key: none can carry what it holds."""
+
+
 @contextmanager
 def closed_as_cut_off() -> Iterator[None]:
     """Raise CutOffError if the server closes the connection while a reply is read inside this.

@@ -66,8 +66,9 @@ class Pipeline:
         role = [("ROLE",)] if asks else []
         try:
             commands = connection.pack_commands([*calls, *wait, *role])
-            # A PING of redis-py's own would be answered among the replies.
-            connection.send_packed_command(commands, check_health=False)
+            with closed_as_cut_off():
+                # A PING of redis-py's own would be answered among the replies.
+                connection.send_packed_command(commands, check_health=False)
         except redis_errors.RedisError:
             connection.disconnect()
             raise

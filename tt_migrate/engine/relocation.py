@@ -13,7 +13,7 @@ from secrets import token_hex
 from redis.exceptions import RedisError
 
 from tt_migrate.engine.hidden import Transfer
-from tt_migrate.engine.patience import PassingError
+from tt_migrate.engine.patience import CutOffError, PassingError, UncarriedError
 from tt_migrate.engine.pipeline import Failure
 from tt_migrate.engine.scripts import script_for
 from tt_migrate.engine.shards import Courier, Item, Operation
@@ -57,7 +57,7 @@ class Outcome:
         elif isinstance(result, PassingError):
             self.passing = self.passing or result
         elif isinstance(result, RedisError):
-            if str(result).startswith(_OF_ONE_KEY):
+            if isinstance(result, UncarriedError) or str(result).startswith(_OF_ONE_KEY):
                 self.failed[key] = str(result)
             else:
                 self.error = self.error or result
@@ -81,8 +81,8 @@ class _Key:
     """A key on its way.
 
     `source`, `target`: the servers of the key and its destination. `is_ours`: whether this run
-    freezes it. `is_unsure`: whether it may have been applied, as far as this run knows. `value`,
-    `expires`: see freeze.lua.
+    freezes it. `is_sent`: whether this run may have applied it, but has no reply. `value`,
+    `expires`: see freeze.lua. `trouble`: why nothing can carry the value, which is empty then.
     """
 
     transfer: Transfer
@@ -91,14 +91,20 @@ class _Key:
     source: str
     target: str
     is_ours: bool
-    is_unsure: bool
+    is_sent: bool = False
     value: bytes = b""
     expires: bytes = b"0"
+    trouble: str = ""
 
     @property
     def name(self) -> bytes:
         """The key's name before the move."""
         return self.transfer.key
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether it may have been applied, by this run or another."""
+        return self.is_sent or not self.is_ours
 
     @property
     def young(self) -> bytes:
@@ -116,7 +122,7 @@ class Relocation:
 
     move() and take_over() do what they can for some keys, tell `done` what became of them, and go
     on. They raise the first error that concerned more than one key: then the keys that are on their
-    way may stay hidden.
+    way may stay hidden. `run`: the name of the run in the nonces.
     """
 
     def __init__(self, courier: Courier, plan: Plan, town: str, done: Done) -> None:
@@ -124,11 +130,11 @@ class Relocation:
         self._plan = plan
         self._town = town
         self._done = done
-        self._run = token_hex(4).encode()
+        self.run = token_hex(4).encode()
         self._numbers = count()
-        self._freeze = Operation(script_for("freeze", plan, "shards"), keys=2)
-        self._apply = Operation(script_for("apply", plan, "shards"), keys=3)
-        self._finish = Operation(script_for("finish", plan, "shards"), keys=1)
+        self._freeze = Operation(script_for("freeze", plan, "shards"), 2, waits=True, once=True)
+        self._apply = Operation(script_for("apply", plan, "shards"), keys=3, waits=True)
+        self._finish = Operation(script_for("finish", plan, "shards"), keys=1, waits=True)
         self._forget = Operation(script_for("forget", plan, "shards"), keys=1)
         self._give_back = Operation(script_for("give_back", plan, "shards"), keys=2)
 
@@ -162,7 +168,7 @@ class Relocation:
                 continue
             if source not in times:
                 times[source] = self._courier.now(source)
-            nonce = b"%d-%b-%d" % (times[source], self._run, next(self._numbers))
+            nonce = b"%d-%b-%d" % (times[source], self.run, next(self._numbers))
             yield self._key(Transfer(key, destination, nonce), source, target, is_ours=True)
 
     def _taken(self, transfer: Transfer) -> _Key:
@@ -171,15 +177,14 @@ class Relocation:
 
     def _key(self, transfer: Transfer, source: str, target: str, *, is_ours: bool) -> _Key:
         family = next(filter(None, map(transfer.family, self._plan.towns(self._town))), "")
-        hidden, is_unsure = transfer.hidden, not is_ours
-        return _Key(transfer, family.encode(), hidden, source, target, is_ours, is_unsure)
+        return _Key(transfer, family.encode(), transfer.hidden, source, target, is_ours)
 
     def _deliver(self, keys: Sequence[_Key]) -> None:
         while keys:
             # Asked before the values are read: later, another run may have applied them.
             deadlines, version = self._courier.deadlines(_DECIDING_SECONDS), self._courier.version
             outcome, trouble = Outcome(), Outcome()
-            undecided, keys = self._frozen(keys, outcome)
+            undecided, again, keys = self._frozen(keys, outcome)
             for attempt in range(_TRIES):
                 trouble = Outcome()
                 settled, undecided = self._applied(undecided, deadlines, outcome, trouble)
@@ -191,19 +196,28 @@ class Relocation:
                 with suppress(PassingError):
                     for key in undecided:
                         key.target = self._courier.name_of(key.transfer.destination)
+            self._courier.lost_replies += len({key.target for key in undecided if key.is_sent})
             outcome.note_all(trouble)
             self._returned(undecided, outcome, is_decided=False)
+            # With new hidden names: a call that was cut off can still be on its way.
+            mine = [*self._begun([key.name for key in again if key.is_ours], outcome)]
+            keys = [*mine, *(key for key in again if not key.is_ours), *keys]
             self._done(outcome)
             if outcome.error:
                 # Do not hide more keys while there is trouble.
                 raise outcome.error
 
-    def _frozen(self, keys: Sequence[_Key], outcome: Outcome) -> tuple[list[_Key], list[_Key]]:
-        """Freeze and read some of the keys. Returns them and the rest."""
+    def _frozen(
+        self, keys: Sequence[_Key], outcome: Outcome
+    ) -> tuple[list[_Key], list[_Key], list[_Key]]:
+        """Freeze and read some of the keys. Returns them, those to freeze anew, and the rest.
+
+        A key that is frozen already and that no reply can carry is to be refused by its server.
+        """
         items = [(key.name if key.is_ours else key.hidden, key.hidden) for key in keys]
         places = [key.source for key in keys]
-        found = self._courier.carry(self._freeze, items, places, waits=True, once=True)
-        frozen, lost, rest = [], [], []
+        found = self._courier.carry(self._freeze, items, places)
+        frozen, lost, again, rest = [], [], [], []
         for key, result in zip(keys, found, strict=True):
             if isinstance(result, tuple):
                 word, key.value = result
@@ -211,12 +225,18 @@ class Relocation:
                 frozen.append(key)
             elif result is None:
                 rest.append(key)
-            elif isinstance(result, Failure):
+            elif isinstance(result, UncarriedError) and not key.is_ours:
+                key.trouble = str(result)
+                frozen.append(key)
+            elif isinstance(result, Failure | UncarriedError):
                 lost.append(key)
-            outcome.note(key.name, result)
+            if isinstance(result, Failure) and isinstance(result.error, CutOffError):
+                again.append(key)
+            else:
+                outcome.note(key.name, result)
         # Perhaps they are frozen, but the reply was lost or the replicas do not have it.
         self._returned(lost, outcome, is_decided=False)
-        return frozen, rest
+        return frozen, again, rest
 
     def _applied(
         self,
@@ -232,26 +252,39 @@ class Relocation:
             names = (move.destination, move.mark, move.staged, key.hidden)
             items.append((*names, key.family, key.expires, key.value))
             places.append(key.target)
-        found = self._courier.carry(self._apply, items, places, deadlines, waits=True)
+
+        def cut(number: int) -> None:
+            keys[number].is_sent = True
+
+        found = self._courier.carry(self._apply, items, places, deadlines, cut)
         applied, refused, undecided = [], [], []
+        unknown: set[str] = set()
         for key, result in zip(keys, found, strict=True):
             said = result if isinstance(result, bytes) else b""
             is_new = not said.startswith(b"was ")
             word, _, why = said.removeprefix(b"was ").partition(b" ")
             reason = why.decode("utf-8", "surrogateescape")
             if word == b"refused":
-                kept = outcome.failed if _ERROR.match(reason) else outcome.conflicts
-                kept[key.name] = reason
+                if _ERROR.match(reason):
+                    outcome.failed[key.name] = key.trouble or reason
+                else:
+                    outcome.conflicts[key.name] = reason
                 refused.append(key)
             elif word in (b"moved", b"merged"):
                 applied.append(key)
                 # Another run counts what it decided itself.
-                if is_new or (key.is_ours and key.is_unsure):
+                if is_new or (key.is_ours and key.is_sent):
                     outcome.count(key.name, reason)
+                elif key.is_sent:
+                    unknown.add(key.target)
             else:
                 undecided.append(key)
-                key.is_unsure |= isinstance(result, Failure) and result.is_unsure
+                if isinstance(result, UncarriedError):
+                    # Without a value, it is refused next time, unless it was applied.
+                    key.value, key.trouble = b"", str(result)
+                key.is_sent |= isinstance(result, Failure) and result.is_unsure
                 trouble.note(key.name, result if result != b"late" else PassingError("LATE"))
+        self._courier.lost_replies += len(unknown)
         settled = self._finished(applied, outcome)
         return settled + self._returned(refused, outcome, is_decided=True), undecided
 
@@ -259,7 +292,7 @@ class Relocation:
         """Delete hidden keys that were applied."""
         items = [(key.hidden, key.young) for key in keys]
         places = [key.source for key in keys]
-        found = self._courier.carry(self._finish, items, places, waits=True)
+        found = self._courier.carry(self._finish, items, places)
         settled = []
         for key, result in zip(keys, found, strict=True):
             if isinstance(result, bytes):

@@ -75,6 +75,8 @@ class Sharded:
         self._elsewhere = Elsewhere(self._crew, plan, town)
         # Hidden names of keys that cannot be given back.
         self._stuck: set[bytes] = set()
+        # The names of this run in nonces.
+        self._own: set[bytes] = set()
         self._finished = 0
         self._passing: PassingError | None = None
 
@@ -229,7 +231,9 @@ class Sharded:
                 done(outcome)
                 worker.tell_more("migrating", result())
 
-            return Relocation(worker.courier, self._plan, self._town, tell)
+            work = Relocation(worker.courier, self._plan, self._town, tell)
+            self._own.add(work.run)
+            return work
 
         def take_over(worker: Worker) -> None:
             mine = [one for one in old if self._crew.shards.name_of(one.hidden) == worker.name]
@@ -261,12 +265,12 @@ class Sharded:
                 lambda worker: relocation(worker).move(later.get(worker.name, []))
             )
         check_still(slots, self._crew.look())
-        orphans, young = way.orphans(began - TAKE_OVER_MILLISECONDS)
+        orphans, is_other = way.orphans(began - TAKE_OVER_MILLISECONDS, self._own)
         with self._crew.courier() as courier:
             Relocation(courier, self._plan, self._town, done).remember(
                 orphans, _ORPHAN_MILLISECONDS
             )
-        return len(waiting) == len(old) and not young
+        return len(waiting) == len(old) and not is_other
 
     def _preview_tally(self) -> PreviewTally:
         return PreviewTally(self._plan, self._town)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -18,7 +19,7 @@ from redis.crc import key_slot
 from tt_migrate.engine.announced import Announced, about
 from tt_migrate.engine.hidden import tag_of_slot
 from tt_migrate.engine.pacing import Pace
-from tt_migrate.engine.patience import CutOffError, PassingError, as_passing
+from tt_migrate.engine.patience import CutOffError, PassingError, UncarriedError, as_passing
 from tt_migrate.engine.pipeline import Failure, Pipeline, ran_nothing
 from tt_migrate.engine.replies import Word, ask, error_of, malformed_as_invalid, packed, whole
 from tt_migrate.engine.scripts import Script
@@ -27,6 +28,10 @@ from tt_migrate.engine.silence import is_long_ago
 from tt_migrate.engine.slots import Look, look_at
 
 _ITEMS_A_CALL, _BYTES_A_CALL = 500, 256 * 1024
+_UNCARRIED = (
+    "the connection to {} was lost each time (client-output-buffer-limit, proto-max-bulk-len)"
+)
+_MOST_CUTS = 3
 _PROBES = 1000
 _CALLS_AHEAD = 100
 """How many calls about one item each are sent together, where keys must be declared."""
@@ -185,11 +190,21 @@ class Shards:
 class Operation:
     """A script that does one thing to each of several keys (see items.lua).
 
-    `keys`: how many words of an item, from the first, are keys.
+    `keys`: how many words of an item, from the first, are keys. `waits`: whether an item has a
+    result only after the replicas have what was written. `once`: whether each server is called
+    once, because a call cannot be repeated: an item that was not reached has the result None, and
+    one whose call was cut off a Failure.
     """
 
     script: Script
     keys: int
+    waits: bool = False
+    once: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the script."""
+        return self.script.operation
 
 
 class Courier:
@@ -206,7 +221,10 @@ class Courier:
         self._held = ExitStack()
         self._servers: dict[str, _Server] = {}
         self._hanging: dict[str, redis_errors.TimeoutError] = {}
-        self.calls = self.longest = self.lost_replies = 0
+        # How many items a call of an operation is about at most, where larger calls were cut off.
+        self._most: dict[tuple[str, str], int] = {}
+        self._cuts: Counter[tuple[str, bytes]] = Counter()
+        self.calls = self.longest = self.lost_replies = self.reconnects = 0
 
     def close(self) -> None:
         """Return the connections."""
@@ -249,35 +267,45 @@ class Courier:
         items: Sequence[Item],
         places: Iterable[str],
         until: Mapping[str, int] | None = None,
-        *,
-        waits: bool = False,
-        once: bool = False,
+        cut: Callable[[int], object] = lambda _: None,
     ) -> list[Result | None]:
         """Call an operation for all items. Returns the result of each.
 
         `places`: the servers that have the items' keys. `until`: see apply.lua, for each server.
-        `waits`: whether an item has a result only after the replicas have what the operation wrote.
-        `once`: call each server once; an item that it did not reach has the result None.
+
+        Where a server closes the connection in place of a reply, the items are called for again, in
+        smaller calls. One that was alone in several such calls has the result UncarriedError.
+        `cut`: called with the number of each item of such a call, which can still be carried out.
         """
         results: list[Result | None] = [None] * len(items)
         queues: dict[str, list[int]] = {}
         for n, place in enumerate(places):
             queues.setdefault(place, []).append(n)
         while queues:
-            chunks = {name: self._chunk(items, queue) for name, queue in queues.items()}
+            chunks = {
+                name: self._chunk(name, operation, items, queue) for name, queue in queues.items()
+            }
             failures = {
-                name: self._send(name, operation, chunk, (until or {}).get(name, 0), waits=waits)
+                name: self._send(name, operation, chunk, (until or {}).get(name, 0))
                 for name, chunk in chunks.items()
             }
             held = 0
             for name, chunk in chunks.items():
                 queue = queues[name]
                 said = failures[name] or self._receive(name, operation, len(chunk))
-                if isinstance(said, Failure):
-                    found: Sequence[Result] = [said] * len(queue)
-                else:
+                found: Sequence[Result]
+                if not isinstance(said, Failure):
                     found, took = said
                     held = max(held, took)
+                    self._grow(name, operation)
+                elif not isinstance(said.error, CutOffError):
+                    found = [said] * len(queue)
+                else:
+                    for n in queue[: len(chunk)]:
+                        cut(n)
+                    found = [said] * len(chunk) if operation.once else []
+                    if self._is_cause(name, operation, chunk):
+                        found = [UncarriedError(_UNCARRIED.format(name or "the server"))]
                 for n, result in zip(queue, found, strict=False):
                     results[n] = result
                 queues[name] = queue[len(found) :]
@@ -285,21 +313,40 @@ class Courier:
             self.calls += 1
             self.longest = max(self.longest, held)
             time.sleep(self._pace.rest(held / 1_000_000))
-            if once:
+            if operation.once:
                 break
         return results
 
-    def _chunk(self, items: Sequence[Item], queue: Sequence[int]) -> list[Item]:
+    def _chunk(
+        self, name: str, operation: Operation, items: Sequence[Item], queue: Sequence[int]
+    ) -> list[Item]:
         """The items of the next call: the first, and as many as are not too large together."""
         most = min(_CALLS_AHEAD if self._declares else _ITEMS_A_CALL, self._pace.keys)
+        most = min(most, self._most.get((name, operation.name), most))
         chunk = [items[n] for n in queue[:most]]
         size = sum(len(item[-1]) for item in chunk)
         while size > _BYTES_A_CALL and len(chunk) > 1:
             size -= len(chunk.pop()[-1])
         return chunk
 
+    def _is_cause(self, name: str, operation: Operation, chunk: Sequence[Item]) -> bool:
+        """Note that a call was cut off. Returns whether its only item is the cause."""
+        self.reconnects += 1
+        self._most[name, operation.name] = max(1, len(chunk) // 8)
+        if len(chunk) > 1:
+            return False
+        key = (operation.name, chunk[0][0])
+        self._cuts[key] += 1
+        return self._cuts[key] >= _MOST_CUTS
+
+    def _grow(self, name: str, operation: Operation) -> None:
+        """Note that a call was answered: the next ones may be a bit larger."""
+        most = self._most.pop((name, operation.name), _ITEMS_A_CALL)
+        if most < _ITEMS_A_CALL:
+            self._most[name, operation.name] = most + 1 + most // 4
+
     def _send(
-        self, name: str, operation: Operation, items: Sequence[Item], until: int, *, waits: bool
+        self, name: str, operation: Operation, items: Sequence[Item], until: int
     ) -> Failure | None:
         calls = self._calls(operation, items, until)
         is_unsure = False
@@ -308,8 +355,8 @@ class Courier:
             is_unsure = True
             replicas = self._shards.replicas(name) if server.has_role else 0
             with self._shards.errors_of(name):
-                asks = waits and server.has_role
-                server.pipeline.send(calls, replicas if waits else 0, asks=asks)
+                asks = operation.waits and server.has_role
+                server.pipeline.send(calls, replicas if operation.waits else 0, asks=asks)
         except redis_errors.RedisError as error:
             return Failure(as_passing(error), is_unsure)
         return None
@@ -331,8 +378,6 @@ class Courier:
                 if not 0 < len(found) <= most:
                     raise ValueError
         except redis_errors.RedisError as error:
-            is_lost = isinstance(error, CutOffError | redis_errors.TimeoutError)
-            self.lost_replies += is_lost and operation.script.changes
             return Failure(error, is_unsure=not ran_nothing(error))
         return found, held
 

@@ -94,6 +94,8 @@ class Worker:
             effort,
             batches=effort.batches + courier.calls,
             max_pause_ms=max(pauses) or None,
+            # The crew counts when it connects anew.
+            reconnects=courier.reconnects,
             lost_replies=effort.lost_replies + courier.lost_replies,
         )
 

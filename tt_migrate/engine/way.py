@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from threading import Lock
 
-from tt_migrate.engine.hidden import WAY_GLOB, Mark, Transfer, mark_of, time_of, transfer_of
+from tt_migrate.engine.hidden import WAY_GLOB, Mark, Transfer, mark_of, run_of, time_of, transfer_of
 from tt_migrate.engine.replies import ask, malformed_as_invalid, names, whole
 from tt_migrate.engine.side_by_side import Worker
 
@@ -51,11 +51,12 @@ class Way:
                 return
             time.sleep(worker.pace.rest(time.monotonic() - began))
 
-    def orphans(self, before: int) -> tuple[list[bytes], list[bytes]]:
-        """The marks whose keys are not hidden: those from before a time, and younger ones.
+    def orphans(self, before: int, own: Container[bytes]) -> tuple[list[bytes], bool]:
+        """The marks from before a time whose keys are not hidden, and whether others have younger.
 
-        `before`: in milliseconds since 1970.
+        `before`: in milliseconds since 1970. `own`: the names of this run.
         """
         orphans = [mark for mark in self._marks if mark.nonce not in self._nonces]
-        old = [mark.name for mark in orphans if time_of(mark.nonce) < before]
-        return old, [mark.name for mark in orphans if time_of(mark.nonce) >= before]
+        young = [mark for mark in orphans if time_of(mark.nonce) >= before]
+        old = [mark.name for mark in orphans if mark not in young]
+        return old, any(run_of(mark.nonce) not in own for mark in young)

@@ -1,7 +1,7 @@
 -- union.lua: unites a key with its destination: sets of active missions, and streams of events.
 --
 -- Needs  batch, keyspace, keep_one, <renames>
--- Gives  can_unite(family, kind), check_union(key, other), unite(kind, key, destination)
+-- Gives  can_unite(family, kind), check_alone(key), check_union(key, other), unite(kind, key, destination)
 
 -- The most fields and values of an event: unpack accepts less than 8,000.
 local MOST_WORDS = 7900
@@ -134,19 +134,32 @@ local function last_id_of(key)
   end
 end
 
--- Raises the error that uniting two streams would raise because of their entries. Takes much less time.
+local LAST = LARGEST .. '-' .. LARGEST
+
+-- Raises the error that uniting a stream with another one would raise because of its entries. Takes much less time.
+local function check_entries(key)
+  local first = '-'
+  repeat
+    local entries = call('XRANGE', key, first, '+', 'COUNT', CHUNK)
+    check_words(entries)
+    first = #entries == CHUNK and entries[CHUNK][1]
+  until not first
+end
+
+-- The same for two streams.
 local function check_union(key, other)
-  for _, name in ipairs({key, other}) do
-    local first = '-'
-    repeat
-      local entries = call('XRANGE', name, first, '+', 'COUNT', CHUNK)
-      check_words(entries)
-      first = #entries == CHUNK and entries[CHUNK][1]
-    until not first
-  end
-  local last = LARGEST .. '-' .. LARGEST
-  if last_id_of(key) == last or last_id_of(other) == last then
+  check_entries(key)
+  check_entries(other)
+  if last_id_of(key) == LAST or last_id_of(other) == LAST then
     entries_of_both(key, other)
+  end
+end
+
+-- The same for a stream whose other one is on another server: whether an id is free is known there only.
+local function check_alone(key)
+  check_entries(key)
+  if last_id_of(key) == LAST then
+    error({err = 'ERR perhaps no id is free after ' .. LAST}, 0)
   end
 end
 

@@ -14,7 +14,7 @@
 -- Reply  1 elapsed      time of the call, microseconds; 0 if there is no clock
 --        2 words    for each item, at least the first, separated by line feeds:
 --          merge:       and how the two would be merged
---          error        and the error
+--          error        and the error, also why the two streams cannot be united
 --          or why the key would stay
 --        3 values   empty
 -- Errors BADARG  an argument is missing or wrong
@@ -29,5 +29,8 @@ return results(function(destination, family, kind, length, digest)
     return digest_of(destination, kind) == digest
   end
   local way, reason = way_to_join(family, kind, destination, is_equal)
+  if way == 'stream' and not denied.XRANGE then
+    check_alone(destination)
+  end
   return way and describe(way, family, destination, tonumber(length), is_equal) or reason
 end)

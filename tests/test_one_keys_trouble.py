@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from redis import Redis
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from tests.clusters import Cluster
 from tests.command import tt
 from tests.keyspaces import contents
 from tests.servers import Server
@@ -157,14 +158,14 @@ LAST = f"{2**64 - 1}-{2**64 - 1}"
 MERGE = from_town("old", merge=True)
 
 
-def streams(redis: Redis, old: dict[str, Any], new: dict[str, Any]) -> None:
+def streams(redis: Any, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Fill the streams of events of two towns: the fields of each entry, by its id."""
     for town, entries in (("old", old), ("new", new)):
         for entry_id, fields in entries.items():
             redis.xadd(f"tt:{town}:events", fields, id=entry_id)
 
 
-@pytest.mark.parametrize(
+UNMERGEABLE = pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
         ({LAST: {"a": 1}}, {LAST: {"a": 2}}, f"ERR no id is free after {LAST}"),
@@ -186,6 +187,9 @@ def streams(redis: Redis, old: dict[str, Any], new: dict[str, Any]) -> None:
         ),
     ],
 )
+
+
+@UNMERGEABLE
 def test_a_preview_lists_the_streams_that_cannot_be_joined(
     server: Server, old: dict[str, Any], new: dict[str, Any], reason: str
 ) -> None:
@@ -196,6 +200,32 @@ def test_a_preview_lists_the_streams_that_cannot_be_joined(
     done = Migrator(server.client(), "new", MERGE).migrate()
     assert dict(done.failed) == dict(preview.failed)
     assert contents(server.client()) == before
+
+
+@UNMERGEABLE
+def test_a_preview_lists_them_on_shards_too(
+    newest_cluster: Cluster, old: dict[str, Any], new: dict[str, Any], reason: str
+) -> None:
+    client = newest_cluster.client()
+    streams(client, old, new)
+    before = newest_cluster.snapshot()
+    preview = Migrator(client, "new", MERGE).preview()
+    [(key, said)] = preview.failed.items()
+    # One shard does not know which ids are free on another.
+    assert (key, said.replace("perhaps ", "")) == (b"tt:old:events", reason)
+    assert (dict(preview.merges), {*preview.moves}) == ({}, set())
+    done = Migrator(client, "new", MERGE).migrate()
+    assert dict(done.failed) == {b"tt:old:events": reason}
+    assert newest_cluster.snapshot() == before
+
+
+def test_equal_streams_are_merged_on_shards_whatever_they_hold(newest_cluster: Cluster) -> None:
+    client = newest_cluster.client()
+    entries = {"5-1": {f"f{n}": n for n in range(3951)}, LAST: {"a": 1}}
+    streams(client, entries, entries)
+    preview = Migrator(client, "new", MERGE).preview()
+    assert (dict(preview.merges), dict(preview.failed)) == ({b"tt:old:events": "merge: equal"}, {})
+    assert Migrator(client, "new", MERGE).migrate().complete
 
 
 def test_a_preview_promises_what_can_be_joined_however_many_entries_there_are(

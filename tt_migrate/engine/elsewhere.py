@@ -16,6 +16,7 @@ from tt_migrate.keyspace import RECORDS, family_and_id, town_key_start
 from tt_migrate.plan import Plan
 
 _COMPARED_AT_ONCE = 500
+_OF_STREAMS = "in the order of their ids"  # how merge.lua describes their merge
 
 
 class Elsewhere:
@@ -74,8 +75,17 @@ class Elsewhere:
             else:
                 kept = found.merges if said.startswith(b"merge: ") else found.conflicts
                 kept[key] = said.decode()
+        self._check_streams(found)
         found.conflicts.update(self.compared(found.conflicts))
         return taken
+
+    def _check_streams(self, found: PreviewTally) -> None:
+        """Sort out the streams that cannot be merged because of their own entries."""
+        streams = [key for key, how in found.merges.items() if how.endswith(_OF_STREAMS)]
+        for key, fact in self.facts(streams, "union").items():
+            if isinstance(fact, Exception):
+                del found.merges[key]
+                found.failed[key] = str(fact)
 
     def compared(self, conflicts: Mapping[bytes, str]) -> dict[bytes, str]:
         """Why records conflict, for those that can be compared."""

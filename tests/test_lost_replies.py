@@ -21,11 +21,12 @@ from redis.retry import Retry
 
 from bench.machinery.process import delayed
 from tests.clusters import Cluster, fill
-from tests.command import tt
+from tests.command import tt, tt_in_process
 from tests.servers import Server
 from tests.services import service
 from tests.test_connection import listener
 from tests.test_recovery import at_batch
+from tests.users import user_without
 from tt_migrate import DOWNGRADE, HASH, RENAME, UPGRADE, Change, Migration, Migrator, Plan
 from tt_migrate.engine.crew import Crew
 from tt_migrate.engine.hidden import Transfer
@@ -543,6 +544,26 @@ def limited(cluster: Cluster, **settings: str) -> Iterator[None]:
 def noise(size: int) -> bytes:
     """A value that DUMP cannot make smaller."""
     return random.Random(size).randbytes(size)
+
+
+def test_the_error_names_the_limit_where_a_cluster_cannot_be_opened(cluster: Cluster) -> None:
+    """redis-py asks for the list of all commands."""
+    with limited(cluster, client_output_buffer_limit=LIMIT):
+        done = tt_in_process("--check", "--redis-url", cluster.url, "--town-name", "town")
+    assert done.returncode == 3
+    assert "the reply to COMMAND" in done.stderr
+    assert "raise client-output-buffer-limit" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_error_names_the_permission_where_a_cluster_cannot_be_opened(cluster: Cluster) -> None:
+    user_without(cluster.masters[0], "cluster|slots").close()
+    url = cluster.url.replace("://", "://less:secret@", 1)
+    done = tt_in_process("--check", "--redis-url", url, "--town-name", "town")
+    assert done.returncode == 3
+    assert "the user lacks a permission (" in done.stderr
+    assert "cluster|slots" in done.stderr
+    assert "mode is not enabled" not in done.stderr
 
 
 TOO_LARGE = {

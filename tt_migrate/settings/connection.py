@@ -19,6 +19,7 @@ from redis.exceptions import InvalidResponse, RedisClusterException, RedisError,
 from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
+from tt_migrate.engine.patience import CutOffError
 from tt_migrate.engine.replies import malformed_as_invalid
 from tt_migrate.engine.server import Handshake
 from tt_migrate.escape import shown_text
@@ -148,11 +149,21 @@ def open_cluster(endpoint: Endpoint) -> RedisCluster:
             url=f"redis://{address}:{port}", require_full_coverage=False, **settings
         )
     except RedisClusterException as error:
-        raise (
-            error.__cause__
-            if isinstance(error.__cause__, RedisError)
-            else RedisConnectionError(str(error))
-        ) from error
+        raise _reason_of(error) or RedisConnectionError(str(error)) from error
+    except RedisConnectionError as error:
+        if "onnecting to" in str(error) or type(error) is not RedisConnectionError:
+            raise
+        # redis-py asks for it when the servers are found. No other reply is nearly as large.
+        raise CutOffError("the reply to COMMAND did not come") from error
+
+
+def _reason_of(error: BaseException | None) -> RedisError | None:
+    """What a server has said. redis-py takes any error of CLUSTER SLOTS for one of no cluster."""
+    while error:
+        if isinstance(error, RedisError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _pool_settings(kind: str, parts: Mapping[str, Any]) -> dict[str, Any]:

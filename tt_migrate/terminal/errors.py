@@ -131,6 +131,12 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
         "no answer in time. Is the address right, and is TLS on at both ends or at neither?",
     ),
     (
+        ("the reply to COMMAND",),
+        "it closes the connection in place of the reply to COMMAND, which the client of a cluster"
+        " needs. If its log says that the client's output buffer is full, raise"
+        " client-output-buffer-limit",
+    ),
+    (
         (CutOffError,),
         "it closes the connection in place of a script's reply. If its log says that the client's"
         " output buffer is full, raise client-output-buffer-limit or give a smaller --max-pause"

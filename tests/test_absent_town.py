@@ -86,6 +86,22 @@ def test_a_renamed_town_is_looked_for_under_both_names(
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("keys", [1, 2])
+def test_ambiguous_keys_may_be_the_towns(newest: Server, way: tuple[str, ...], keys: int) -> None:
+    for key in ("tt:task:backlog", "tt:agent:events")[:keys]:
+        newest.client().set(key, 1)
+    number = "1 key" if keys == 1 else "2 keys"
+    for plan in ((), ("--upgrade",)):
+        done = tt(*plan, *way, url=newest.url)
+        assert (done.returncode, "has no keys" in done.stdout) == (0, False)
+        assert f"No key here is known to be the town's: {number} may be, or may" in done.stdout
+        found = document(*plan, *(way or ("--force",)), url=newest.url)
+        assert (found["absent"], found["databases"]) == (False, None)
+    newest.client().hset("tt:my-project:agent:1", "a", "b")
+    assert "is known to be" not in tt(*way, url=newest.url).stdout
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_an_empty_server_has_no_database_with_keys(newest: Server, way: tuple[str, ...]) -> None:
     done = tt(*way, url=newest.url)
     assert (done.returncode, DATABASES + "none" in done.stdout) == (0, True)

@@ -59,8 +59,43 @@ class Effort:
     lost_replies: int = 0
 
 
+class _Found:
+    """What all results say of the town as a whole."""
+
+    plan: Plan
+    town: str
+    towns: Collection[bytes]
+    ambiguous: Collection[bytes] | int
+    hidden: Mapping[bytes, bytes]
+    has_keys: bool
+
+    @property
+    def _is_known(self) -> bool:
+        """Whether the run knows of anything that concerns the town, apart from what is below."""
+        raise NotImplementedError
+
+    @property
+    def _is_present(self) -> bool:
+        return bool(self._is_known or self.hidden or self.has_keys)
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the town has no keys in the database, of any name that the plan looks at."""
+        return not (self._is_present or self.ambiguous)
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether all keys that may be the town's are ambiguous."""
+        return bool(self.ambiguous) and not self._is_present
+
+    @property
+    def former_guess(self) -> bytes | None:
+        """The other town that may be this one under a former name, if this one has no keys."""
+        return _alike(self.plan, self.town, self.towns) if self.is_absent else None
+
+
 @dataclass(frozen=True)
-class Count:
+class Count(_Found):
     """How much there is to do.
 
     `keys`: keys to move, by family, including those with conflicts: old keys, or with REVERSE the
@@ -103,15 +138,8 @@ class Count:
         return sum(self.keys.values())
 
     @property
-    def is_absent(self) -> bool:
-        """Whether the town has no keys in the database, of any name that the plan looks at."""
-        is_former = self.plan.from_town is not None and self.ambiguous
-        return not (self.total or self.hidden or self.has_keys or is_former)
-
-    @property
-    def former_guess(self) -> bytes | None:
-        """The other town that may be this one under a former name, if this one has no keys."""
-        return _alike(self.plan, self.town, self.towns) if self.is_absent else None
+    def _is_known(self) -> bool:
+        return bool(self.total)
 
     @property
     def to_convert(self) -> Mapping[str, int]:
@@ -177,7 +205,7 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Preview:
+class Preview(_Found):
     """What the plan would change, key by key, without duplicates and in no order.
 
     `moves`: keys that would be renamed. `merges`: keys that would be merged with their destination,
@@ -225,16 +253,8 @@ class Preview:
         return _by_family(self.merges, self.plan.name_start(self.town), self.plan.families)
 
     @property
-    def former_guess(self) -> bytes | None:
-        """As that of Count."""
-        return _alike(self.plan, self.town, self.towns) if self.is_absent else None
-
-    @property
-    def is_absent(self) -> bool:
-        """As that of Count."""
-        is_former = self.plan.from_town is not None and self.ambiguous
-        found = self.remaining or self.conversions or self.hidden or self.has_keys
-        return not (found or is_former)
+    def _is_known(self) -> bool:
+        return bool(self.remaining or self.conversions)
 
     @property
     def to_convert(self) -> Mapping[str, int]:
@@ -277,7 +297,7 @@ class Preview:
 
 
 @dataclass(frozen=True)
-class Migration:
+class Migration(_Found):
     """What was done.
 
     `keys`: keys renamed, by family, as the server replied. `merged`: keys merged with their
@@ -312,16 +332,10 @@ class Migration:
     databases: Mapping[int, int] | None = None
 
     @property
-    def is_absent(self) -> bool:
-        """As that of Count. Not known, so False, if a lost batch may have moved keys."""
-        is_former = self.plan.from_town is not None and self.ambiguous
-        found = self.changed or self.finished or self.left_behind or self.hidden or self.has_keys
-        return not (found or is_former or self.effort.reconnects)
-
-    @property
-    def former_guess(self) -> bytes | None:
-        """As that of Count."""
-        return _alike(self.plan, self.town, self.towns) if self.is_absent else None
+    def _is_known(self) -> bool:
+        # A lost batch may have moved keys.
+        found = self.changed or self.finished or self.left_behind or self.effort.reconnects
+        return bool(found)
 
     @property
     def total(self) -> int:

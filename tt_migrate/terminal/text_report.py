@@ -164,6 +164,10 @@ class TextReport:
             )
         elif result.is_absent:
             yield self._words.absent
+        elif result.is_unsure:
+            found = result.ambiguous
+            keys = counted(found if isinstance(found, int) else len(found), "key", "keys")
+            yield f"No key here is known to be the town's: {keys} may be, or may be another town's"
         if result.databases is not None:
             yield _databases(result.databases)
         has_towns = bool(result.towns) and not isinstance(result, Count)

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis._parsers.base import BaseParser
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -25,7 +26,7 @@ from tests.waiting import wait_until
 from tt_migrate import Migrator, Progress
 from tt_migrate.engine.announced import server_of_error
 from tt_migrate.engine.driver import Driver
-from tt_migrate.engine.patience import PATIENCE, PassingError, as_passing
+from tt_migrate.engine.patience import PATIENCE, PassingError, as_passing, patiently, two_words
 from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.pipeline import Failure, Pipeline
 from tt_migrate.engine.server import check_data
@@ -124,6 +125,44 @@ def test_a_replica_that_has_just_become_a_master_is_no_foreign_server(cluster: C
         masters(cluster)[0].client(),
         Refusals(),
     )
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is 'no'", "master down"),
+        ("CLUSTERDOWN The cluster is down", "cluster down"),
+        ("CLUSTERDOWN Hash slot not served", "cluster down"),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", "slots moving"),
+        ("ASK 93 127.0.0.1:7000", "slots moving"),
+        ("MOVED 93 127.0.0.1:7000", "slots moving"),
+        ("BUSY Redis is busy running a script", "server busy"),
+        ("READONLY You can't write against a read only replica", "read-only server"),
+        ("LOADING Redis is loading the dataset in memory", "server loading"),
+    ],
+)
+def test_why_a_run_waits_is_said_whatever_redis_py_makes_of_the_reply(
+    reply: str, words: str
+) -> None:
+    """redis-py has classes for some codes, and takes these from the texts."""
+    error = BaseParser.parse_error(reply)
+    assert isinstance(error, RedisError)
+    assert two_words(as_passing(error)) == words
+    code, _, _ = reply.partition(" ")
+    if code not in ("ASK", "MOVED", "READONLY", "LOADING"):  # those of clusters and connections
+        waits: list[Exception] = []
+        with pytest.raises(PassingError):
+            patiently(
+                Retry(NoBackoff(), 1, (PassingError,)), raiser(error), waits.append, begun=True
+            )
+        assert two_words(waits[0]) == words
+
+
+def raiser(error: Exception) -> Any:
+    def fail() -> None:
+        raise error
+
+    return fail
 
 
 class Slot:

@@ -53,9 +53,7 @@ def as_passing(error: redis_errors.RedisError) -> redis_errors.RedisError:
     moving = (redis_errors.AskError, redis_errors.TryAgainError)
     if isinstance(error, moving) or text.startswith(_MOVING):
         return PassingError(f"TRYAGAIN {text}")
-    if isinstance(error, redis_errors.ResponseError) and _passes(error):
-        return PassingError(text)
-    return error
+    return _passing(error) or error
 
 
 # WAIT's errors, and the code in a script's reply.
@@ -158,8 +156,8 @@ def patiently(
         try:
             return attempt()
         except redis_errors.ResponseError as error:
-            if _passes(error):
-                raise PassingError(str(error)) from error
+            if passing := _passing(error):
+                raise passing from error
             raise
 
     def first_attempt() -> tuple[_R | None, Exception | None]:
@@ -178,7 +176,22 @@ def patiently(
     return result  # type: ignore[return-value]
 
 
-def _passes(error: redis_errors.ResponseError) -> bool:
-    # In redis-py, the class for MASTERDOWN is a subclass of ClusterDownError.
-    kinds = (redis_errors.ClusterDownError, redis_errors.TryAgainError)
-    return isinstance(error, kinds) or str(error).startswith(("BUSY ", "MASTERDOWN "))
+def _passing(error: redis_errors.RedisError) -> PassingError | None:
+    """An error as a PassingError with its code, None if waiting does not help."""
+    text = str(error)
+    for code, kinds in _PASSING.items():
+        if isinstance(error, redis_errors.ResponseError) and text.startswith(f"{code} "):
+            return PassingError(text)
+        if isinstance(error, kinds):
+            return PassingError(f"{code} {text}")
+    return None
+
+
+# The class for MASTERDOWN is a subclass of ClusterDownError.
+_PASSING: dict[str, tuple[type[Exception], ...]] = {
+    "MASTERDOWN": (redis_errors.MasterDownError,),
+    "CLUSTERDOWN": (redis_errors.ClusterDownError,),
+    "TRYAGAIN": (redis_errors.TryAgainError,),
+    "BUSY": (),
+}
+"""The codes of what passes by itself, and the classes that redis-py puts in their place."""

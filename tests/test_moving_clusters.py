@@ -6,6 +6,8 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -21,7 +23,10 @@ from redis.retry import Retry
 from tests.clusters import Cluster, fill
 from tests.command import tt_in_process
 from tests.faults import is_master
-from tests.servers import Server
+from tests.midway import quick_patience
+from tests.servers import Server, StartServer, cluster_state, newest_kind
+from tests.test_one_shard import in_cluster, joined
+from tests.users import refusals, user_without
 from tests.waiting import wait_until
 from tt_migrate import Migrator, Progress
 from tt_migrate.engine.announced import server_of_error
@@ -30,12 +35,14 @@ from tt_migrate.engine.patience import PATIENCE, PassingError, as_passing, patie
 from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.pipeline import Failure, Pipeline
 from tt_migrate.engine.server import check_data
+from tt_migrate.engine.session import Session
 from tt_migrate.engine.shards import Courier, Operation
-from tt_migrate.engine.slots import check_still, look_at
+from tt_migrate.engine.slots import ALL_SLOTS, Look, check_still, look_at
 from tt_migrate.results import Server as ServerState
 from tt_migrate.terminal.errors import explain
 
 KEYS = 40
+FEW = Retry(NoBackoff(), 2, PATIENCE._supported_errors)
 
 
 @pytest.fixture
@@ -249,12 +256,11 @@ def test_a_scan_that_missed_keys_because_their_slot_moved_is_made_again(
 
 
 def test_slots_that_do_not_come_to_rest_are_no_all_clear(cluster: Cluster, slot: Slot) -> None:
-    few = Retry(NoBackoff(), 2, PATIENCE._supported_errors)
     for operation in ("count", "preview"):
         with pytest.raises(PassingError, match="TRYAGAIN"):
-            getattr(Migrator(cluster.client(), "town", patience=few), operation)()
+            getattr(Migrator(cluster.client(), "town", patience=FEW), operation)()
     with pytest.raises(PassingError) as raised:
-        Migrator(cluster.client(), "town", patience=few).migrate()
+        Migrator(cluster.client(), "town", patience=FEW).migrate()
     said = explain(raised.value, cluster.url)
     assert "slots are moving: run it again" in said
     assert "one shard" not in said
@@ -334,3 +340,76 @@ def test_an_announced_address_that_cannot_be_reached_is_named(cluster: Cluster) 
     assert done.returncode == 3
     assert f"its cluster announces a master at 127.0.0.2:{second.port}" in done.stderr
     assert "cluster-announce-ip" in done.stderr
+
+
+class Leaving:
+    """A cluster with one shard. A slot of it is about to move away, and its only key has moved."""
+
+    def __init__(self, here: Server, there: Server) -> None:
+        self.here = here
+        self._client, other = here.client(), there.client()
+        self._client.rpush("tt:inbox:1", "a")
+        self._slot = self._client.execute_command("CLUSTER", "KEYSLOT", "tt:inbox:1")
+        for one, word, peer in (
+            (other, "IMPORTING", self._client),
+            (self._client, "MIGRATING", other),
+        ):
+            peer_id = peer.execute_command("CLUSTER", "MYID")
+            one.execute_command("CLUSTER", "SETSLOT", self._slot, word, peer_id)
+        self._client.execute_command(
+            "MIGRATE", "127.0.0.1", there.port, "tt:inbox:1", 0, 5000, "REPLACE"
+        )
+
+    def come_back(self) -> None:
+        self._client.execute_command("CLUSTER", "SETSLOT", self._slot, "STABLE")
+        self._client.rpush("tt:inbox:1", "a")
+
+
+def test_a_look_at_one_shard_whose_slots_move_is_no_all_clear(
+    own_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = in_cluster(own_server, newest_kind()), in_cluster(own_server, newest_kind())
+    here.own_all_slots()
+    joined(here, there)
+    nodes = [here.client(), there.client()]
+    wait_until(lambda: all("handshake" not in str(one.cluster("NODES")) for one in nodes))
+    wait_until(lambda: cluster_state(there.client())["cluster_state"] == "ok")
+    leaving = Leaving(here, there)
+    for operation in ("check", "dry-run", "force"):
+        with monkeypatch.context() as few:
+            few.setattr("tt_migrate.terminal.run.Migrator", partial(Migrator, patience=FEW))
+            done = tt_in_process(f"--{operation}", "--redis-url", here.url, "--town-name", "town")
+        assert (done.returncode, "No migration needed" in done.stdout) == (3, False)
+        assert "slots are moving: run it again" in done.stderr
+        assert "redis-cli --cluster fix" in done.stderr
+    for look in (Migrator.count, Migrator.preview):
+        with pytest.raises(PassingError):
+            look(Migrator(here.client(), "town", patience=FEW))
+    waits: list[str] = []
+
+    def progress(now: Progress) -> None:
+        waits.extend([now.waiting] if now.waiting else [])
+
+    patience = quick_patience(at=2, act=leaving.come_back)
+    run = Migrator(here.client(), "town", patience=patience, progress=progress)
+    assert run.count().total == 1
+    assert run.migrate().total == 1
+
+
+def test_a_look_under_which_a_slot_begins_to_move_is_made_again(
+    newest: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slots are compared before and after."""
+    still = Look({"": (b"1", ALL_SLOTS)}, is_still=True)
+    looks = [still, replace(still, is_still=False), still, replace(still, own={}), still, still]
+    newest.client().rpush("tt:inbox:1", "a")
+    monkeypatch.setattr(Session, "look", lambda _: looks.pop(0))
+    assert Migrator(newest.client(), "town", patience=quick_patience()).count().total == 1
+    assert looks == []
+
+
+def test_without_the_permission_for_cluster_nodes_it_is_refused_once(shard: Server) -> None:
+    run = Migrator(user_without(shard, "cluster|nodes"), "town")
+    for operation in (run.count, run.preview, run.count):
+        operation()
+    assert refusals(shard) == {"cluster|nodes": 1}

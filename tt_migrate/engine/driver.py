@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from redis import exceptions as redis_errors
 from redis.retry import Retry
@@ -22,8 +22,11 @@ from tt_migrate.engine.patience import (
     patiently,
     two_words,
 )
-from tt_migrate.engine.session import Process, Session
+from tt_migrate.engine.session import Session
+from tt_migrate.engine.slots import MovingSlotsError, check_still
 from tt_migrate.results import Effort, Progress, Result, Stage
+
+_R = TypeVar("_R")
 
 _LANDING_SECONDS = 3
 
@@ -67,6 +70,7 @@ class Driver:
         self._is_reading = False
         self._why_alone = ""
         self._must_load = False
+        self._last: Progress | None = None
 
     def effort(self) -> Effort:
         """What the run has cost so far."""
@@ -83,10 +87,36 @@ class Driver:
     def count_evictions(self) -> None:
         """Ask how many keys the server evicted during the run, if it evicts keys."""
         if self._process.evicting:
-            drop = self._dropped
-            now = patiently(self._manner.patience, self._inspect_again, drop, begun=True)
+            now = self._asked(self.session.inspect)
             before = self._process.evicted if now.run_id == self._process.run_id else 0
             self._evicted = now.evicted - before
+
+    def while_still(self, look: Callable[[], _R]) -> _R:
+        """Look at keys, again if a slot of the cluster has moved meanwhile, or was about to.
+
+        Raises MovingSlotsError if slots do not come to rest: what was found would not be all.
+        """
+
+        def attempt() -> _R | Exception:
+            try:
+                before = self._asked(self.session.look)
+                check_still(before)
+                found = look()
+                check_still(before, self._asked(self.session.look))
+            except MovingSlotsError:
+                raise
+            except redis_errors.RedisError as error:
+                return error
+            return found
+
+        def moving(error: Exception) -> None:
+            if self._last and self._manner.progress:
+                self._manner.progress(replace(self._last, waiting=two_words(error)))
+
+        found = patiently(self._manner.patience, attempt, moving, begun=True)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def has_moved(self) -> bool:
         """Whether the run must be made again on another server. Then it is connected there."""
@@ -329,14 +359,20 @@ class Driver:
     def _dropped(self, _: Exception) -> None:
         self.session.drop()
 
-    def _inspect_again(self) -> Process:
-        self.session.wake()
-        self.session.connect()
-        return self.session.inspect()
+    def _asked(self, question: Callable[[], _R]) -> _R:
+        """Ask the server something, on a new connection if the old one is lost."""
+
+        def ask() -> _R:
+            self.session.wake()
+            self.session.connect()
+            return question()
+
+        return patiently(self._manner.patience, ask, self._dropped, begun=True)
 
     def _tell(self, position: _Position, waiting: str = "") -> None:
+        self._last = position.progress(waiting)
         if self._manner.progress:
-            self._manner.progress(position.progress(waiting))
+            self._manner.progress(self._last)
 
 
 class _GivenUpError(Exception):

@@ -61,7 +61,8 @@ class OneServer:
     def count(self) -> Count:
         """Count what there is to do. Reads only."""
         with self._driver() as driver:
-            return self._with_databases(driver, self._count(driver, "counting"))
+            count = driver.while_still(lambda: self._count(driver, "counting"))
+            return self._with_databases(driver, count)
 
     def check(self) -> None:
         """Raise what migrate() would raise before its first write. Reads only.
@@ -75,37 +76,41 @@ class OneServer:
     def preview(self) -> Preview:
         """List what the plan would change. Reads only."""
         with self._driver() as driver:
-            session = driver.session
-            found, records = PreviewTally(self._plan, self._town), ConversionPreviewTally()
-            agents = AgentsTally()
+            preview = driver.while_still(lambda: self._previewed(driver))
+            return self._with_databases(driver, preview)
 
-            def result(count: Count | None = None) -> Preview:
-                cost, server, refused = driver.effort(), session.server, session.refused
-                preview = found.result(records, cost, server, refused=refused, count=count)
-                size = preview.dbsize or session.least_size
-                return replace(preview, dbsize=size, namesakes=agents.namesakes)
+    def _previewed(self, driver: Driver) -> Preview:
+        session = driver.session
+        found, records = PreviewTally(self._plan, self._town), ConversionPreviewTally()
+        agents = AgentsTally()
 
-            passes: list[Pass] = []
-            counted = CountTally(self._plan, self._town)
-            if self._plan.rename:
-                passes.append(session.scan("preview", found))
-            if self._plan.convert:
-                with_old = self._plan.rename == "forward"
-                passes.append(ConversionPreview(session, records, with_old=with_old))
-            if self._plan.from_town is not None:
-                passes.append(session.scan("agents", agents))
-            if self._plan.needs_count:
-                passes.append(self._count_pass(driver, counted))
-            driver.drive(SideBySide(passes), "previewing", result)
-            found.release()
-            if self._plan.convert == "json":
-                found.moves.difference_update(records.unconverted)
-            if self._plan.merge:
-                self._compare(driver, "previewing", found.conflicts, result)
-            count = None
-            if self._plan.needs_count:
-                count = counted.result(driver.effort(), session.server)
-            return self._with_databases(driver, result(count))
+        def result(count: Count | None = None) -> Preview:
+            cost, server, refused = driver.effort(), session.server, session.refused
+            preview = found.result(records, cost, server, refused=refused, count=count)
+            size = preview.dbsize or session.least_size
+            return replace(preview, dbsize=size, namesakes=agents.namesakes)
+
+        passes: list[Pass] = []
+        counted = CountTally(self._plan, self._town)
+        if self._plan.rename:
+            passes.append(session.scan("preview", found))
+        if self._plan.convert:
+            with_old = self._plan.rename == "forward"
+            passes.append(ConversionPreview(session, records, with_old=with_old))
+        if self._plan.from_town is not None:
+            passes.append(session.scan("agents", agents))
+        if self._plan.needs_count:
+            passes.append(self._count_pass(driver, counted))
+        driver.drive(SideBySide(passes), "previewing", result)
+        found.release()
+        if self._plan.convert == "json":
+            found.moves.difference_update(records.unconverted)
+        if self._plan.merge:
+            self._compare(driver, "previewing", found.conflicts, result)
+        count = None
+        if self._plan.needs_count:
+            count = counted.result(driver.effort(), session.server)
+        return result(count)
 
     def migrate(self) -> Migration:
         """Carry out the plan, then count what is left to do.
@@ -139,7 +144,7 @@ class OneServer:
                     self._compare(driver, "migrating", moved.conflicts, result)
                 if self._plan.convert == "hash":
                     driver.drive(Conversion(session, records, record), "converting", result)
-                left = self._left(driver, result)
+                left = driver.while_still(lambda: self._left(driver, result))
                 if not driver.has_moved():
                     break
                 moved.restart()

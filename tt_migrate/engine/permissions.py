@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from tt_migrate.engine.replies import Word, ask
+
+_NODES = "CLUSTER NODES"
 
 
 class Refusals:
@@ -42,6 +44,19 @@ class Refusals:
         except ResponseError as error:
             self.note(command, error)
             raise
+
+    def ask_nodes(self, client: Redis) -> bytes | None:
+        """What CLUSTER NODES says, None for a user who has CLUSTER INFO but lacks that."""
+        if _NODES in self:
+            return None
+        try:
+            nodes: bytes = ask(client, "CLUSTER", "NODES")
+        except ResponseError as error:
+            if not isinstance(error, NoPermissionError) and "nknown" not in str(error):
+                raise
+            self._errors[_NODES] = error
+            return None
+        return nodes
 
     def check(self, command: str) -> None:
         """Raise the error of a command if it was refused."""

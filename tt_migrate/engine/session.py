@@ -44,6 +44,7 @@ from tt_migrate.engine.server import (
     wants_declared_keys,
 )
 from tt_migrate.engine.silence import heard, wake, watch
+from tt_migrate.engine.slots import ALL_SLOTS, Look, look_at
 from tt_migrate.engine.tallies import Tally
 from tt_migrate.keyspace import town_bytes
 from tt_migrate.plan import COPYING_COMMANDS, OPTIONAL_COMMANDS, Plan
@@ -213,6 +214,20 @@ class Session:
             if self.declares or not wants_declared_keys(str(error)):
                 raise
             raise UndeclaredKeysError(str(error)) from error
+
+    def look(self) -> Look:
+        """What the only master of a cluster says of its slots now.
+
+        A replica does not know that its master is about to move one. A user who may not run CLUSTER
+        NODES learns of a move only if the cluster has got another shard by the end.
+        """
+        if not self.server.in_cluster or self.server.role == "replica" or self._is_shard:
+            return Look({}, is_still=True)
+        nodes = self._refusals.ask_nodes(self.client)
+        if nodes is None:
+            check_supported(self.server, self.client, self._refusals)
+            return Look({}, is_still=True)
+        return look_at({"": nodes}, {"": ALL_SLOTS})
 
     def has_moved(self) -> bool:
         """Whether this is no longer the server to migrate.

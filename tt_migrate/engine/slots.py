@@ -9,6 +9,7 @@ from itertools import chain
 from tt_migrate.engine.patience import PassingError
 from tt_migrate.engine.replies import malformed_as_invalid
 
+ALL_SLOTS = frozenset(range(16384))
 _FLAGS, _EPOCH, _SLOTS_BEGIN = 2, 6, 8
 
 
@@ -46,11 +47,15 @@ def look_at(replies: Mapping[str, bytes], thought: Mapping[str, Set[int]]) -> Lo
     return Look(own, is_still)
 
 
+class MovingSlotsError(PassingError):
+    """A slot has moved, or is about to."""
+
+
 def check_still(*looks: Look) -> None:
-    """Raise PassingError if a slot has moved between these looks, or was about to."""
+    """Raise MovingSlotsError if a slot has moved between these looks, or was about to."""
     first, *others = looks
     if not all(look.is_still for look in looks) or any(look.own != first.own for look in others):
-        raise PassingError("TRYAGAIN slots have moved or are about to")
+        raise MovingSlotsError("TRYAGAIN slots have moved or are about to")
 
 
 def _range(field: bytes) -> range:

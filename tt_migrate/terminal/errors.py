@@ -85,7 +85,11 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
         "its replicas do not confirm writes, so keys on their way stay hidden, and safe: run it"
         " again when the replicas work ({text})",
     ),
-    (("TRYAGAIN",), "slots are moving: run it again ({text})"),
+    (
+        ("TRYAGAIN",),
+        "slots are moving: run it again. If a move was left half done, redis-cli --cluster fix ends"
+        " it ({text})",
+    ),
     (
         ("NOTLOCAL",),
         "a key is on another server: slots are moving, so run it again, or a proxy hides a cluster"

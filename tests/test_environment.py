@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from redis import SSLConnection
 
-from tests.command import environment, script
+from tests.command import environment, script, tt_in_process
 from tests.command import tt as typed_tt
 from tests.servers import Server
 from tests.test_connection import forward_to, listener
@@ -485,3 +485,20 @@ def test_a_program_packed_without_its_lua_files_says_what_is_missing(
         assert ".lua is missing from this installation" in done.stderr
         assert "--collect-all tt_migrate" in done.stderr
     assert newest.client().keys() == [b"tt:stop:1"]
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:secret@127.0.0.1:1", "redis://127.0.0.1:1?password=secret"]
+)
+def test_a_file_is_not_read_where_the_url_has_a_password(tmp_path: Path, url: str) -> None:
+    done = tt_in_process(
+        *("--check", "--redis-url", url, "--town-name", "town"),
+        REDIS_PASSWORD_FILE=str(tmp_path / "none"),
+    )
+    assert done.returncode == 3
+    assert "nothing is listening there" in done.stderr
+    done = tt_in_process(
+        *("--check", "--redis-url", "redis://127.0.0.1:1", "--town-name", "town"),
+        REDIS_PASSWORD_FILE=str(tmp_path / "none"),
+    )
+    assert (done.returncode, "cannot be read" in done.stderr) == (2, True)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -172,15 +173,20 @@ def test_a_run_resumes_after_a_reply_to_any_call_is_lost(newest: Server, number:
     assert 0 < result.total < KEYS
 
 
-def test_the_report_says_what_cannot_be_known(newest: Server) -> None:
+@pytest.mark.parametrize("with_record", [False, True])
+def test_the_report_says_what_cannot_be_known(
+    newest: Server, tmp_path: Path, *, with_record: bool
+) -> None:
     newest.client().mset({f"tt:inbox:{n}": n for n in range(10)})
+    record = ["--record", str(tmp_path / "record")] if with_record else []
     with losing(newest, lambda call, _: call == 2) as address:
-        done = tt("--force", url=f"redis://{address}")
+        done = tt("--force", *record, url=f"redis://{address}")
     assert done.returncode == 0
     assert "The connection was lost once." in done.stdout
+    where = "neither in these numbers nor in the file of --record"
     assert (
-        "No reply came to 1 call. What it changed is done, but is neither in these numbers nor in"
-        " the file of --record." in done.stdout
+        "No reply came to 1 call. What it changed is done, but is"
+        f" {where if with_record else 'not in these numbers'}." in done.stdout
     )
 
 

@@ -19,6 +19,7 @@ else:
 from tt_migrate.escape import shown_text
 from tt_migrate.settings.checks import ConfigError as ConfigError
 from tt_migrate.settings.checks import check_file, given_password, town_name_problem
+from tt_migrate.settings.url import has_password
 
 _T = TypeVar("_T")
 
@@ -85,7 +86,7 @@ def load_settings(
     env_url = environ.get("REDIS_URL", "").strip()
     source, url = (URL_SOURCES[0], redis_url.strip()) if redis_url else (URL_SOURCES[1], env_url)
     redis = Endpoint(source, url=url) if url else _endpoint(file(), environ)
-    if redis.url:
+    if redis.url and not has_password(redis.url):
         given = given_password("REDIS_PASSWORD", environ)
         redis = replace(redis, password=given.text or None, remark=given.remark)
     return Settings(name, named_by, redis)

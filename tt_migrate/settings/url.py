@@ -147,6 +147,15 @@ def read_url(url: str, place: str) -> tuple[str, dict[str, Any]]:
     return kind, parts
 
 
+def has_password(url: str) -> bool:
+    """Whether a URL has a password. False for one that read_url() refuses."""
+    try:
+        _, parts = read_url(url, "")
+    except ConfigError:
+        return False
+    return "password" in parts
+
+
 def write_url(kind: str, parts: Mapping[str, Any]) -> str:
     """Return the URL that read_url() parses into these parts, with `***` as the password."""
     user, password = parts.get("username"), parts.get("password")

@@ -77,7 +77,10 @@ class _Run:
         self._remark = ""
         plan = options.plan
         limit = options.limit if options.limit is not None else _SHOWN if out.is_terminal else 0
-        self._report: Report = TextReport(out, err, plan, options.quiet, limit)
+        has_record = options.record is not None
+        self._report: Report = TextReport(
+            out, err, plan, options.quiet, limit, has_record=has_record
+        )
         if options.json:
             self._report = JsonReport(out, err, plan, options.mode, options=options.shown)
 

@@ -36,7 +36,7 @@ class TextReport:
     `limit`: how many keys of each family a preview lists, 0: all. `server`: the redacted
     URL. `database`: its number in the server. `repeated`: what hints repeat of the command line.
     `foreign` escapes the server's own text. `town` and `server` are empty until the settings are
-    loaded.
+    loaded. `has_record`: whether --record was given.
     """
 
     out: Output
@@ -49,6 +49,7 @@ class TextReport:
     database: int = 0
     repeated: str = ""
     foreign: Foreign = NO_SECRETS
+    has_record: bool = False
 
     def question(self, count: Count) -> Output:
         """Show what a migration would find. Returns the output for the prompt."""
@@ -457,9 +458,10 @@ class TextReport:
         """What the run cannot know: what was done by calls to which no reply came."""
         if lost := migration.effort.lost_replies:
             calls, what = counted(lost, "call", "calls"), "it" if lost == 1 else "they"
+            where = "neither in these numbers nor in the file of --record"
             yield (
-                f"   No reply came to {calls}. What {what} changed is done, but is neither in these"
-                " numbers nor in the file of --record."
+                f"   No reply came to {calls}. What {what} changed is done, but is"
+                f" {where if self.has_record else 'not in these numbers'}."
             )
 
     def _left(self, found: Preview | Migration) -> Iterator[str]:

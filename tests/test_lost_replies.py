@@ -272,6 +272,26 @@ def test_replies_get_smaller_where_the_server_closes_the_connection_for_large_on
     assert result.effort.lost_replies >= 1
 
 
+def test_replies_get_large_again_where_not_their_size_was_the_cause(
+    newest: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tt_migrate.engine.driver._SMALL_REPLIES", 3)
+    newest.client().mset({f"tt:inbox:{n}": n for n in range(3000)})
+    budgets: list[int] = []
+
+    def loses(_: int, command: Sequence[bytes]) -> bool:
+        if command[1] != MIGRATE:
+            return False
+        budgets.append(int(command[6]))
+        return len(budgets) < 3
+
+    with losing(newest, loses) as address, client_of(address) as client:
+        result = Migrator(client, "my-project", max_pause_ms=0.05, patience=PATIENT).migrate()
+    assert result.complete
+    full = budgets[0]
+    assert budgets[:6] == [full, full, *[full // 8] * 3, full]
+
+
 @pytest.mark.parametrize("plan", [RENAME, UPGRADE], ids=lambda plan: plan.name)
 def test_a_preview_works_where_large_replies_do_not_pass(newest: Server, plan: Plan) -> None:
     redis = newest.client()

@@ -29,6 +29,7 @@ from tt_migrate.results import Effort, Progress, Result, Stage
 _R = TypeVar("_R")
 
 _LANDING_SECONDS = 3
+_SMALL_REPLIES = 50
 
 ProgressCallback = Callable[[Progress], object]
 Shield = Callable[[], AbstractContextManager[object]]
@@ -63,7 +64,9 @@ class Driver:
         self._reconnects = 0
         self._lost_replies = 0
         self._cuts = 0  # losses in a row, each with calls in flight
-        self._is_full_size = True
+        # After so many replies, those that follow may be large again.
+        self._small = 0
+        self._next_small = _SMALL_REPLIES
         self._evicted = 0
         self._process = session.process
         self._flight = Flight(session.trip)
@@ -282,7 +285,8 @@ class Driver:
         held = elapsed / 1_000_000 or seconds
         # An estimate from COUNT: MATCH hides how many keys a step visited.
         position.advance(taken.steps * sent.pace.count // work.breadth or 1, taken.dbsize)
-        if self._is_full_size:
+        self._small = max(0, self._small - 1)
+        if not self._small:
             self._pace = self._pace.as_large_as(self._manner.pace)
         # Each call teaches from the pace that it had, and only what it was about.
         if taken.steps:
@@ -347,13 +351,14 @@ class Driver:
         """Make replies smaller if the connection was lost twice at the same place.
 
         `cut`: whether calls were in flight. `gave_up`: whether a key was the cause. Then replies
-        become as large as before, once one has come.
+        become as large as before, once one has come. Else that is tried later, each time after
+        twice as many replies: perhaps the network was the cause.
         """
         self._cuts = self._cuts + 1 if cut else 0
         if gave_up:
-            self._is_full_size = True
+            self._small = 0
         elif self._cuts > 1:
-            self._is_full_size = False
+            self._small, self._next_small = self._next_small, 2 * self._next_small
             self._pace = self._pace.smaller()
 
     def _dropped(self, _: Exception) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from tt_migrate.engine.pacing import Pace
-from tt_migrate.engine.replies import Word, names, read, whole
+from tt_migrate.engine.replies import Word, read
 from tt_migrate.engine.scripts import Script
 from tt_migrate.engine.tallies import Tally
 
@@ -36,18 +36,13 @@ class Taken:
 
     `elapsed`: microseconds by the server's clock, 0 if there is no clock. `steps`: SCAN steps.
     `weight`: bytes of values that the call carried, and a fixed number of bytes for each record.
-    `dbsize`: keys in the database, 0 if unknown, None if not asked. Raises InvalidResponse if a
-    number in the reply is not a whole number from 0.
+    `dbsize`: keys in the database, 0 if unknown, None if not asked.
     """
 
     elapsed: int
     steps: int = 0
     weight: int = 0
     dbsize: int | None = None
-
-    def __post_init__(self) -> None:
-        for number in (self.elapsed, self.steps, 0 if self.dbsize is None else self.dbsize):
-            whole(number)
 
 
 class Pass(Protocol):
@@ -131,8 +126,8 @@ class Place:
 
     def reached(self, call: Call, cursor: bytes, kept: int) -> None:
         """Note the cursor of a reply, and whether the server keeps it."""
-        self.cursor = None if cursor == b"0" else names([cursor])[0]
-        self.is_kept = bool(whole(kept)) and not self.why_alone
+        self.cursor = None if cursor == b"0" else cursor
+        self.is_kept = bool(kept) and not self.why_alone
         if call.keeps:
             self.is_left = bool(kept)
             if not kept and self.cursor:
@@ -205,7 +200,7 @@ class ScanPass:
         self._tally.add(said)
         if not call.about:
             self._place.reached(call, said.cursor, getattr(said, "kept", 0))
-        self._postponed = names(getattr(said, "postponed", [])) + self._postponed[len(call.about) :]
+        self._postponed = getattr(said, "postponed", []) + self._postponed[len(call.about) :]
         return taken
 
     def end_call(self, pace: Pace) -> Call | None:

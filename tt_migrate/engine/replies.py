@@ -212,8 +212,8 @@ def mapping(reply: Any) -> dict[Any, Any]:
 
 
 def texts(flat: list[bytes]) -> dict[bytes, str]:
-    """Keys, and the text that follows each. Raises InvalidResponse for anything else."""
-    return {key: text.decode("utf-8", "surrogateescape") for key, text in pairs(names(flat))}
+    """Keys, and the text that follows each, of a reply that read() has checked."""
+    return {key: text.decode("utf-8", "surrogateescape") for key, text in pairs(flat)}
 
 
 @malformed_as_invalid()
@@ -261,7 +261,7 @@ _CHECKS: dict[Any, Callable[[Any], object]] = {
     bytes: lambda text: names([text]),
     list[bytes]: names,
     list[int]: lambda numbers: [*map(whole, numbers)],
-    Texts: texts,
+    Texts: lambda flat: pairs(names(flat)),
     Records: _check_records,
 }
 """What reads a field of a reply, by its annotation."""

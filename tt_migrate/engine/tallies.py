@@ -16,11 +16,9 @@ from tt_migrate.engine.replies import (
     Word,
     error_of,
     malformed_as_invalid,
-    names,
     of_families,
     pairs,
     texts,
-    whole,
 )
 from tt_migrate.keyspace import RECORDS, town_bytes
 from tt_migrate.plan import Plan
@@ -96,9 +94,9 @@ class CountTally:
         self._old_strings = _added(self._old_strings, reply.old_strings)
         self._hashes = _added(self._hashes, reply.hashes)
         for name in self._NUMBERS:
-            self._numbers[name] += whole(getattr(reply, name))
-        self._towns.found.update(names(reply.towns))
-        self._dbsize = whole(reply.dbsize)
+            self._numbers[name] += getattr(reply, name)
+        self._towns.found.update(reply.towns)
+        self._dbsize = reply.dbsize
 
     def result(self, effort: Effort, server: Server) -> Count:
         """What was counted so far."""
@@ -172,22 +170,20 @@ class PreviewTally:
 
     def add(self, reply: PreviewReply) -> None:
         """Add a reply."""
-        towns, dbsize = names(reply.towns), whole(reply.dbsize)
-        moves = {*names(reply.odd_moves), *(names(reply.moves.split(b"\n")) if reply.moves else ())}
+        moves = {*reply.odd_moves, *(reply.moves.split(b"\n") if reply.moves else ())}
         merges, conflicts, failed = map(texts, (reply.merges, reply.conflicts, reply.failed))
-        ambiguous = names(reply.ambiguous)
-        for keys in (moves, merges, conflicts, failed, names(reply.postponed)):
+        for keys in (moves, merges, conflicts, failed, reply.postponed):
             of_families(keys, self._start)
-        _check_ambiguous(ambiguous, self._plan, self._start)
+        _check_ambiguous(reply.ambiguous, self._plan, self._start)
         self.merges.update(merges)
         self.conflicts.update(conflicts)
         # SCAN may return a key twice: before and after another client created its destination.
         self.moves.difference_update(merges, conflicts)
         self.moves |= moves.difference(self.merges).difference(self.conflicts)
         self.failed.update(failed)
-        self.ambiguous.update(ambiguous)
-        self.towns.found.update(towns)
-        self.dbsize = dbsize
+        self.ambiguous.update(reply.ambiguous)
+        self.towns.found.update(reply.towns)
+        self.dbsize = reply.dbsize
 
     def result(
         self,
@@ -262,23 +258,21 @@ class MigrationTally:
 
         Raises redis.exceptions.ResponseError for the error that ended the batch.
         """
-        conflicts, failed = texts(reply.conflicts), texts(reply.failed)
-        ambiguous = names(reply.ambiguous)
-        renamed, joined, towns = names(reply.renamed), texts(reply.joined), names(reply.towns)
-        for keys in (conflicts, failed, names(reply.postponed), renamed, joined):
+        conflicts, failed, joined = map(texts, (reply.conflicts, reply.failed, reply.joined))
+        for keys in (conflicts, failed, reply.postponed, reply.renamed, joined):
             of_families(keys, self._start)
-        _check_ambiguous(ambiguous, self._plan, self._start)
+        _check_ambiguous(reply.ambiguous, self._plan, self._start)
         self._families = _added(self._families, reply.families)
         self._merged = _added(self._merged, reply.merged)
         self.conflicts.update(conflicts)
         self.failed.update(failed)
-        self.ambiguous.update(ambiguous)
-        self.towns.found.update(towns)
-        self._record.renamed(renamed)
+        self.ambiguous.update(reply.ambiguous)
+        self.towns.found.update(reply.towns)
+        self._record.renamed(reply.renamed)
         self._record.merged(joined)
         self._record.left(conflicts)
         self._record.left(failed)
-        self._record.ambiguous(ambiguous)
+        self._record.ambiguous(reply.ambiguous)
         if reply.error:
             raise error_of(reply.error)
 
@@ -338,7 +332,7 @@ class AgentsTally:
 
     def add(self, reply: AgentsReply) -> None:
         """Add a reply."""
-        for agent_id, name in pairs(names(reply.agents)):
+        for agent_id, name in pairs(reply.agents):
             self._ids[name].add(agent_id)
 
     @property
@@ -386,7 +380,7 @@ def _check_ambiguous(keys: Iterable[bytes], plan: Plan, start: int) -> None:
 
 @malformed_as_invalid()
 def _added(left: list[int], right: list[int]) -> list[int]:
-    return [a + whole(b) for a, b in zip(left, right, strict=True)]
+    return [a + b for a, b in zip(left, right, strict=True)]
 
 
 def _by_name(families: tuple[str, ...], numbers: list[int]) -> dict[str, int]:

@@ -13,7 +13,8 @@ import pytest
 
 from tests.command import TT, tt
 from tests.servers import Server
-from tt_migrate.settings.config import ConfigError, Endpoint, load_settings
+from tt_migrate.settings.checks import ConfigError
+from tt_migrate.settings.config import Endpoint, load_settings
 from tt_migrate.settings.connection import open_client, redacted
 
 

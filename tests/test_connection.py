@@ -26,7 +26,8 @@ from tests.servers import Kind, Server, StartServer
 from tests.test_config import closed
 from tests.waiting import wait_until
 from tt_migrate import Migrator
-from tt_migrate.settings.config import ConfigError, Endpoint, load_settings
+from tt_migrate.settings.checks import ConfigError
+from tt_migrate.settings.config import Endpoint, load_settings
 from tt_migrate.settings.connection import open_client, redacted
 from tt_migrate.settings.url import read_url, write_url
 from tt_migrate.terminal.errors import explain

@@ -23,7 +23,8 @@ from tests.test_connection import forward_to, listener
 from tests.test_recovery import at_batch
 from tests.waiting import wait_until
 from tt_migrate import Migrator, Progress
-from tt_migrate.settings.config import ConfigError, Endpoint
+from tt_migrate.settings.checks import ConfigError
+from tt_migrate.settings.config import Endpoint
 from tt_migrate.settings.connection import open_client, redacted, secrets
 
 KEYS = 5000

@@ -17,8 +17,12 @@ else:
     import tomli as tomllib
 
 from tt_migrate.escape import shown_text
-from tt_migrate.settings.checks import ConfigError as ConfigError
-from tt_migrate.settings.checks import check_file, given_password, town_name_problem
+from tt_migrate.settings.checks import (
+    ConfigError,
+    check_file,
+    given_password,
+    town_name_problem,
+)
 from tt_migrate.settings.url import has_password
 
 _T = TypeVar("_T")

@@ -23,7 +23,7 @@ from redis.retry import Retry
 from bench.machinery.process import delayed
 from tests.clusters import Cluster, fill
 from tests.command import tt, tt_in_process
-from tests.servers import Server
+from tests.servers import Server, StartServer
 from tests.services import service
 from tests.test_connection import listener
 from tests.test_recovery import at_batch
@@ -31,6 +31,7 @@ from tests.users import user_without
 from tt_migrate import DOWNGRADE, HASH, RENAME, UPGRADE, Change, Migration, Migrator, Plan
 from tt_migrate.engine.crew import Crew
 from tt_migrate.engine.hidden import Transfer
+from tt_migrate.engine.one_server import OneServer
 from tt_migrate.engine.patience import PATIENCE
 from tt_migrate.engine.scripts import Script, source
 from tt_migrate.engine.side_by_side import Worker
@@ -454,6 +455,33 @@ def test_a_connection_that_dies_in_each_pause_of_nice_costs_no_reply(
     result = run.migrate()
     assert (result.total, result.remaining) == (KEYS, 0)
     assert (result.effort.reconnects, result.effort.lost_replies) == (0, 0)
+
+
+@pytest.mark.usefixtures("always_silent")
+def test_a_server_that_was_replaced_at_the_very_end_is_noticed(
+    newest: Server, own_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is made anew before the last question, and leads to another server."""
+    other = own_server()
+    for server, keys in ((newest, 3), (other, 2)):
+        server.client().mset({f"tt:inbox:{n}": n for n in range(keys)})
+    ports = [newest.port]
+    final = OneServer._left
+
+    def then_replaced(*args: Any) -> Any:
+        left = final(*args)
+        ports[:] = [other.port]
+        return left
+
+    monkeypatch.setattr(OneServer, "_left", then_replaced)
+    with (
+        listener(lambda peer: Forgetful(ports[0]).serve(peer)) as port,
+        client_of(f"127.0.0.1:{port}", decode_responses=True) as client,
+    ):
+        result = Migrator(client, "my-project", patience=PATIENT).migrate()
+        client.connection_pool.disconnect()
+    assert (result.total, result.remaining) == (5, 0)
+    assert moved(other.client()) == 2
 
 
 @contextmanager

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from redis import Redis
 from redis.cluster import RedisCluster
-from redis.exceptions import RedisError
 
-from tests.servers import Kind, Server, cluster_state, restore, settings_of
+from tests.servers import Kind, Server, cluster_state
 from tests.waiting import wait_until
 
 _SLOTS = 16_384
@@ -23,23 +22,21 @@ class Cluster:
         self.masters = masters
         self.replicas = replicas
         self._clients: list[RedisCluster] = []
-        self._settings: dict[int, dict[str, str]] = {}
 
     @classmethod
     def start(cls, kind: Kind, *args: str, masters: int = 3, replicas: int = 0) -> Cluster:
         """Start `masters` servers, and `replicas` for each of them.
 
-        They think no node dead for a minute, however slow the machine is.
+        They think no node dead for an hour, however slow the machine is or long they rest.
         """
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "60000", *args)
+        hour = ("--cluster-node-timeout", "3600000", "--repl-timeout", "3600")
+        options = ("--cluster-enabled", "yes", *hour, *args)
         number = masters * (1 + replicas)
         with ThreadPoolExecutor(number) as threads:
             servers = [*threads.map(lambda _: Server.start(kind, *options), range(number))]
         cluster = cls(servers[:masters], servers[masters:])
         try:
             cluster._join()
-            for server in servers:
-                cluster._settings[server.port] = settings_of(server.client())
         except BaseException:
             cluster.stop()
             raise
@@ -80,15 +77,16 @@ class Cluster:
     def reset(self) -> None:
         """Undo what a test has changed: dead servers, keys, scripts, settings and users."""
         for server in self.servers:
-            if not server.is_running:
-                server.restart()
-            restore(server.client(), self._settings[server.port])
+            server.restore()
         self._wait_until_whole()
         for server in self.masters:
-            client = server.client()
-            client.flushall()
-            client.script_flush()
+            server.empty()
         self.close_clients()
+
+    def rest(self) -> None:
+        """Use no processor time until reset()."""
+        for server in self.servers:
+            server.rest()
 
     def close_clients(self) -> None:
         while self._clients:
@@ -133,32 +131,6 @@ class Cluster:
         servers = self.servers
         self.masters = [one for one in servers if _replicas(one.client()) is not None]
         self.replicas = [one for one in servers if one not in self.masters]
-
-
-class Clusters:
-    """Clusters that tests share: started once, reset before each test."""
-
-    def __init__(self) -> None:
-        self._started: dict[tuple[Kind, int], Cluster] = {}
-
-    def lend(self, kind: Kind, replicas: int = 0) -> Iterator[Cluster]:
-        cluster = self._started.get((kind, replicas))
-        if cluster:
-            try:
-                cluster.reset()
-            except (AssertionError, RedisError):  # a test has damaged it
-                cluster.stop()
-                cluster = None
-        if not cluster:
-            cluster = self._started[kind, replicas] = Cluster.start(kind, replicas=replicas)
-        try:
-            yield cluster
-        finally:
-            cluster.close_clients()
-
-    def stop(self) -> None:
-        for cluster in self._started.values():
-            cluster.stop()
 
 
 def fill(cluster: Cluster, keys: Iterable[tuple[str, ...]]) -> None:

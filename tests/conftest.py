@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from packaging.requirements import Requirement
 from redis import Redis
 from redis import utils as redis_utils
 
-from tests.clusters import Cluster, Clusters
+from tests.clusters import Cluster
 from tests.midway import stay_near
 from tests.servers import (
     Kind,
     Pool,
+    S,
     Server,
     StartError,
     StartServer,
@@ -135,63 +136,69 @@ def is_wanted(kind: Kind) -> bool:
     return any(marker and marker.evaluate(extra) for marker in markers for extra in extras)
 
 
-@pytest.fixture(scope="session")
-def pool() -> Iterator[Pool]:
-    pool = Pool()
+def lending(start: Callable[..., S]) -> Iterator[Pool[S]]:
+    """Yield a pool, and stop what it has started."""
+    pool = Pool(start)
     yield pool
     pool.stop()
 
 
+@pytest.fixture(scope="session")
+def pool() -> Iterator[Pool[Server]]:
+    yield from lending(Server.start)
+
+
 @pytest.fixture
-def server(pool: Pool, kind: Kind) -> Iterator[Server]:
+def server(pool: Pool[Server], kind: Kind) -> Iterator[Server]:
     """A server of each kind, empty and with its default settings."""
     yield from pool.lend(kind)
 
 
 @pytest.fixture(scope="session")
-def shards() -> Iterator[Pool]:
-    pool = Pool(in_cluster=True)
-    yield pool
-    pool.stop()
+def shards() -> Iterator[Pool[Server]]:
+    yield from lending(Server.start_shard)
 
 
 @pytest.fixture
-def shard(shards: Pool, kind: Kind) -> Iterator[Server]:
+def shard(shards: Pool[Server], kind: Kind) -> Iterator[Server]:
     """A cluster of each kind with one shard, empty and with its default settings."""
     yield from shards.lend(kind)
 
 
 @pytest.fixture(params=["plain", "one-shard"])
 def either(
-    request: pytest.FixtureRequest, pool: Pool, shards: Pool, kind: Kind
+    request: pytest.FixtureRequest, pool: Pool[Server], shards: Pool[Server], kind: Kind
 ) -> Iterator[Server]:
     """A server of each kind, and then a cluster of each kind with one shard."""
     yield from (pool if request.param == "plain" else shards).lend(kind)
 
 
 @pytest.fixture(scope="session")
-def clusters() -> Iterator[Clusters]:
-    clusters = Clusters()
-    yield clusters
-    clusters.stop()
+def clusters() -> Iterator[Pool[Cluster]]:
+    yield from lending(Cluster.start)
+
+
+@pytest.fixture(scope="session")
+def replicated_clusters() -> Iterator[Pool[Cluster]]:
+    yield from lending(partial(Cluster.start, replicas=1))
 
 
 @pytest.fixture
-def cluster(clusters: Clusters, kind: Kind) -> Iterator[Cluster]:
+def cluster(clusters: Pool[Cluster], kind: Kind) -> Iterator[Cluster]:
     """A cluster of each kind with three masters, empty and with its default settings."""
     yield from clusters.lend(kind)
 
 
 @pytest.fixture
-def newest_cluster(clusters: Clusters) -> Iterator[Cluster]:
+def newest_cluster(clusters: Pool[Cluster]) -> Iterator[Cluster]:
     """The same of the newest kind, for tests where the kind does not matter."""
     yield from clusters.lend(newest_kind())
 
 
 @pytest.fixture
-def replicated(clusters: Clusters) -> Iterator[Cluster]:
+def replicated(replicated_clusters: Pool[Cluster]) -> Iterator[Cluster]:
     """The same with a replica for each master."""
-    yield from clusters.lend(newest_kind(), replicas=1)
+    yield from replicated_clusters.lend(newest_kind())
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +219,7 @@ def redis(server: Server) -> Redis:
 
 
 @pytest.fixture
-def newest(pool: Pool) -> Iterator[Server]:
+def newest(pool: Pool[Server]) -> Iterator[Server]:
     """The newest available server, for tests where the kind does not matter."""
     yield from pool.lend(newest_kind())
 

@@ -12,16 +12,17 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from tests.waiting import wait_until
 
@@ -44,6 +45,23 @@ NO_SERVER = (
 )
 
 _PATIENCE_S = 60.0
+
+_STATE = """\
+REPLICAOF NO ONE
+ACL SETUSER default reset on nopass +@all ~*
+ACL SETUSER default allchannels
+ACL USERS
+CONFIG GET *"""
+"""Commands whose replies are always the same, if no test has changed users or settings."""
+
+_EMPTY = """\
+CLIENT UNPAUSE
+CLIENT KILL TYPE normal SKIPME yes
+FLUSHALL
+SCRIPT FLUSH
+ACL LOG RESET
+SLOWLOG RESET
+CONFIG RESETSTAT"""
 
 
 @dataclass(frozen=True)
@@ -158,6 +176,8 @@ class Server:
     args: tuple[str, ...] = ()
     loading_is_ready: bool = False
     config: str = ""
+    _clean: bytes = b""
+    _settings: dict[str, str] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
     _guard: subprocess.Popen[bytes] | None = None
     _clients: list[Redis] = field(default_factory=list)
@@ -185,6 +205,13 @@ class Server:
                 return server
         server.stop()
         raise StartError(f"{kind.name}: found no free port")
+
+    @classmethod
+    def start_shard(cls, kind: Kind) -> Server:
+        """Start a cluster with one shard."""
+        server = cls.start(kind, "--cluster-enabled", "yes")
+        server.own_all_slots()
+        return server
 
     @property
     def socket(self) -> str:
@@ -228,6 +255,42 @@ class Server:
     def close_clients(self) -> None:
         while self._clients:
             self._clients.pop().close()
+
+    def rest(self) -> None:
+        """Use no processor time until restore() or reset()."""
+        if self.is_running:
+            os.kill(self.pid, signal.SIGSTOP)
+
+    def reset(self) -> None:
+        """Undo what a test has changed: data, settings, users and statistics."""
+        self.restore()
+        self.empty()
+
+    def empty(self) -> None:
+        """Remove data, scripts and statistics."""
+        assert b"-" not in self._say(_EMPTY), "a command was refused"
+
+    def restore(self) -> None:
+        """Let the server run, with the settings of the first call and without other users."""
+        if not self.is_running:
+            self.restart()
+        os.kill(self.pid, signal.SIGCONT)
+        state = self._say(_STATE)
+        if not self._clean:
+            self._clean, self._settings = state, self._settings_now()
+        elif state != self._clean:
+            client = self.client()
+            for name, value in self._settings_now().items():
+                if value != self._settings[name] and name not in ("replicaof", "slaveof"):
+                    client.config_set(name, self._settings[name])
+            users: Any = client.execute_command("ACL", "USERS")
+            if others := {*users} - {b"default", "default"}:
+                client.execute_command("ACL", "DELUSER", *others)
+            self.close_clients()
+
+    def _settings_now(self) -> dict[str, str]:
+        settings: Any = self.client().config_get("*")
+        return dict(settings)
 
     def restart(self) -> None:
         """Stop the server if it runs, and start it again with the same port, socket and folder."""
@@ -312,6 +375,20 @@ class Server:
             except OSError:
                 return b""
 
+    def _say(self, commands: str) -> bytes:
+        """Return what the server replies to commands, one a line.
+
+        A client and its parser would take ten times as long.
+        """
+        said = b""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_PATIENCE_S)
+            connection.connect(self.socket)
+            connection.sendall(f"{commands}\nQUIT\n".encode())
+            while piece := connection.recv(1 << 20):
+                said += piece
+        return said
+
     def _end(self, how: signal.Signals) -> None:
         if self._guard:
             self._guard.kill()
@@ -338,77 +415,59 @@ class StartServer(Protocol):
     ) -> Server: ...
 
 
-@dataclass
-class Pool:
-    """One server of each kind, shared by tests: started once, reset before each test.
+class Shared(Protocol):
+    """What a Pool lends: a server or a cluster."""
 
-    `in_cluster`: each server is a cluster with one shard.
+    def reset(self) -> None:
+        """Undo what a test has changed."""
+
+    def rest(self) -> None:
+        """Use no processor time until reset()."""
+
+    def close_clients(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+S = TypeVar("S", bound=Shared)
+
+
+class Pool(Generic[S]):
+    """Servers or clusters that tests share: started once, reset before each test.
+
+    `start`: starts one of a kind; lend() passes further arguments on.
     """
 
-    in_cluster: bool = False
-    _servers: dict[Kind, Server] = field(default_factory=dict)
-    _settings: dict[Kind, dict[str, str]] = field(default_factory=dict)
+    def __init__(self, start: Callable[..., S]) -> None:
+        self._start = start
+        self._started: dict[tuple[object, ...], S] = {}
 
-    def lend(self, kind: Kind) -> Iterator[Server]:
-        server = self._servers.get(kind)
-        if server is None:
-            args = ("--cluster-enabled", "yes") if self.in_cluster else ()
-            server = self._servers[kind] = Server.start(kind, *args)
-            if self.in_cluster:
-                server.own_all_slots()
-            self._settings[kind] = settings_of(server.client())
-        elif not server.is_running:
-            server.restart()
-        self._reset(server)
+    def lend(self, *how: object) -> Iterator[S]:
+        shared = self._started.get(how)
+        if shared:
+            try:
+                shared.reset()
+            except (AssertionError, OSError, RedisError):  # a test has damaged it
+                shared.stop()
+                shared = None
+        if not shared:
+            shared = self._started[how] = self._start(*how)
+            shared.reset()
         try:
-            yield server
+            yield shared
         finally:
-            server.close_clients()
+            shared.close_clients()
+            shared.rest()
 
     def stop(self) -> None:
-        for server in self._servers.values():
-            server.stop()
-
-    def _reset(self, server: Server) -> None:
-        """Undo what the test before changed: data, settings, users and statistics."""
-        client = server.client(single_connection_client=True)
-        if not self.in_cluster:
-            client.execute_command("REPLICAOF", "NO", "ONE")
-        restore(client, self._settings[server.kind])
-        batch = client.pipeline(transaction=False)
-        batch.execute_command("ACL", "SETUSER", "default", "reset", "on", "nopass", "+@all", "~*")
-        batch.execute_command("ACL", "SETUSER", "default", "allchannels")
-        batch.execute_command("CLIENT", "UNPAUSE")
-        batch.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        batch.execute_command("FLUSHALL")
-        batch.execute_command("SCRIPT", "FLUSH")
-        batch.execute_command("ACL", "LOG", "RESET")
-        batch.execute_command("SLOWLOG", "RESET")
-        batch.execute_command("CONFIG", "RESETSTAT")
-        batch.execute()
-        server.close_clients()
+        for shared in self._started.values():
+            shared.stop()
 
 
 def cluster_state(client: Redis) -> dict[str, str]:
     """Return what CLUSTER INFO says."""
     said: Any = client.execute_command("CLUSTER", "INFO", NEVER_DECODE=True)
     return dict(line.split(":", 1) for line in said.decode().split())
-
-
-def settings_of(client: Redis) -> dict[str, str]:
-    """Return what CONFIG GET says of all settings."""
-    settings: Any = client.config_get("*")
-    return dict(settings)
-
-
-def restore(client: Redis, meant: dict[str, str]) -> None:
-    """Give a server the settings that settings_of() returned, and remove all users but one."""
-    for name, value in settings_of(client).items():
-        if value != meant[name]:
-            client.config_set(name, meant[name])
-    users: Any = client.execute_command("ACL", "USERS")
-    if others := {*users} - {b"default", "default"}:
-        client.execute_command("ACL", "DELUSER", *others)
 
 
 @cache

@@ -594,7 +594,7 @@ def test_nodes_behind_another_address_are_reached_as_the_client_says(
         )
 
 
-def test_a_cluster_client_of_one_shard_uses_the_first_engine(shards: Pool) -> None:
+def test_a_cluster_client_of_one_shard_uses_the_first_engine(shards: Pool[Server]) -> None:
     for shard in shards.lend(newest_kind()):
         client = RedisCluster(host="127.0.0.1", port=shard.port)
         client.rpush("tt:inbox:1", "a")

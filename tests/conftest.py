@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from packaging.requirements import Requirement
 from redis import Redis
 from redis import utils as redis_utils
+from redis._parsers.commands import CommandsParser
 
 from tests.clusters import Cluster
 from tests.midway import stay_near
@@ -109,6 +110,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 # redis-py looks up its own version on disk for each client and connection.
 redis_utils.get_lib_version = cache(redis_utils.get_lib_version)
+
+_known: dict[tuple[object, object], Any] = {}
+_ask: Any = CommandsParser.initialize
+
+
+def ask_once(parser: Any, client: Any) -> None:
+    """Let each user ask a cluster for its commands once: the reply has 20,000 parts."""
+    key = (client.get_default_node().port, client.get_connection_kwargs().get("username"))
+    if key not in _known:
+        _ask(parser, client)
+        _known[key] = parser.commands
+    parser.commands = _known[key]
+
+
+CommandsParser.initialize = ask_once  # type: ignore[method-assign]
 
 # On a busy machine tests are slow; that is not a failure.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

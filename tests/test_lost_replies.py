@@ -601,9 +601,9 @@ def noise(size: int) -> bytes:
 
 
 def test_the_error_names_the_limit_where_a_cluster_cannot_be_opened(cluster: Cluster) -> None:
-    """redis-py asks for the list of all commands."""
+    """redis-py asks for the list of all commands, but in the tests' process only once."""
     with limited(cluster, client_output_buffer_limit=LIMIT):
-        done = tt_in_process("--check", "--redis-url", cluster.url, "--town-name", "town")
+        done = tt("--check", url=cluster.url, town="town")
     assert done.returncode == 3
     assert "the reply to COMMAND" in done.stderr
     assert "raise client-output-buffer-limit" in done.stderr

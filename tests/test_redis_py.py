@@ -7,8 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -33,22 +34,11 @@ import json, sys
 import click, redis
 from redis.utils import HIREDIS_AVAILABLE
 from tests.command import tt_in_process
-runs = [tt_in_process(*args) for args in json.loads(sys.argv[1])]
-found = [redis.__file__, click.__file__, HIREDIS_AVAILABLE]
-print(json.dumps([found, [[run.returncode, run.stdout, run.stderr] for run in runs]]))
+print(json.dumps([redis.__file__, click.__file__, HIREDIS_AVAILABLE]), flush=True)
+for line in sys.stdin:
+    runs = [tt_in_process(*args) for args in json.loads(line)]
+    print(json.dumps([[run.returncode, run.stdout, run.stderr] for run in runs]), flush=True)
 """
-
-
-@pytest.fixture(params=_FOLDERS)
-def libraries(request: pytest.FixtureRequest) -> dict[str, str]:
-    """An environment that uses these libraries. In CI, missing libraries are a failure."""
-    folder = _FOLDERS[request.param]
-    if not folder:
-        return {}
-    if not (_CACHE / folder / "installed").exists():
-        missing = f"no .cache/{folder}: `make test` installs it"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
-    return {"PYTHONPATH": str(_CACHE / folder)}
 
 
 class Run(NamedTuple):
@@ -57,28 +47,54 @@ class Run(NamedTuple):
     err: str
 
 
-def runs(libraries: dict[str, str], *commands: tuple[str, ...]) -> list[Run]:
-    """Run the command with each of these arguments, all in one process with these libraries."""
-    done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, json.dumps(commands)],
-        cwd=_CACHE.parent,
-        env=environment(**libraries),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    (redis_file, click_file, has_hiredis), said = json.loads(done.stdout)
-    folder = libraries.get("PYTHONPATH", "")
-    name = Path(folder).name
-    assert redis_file.startswith(folder) or name == "hiredis"
-    assert click_file.startswith(folder) or name != "lowest"
-    assert has_hiredis == (name == "hiredis")
-    return [Run(*one) for one in said]
+class Libraries:
+    """A process with some libraries that runs the command, as often as it is asked to."""
+
+    def __init__(self, folder: str) -> None:
+        path = {"PYTHONPATH": str(_CACHE / folder)} if folder else {}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM],
+            cwd=_CACHE.parent,
+            env=environment(**path),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        redis_file, click_file, has_hiredis = self._answer()
+        assert redis_file.startswith(path.get("PYTHONPATH", "")) or folder == "hiredis"
+        assert click_file.startswith(path.get("PYTHONPATH", "")) or "lowest" not in folder
+        assert has_hiredis == (folder == "hiredis")
+
+    def run(self, *commands: tuple[str, ...]) -> list[Run]:
+        """Run the command with each of these arguments."""
+        assert self._process.stdin
+        print(json.dumps(commands), file=self._process.stdin, flush=True)
+        return [Run(*one) for one in self._answer()]
+
+    def end(self) -> None:
+        _, errors = self._process.communicate()
+        assert (self._process.returncode, errors) == (0, "")
+
+    def _answer(self) -> Any:
+        assert self._process.stdout
+        return json.loads(self._process.stdout.readline())
+
+
+@pytest.fixture(scope="module", params=_FOLDERS)
+def libraries(request: pytest.FixtureRequest) -> Iterator[Libraries]:
+    """The command with these libraries. In CI, missing libraries are a failure."""
+    folder = _FOLDERS[request.param]
+    if folder and not (_CACHE / folder / "installed").exists():
+        missing = f"no .cache/{folder}: `make test` installs it"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    found = Libraries(folder)
+    yield found
+    found.end()
 
 
 def test_a_run_works_and_asks_nothing_that_the_server_refuses(
-    newest: Server, libraries: dict[str, str]
+    newest: Server, libraries: Libraries
 ) -> None:
     """By each scheme, in a database of its own."""
     watcher = newest.client(single_connection_client=True)
@@ -93,7 +109,7 @@ def test_a_run_works_and_asks_nothing_that_the_server_refuses(
         commands.append(("--dry-run", *where))
         commands.append(("--force", "--quiet", *where))
         commands.append(("--upgrade", "--force", "--quiet", *where))
-    found = runs(libraries, *commands)
+    found = libraries.run(*commands)
     assert watcher.info("errorstats") == {}
     for at in (0, 1):
         preview, renamed, upgraded = found[3 * at : 3 * at + 3]
@@ -106,26 +122,26 @@ def test_a_run_works_and_asks_nothing_that_the_server_refuses(
 
 
 @pytest.mark.parametrize("libraries", ["lowest", "hiredis"], indirect=True)
-def test_a_password_is_sent_as_it_is_given(newest: Server, libraries: dict[str, str]) -> None:
+def test_a_password_is_sent_as_it_is_given(newest: Server, libraries: Libraries) -> None:
     newest.client().execute_command("ACL", "SETUSER", "me", "on", ">100%25", "~*", "+@all")
     urls = (
         f"unix://{newest.socket}?user=me&pass=100%2525",
         f"redis://me:100%2525@127.0.0.1:{newest.port}?protocol=resp2",
     )
-    for done in runs(libraries, *(("--check", "--town-name=t", f"--redis-url={u}") for u in urls)):
+    for done in libraries.run(*(("--check", "--town-name=t", f"--redis-url={u}") for u in urls)):
         assert (done.status, done.err) == (0, "")
 
 
 @pytest.mark.parametrize("libraries", ["lowest", "installed", "hiredis"], indirect=True)
-def test_what_is_no_server_is_explained(libraries: dict[str, str], tmp_path: Path) -> None:
+def test_what_is_no_server_is_explained(libraries: Libraries, tmp_path: Path) -> None:
     def serve(peer: socket.socket) -> None:
         peer.sendall(b"220 mail ESMTP\r\n")
         peer.recv(1000)
 
     with listener(serve) as port:
         urls = (f"redis://127.0.0.1:{port}", f"unix://{tmp_path}/none")
-        foreign, absent = runs(
-            libraries, *(("--check", "--town-name=t", f"--redis-url={u}") for u in urls)
+        foreign, absent = libraries.run(
+            *(("--check", "--town-name=t", f"--redis-url={u}") for u in urls)
         )
     assert (foreign.status, foreign.err.count("\n")) == (3, 1)
     assert "the reply does not come from Redis" in foreign.err
@@ -133,10 +149,10 @@ def test_what_is_no_server_is_explained(libraries: dict[str, str], tmp_path: Pat
     assert "the socket does not exist" in absent.err
 
 
-def test_a_cluster_is_migrated(newest_cluster: Cluster, libraries: dict[str, str]) -> None:
+def test_a_cluster_is_migrated(newest_cluster: Cluster, libraries: Libraries) -> None:
     key = f"{1:032x}"
     commands = [("RPUSH", f"tt:inbox:{n}", "a") for n in range(100)]
     fill_cluster(newest_cluster, [*commands, ("SET", f"tt:agent:{key}", json.dumps({"id": key}))])
     where = ("--redis-url", newest_cluster.url, "--town-name", "t")
-    [done] = runs(libraries, ("--upgrade", "--force", *where))
+    [done] = libraries.run(("--upgrade", "--force", *where))
     assert (done.status, "101 keys migrated, 1 record" in done.out) == (0, True), done

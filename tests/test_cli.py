@@ -308,9 +308,8 @@ STREAMS = {
         *(("--help", where) for where in STREAMS),
         ("--version", "full disk"),
         *(("--json --dry-run -v", where) for where in STREAMS if where != "no reader"),
-        ("--dry-run", "full disk"),
-        ("--dry-run", "closed"),
-        *(("--force", where) for where in STREAMS if where != "no reader"),
+        ("--force", "full disk"),
+        ("--force", "closed"),
     ],
 )
 def test_streams_that_cannot_be_written_give_a_documented_status(
@@ -601,8 +600,9 @@ def test_a_command_that_the_server_does_not_know_is_named_as_the_cause(
     assert "rename-command" in done.stderr or "HELLO" in done.stderr
 
 
-@pytest.mark.parametrize("options", [("--dry-run", "--json"), ("--dry-run",)])
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("options", "unbuffered"), [(("--dry-run", "--json"), "1"), (("--dry-run",), "")]
+)
 def test_a_report_that_finds_no_room_is_no_success_however_python_buffers(
     newest: Server, tmp_path: Path, options: tuple[str, ...], unbuffered: str
 ) -> None:

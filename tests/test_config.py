@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import TT, tt
+from tests.command import TT, chdir, tt
 from tests.servers import Server
 from tt_migrate.settings.checks import ConfigError
 from tt_migrate.settings.config import Endpoint, load_settings
@@ -236,8 +236,9 @@ def test_deep_nesting_is_an_error(tmp_path: Path, text: str) -> None:
 def test_a_deleted_working_directory_is_no_traceback(tmp_path: Path, arguments: list[str]) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
-    deleting = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *TT]
-    done = tt(*arguments, town=None, cwd=gone, program=deleting)
+    with chdir(gone):
+        gone.rmdir()
+        done = tt(*arguments, town=None)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "no tinytown.toml in " in done.stderr
@@ -248,13 +249,17 @@ def test_a_deleted_working_directory_is_no_obstacle_when_it_is_not_needed(
     tmp_path: Path, newest: Server
 ) -> None:
     town, gone = tmp_path / "town", tmp_path / "gone"
-    deleting = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *TT]
     town.mkdir()
+    gone.mkdir()
     write_toml(town, f"name = 't'\n[redis]\nsocket_path = '{newest.socket}'")
-    for arguments in (["--redis-url", newest.url, "--town-name", "t"], ["-t", str(town)]):
-        gone.mkdir()
-        done = tt("--check", *arguments, town=None, cwd=gone, program=deleting)
-        assert (done.returncode, done.stderr) == (0, "")
+    program = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *TT]
+    done = tt("--check", "-t", str(town), town=None, cwd=gone, program=program)
+    assert (done.returncode, done.stderr) == (0, "")
+    gone.mkdir()
+    with chdir(gone):
+        gone.rmdir()
+        done = tt("--check", url=newest.url, town="t")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_directory_cannot_write_to_the_terminal(tmp_path: Path) -> None:

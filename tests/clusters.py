@@ -12,6 +12,7 @@ from redis.cluster import RedisCluster
 from tests.servers import Kind, Server, cluster_state
 from tests.waiting import wait_until
 
+NODE_TIMEOUT_MS = 3_600_000
 _SLOTS = 16_384
 
 
@@ -29,7 +30,7 @@ class Cluster:
 
         They think no node dead for an hour, however slow the machine is or long they rest.
         """
-        hour = ("--cluster-node-timeout", "3600000", "--repl-timeout", "3600")
+        hour = ("--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--repl-timeout", "3600")
         options = ("--cluster-enabled", "yes", *hour, *args)
         number = masters * (1 + replicas)
         with ThreadPoolExecutor(number) as threads:

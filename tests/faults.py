@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.clusters import Cluster, fill
+from tests.clusters import NODE_TIMEOUT_MS, Cluster, fill
 from tests.servers import Kind, Server, kinds
 from tests.waiting import wait_until
 
@@ -85,7 +85,7 @@ class Messages:
 
     def drain(self) -> None:
         """Take everything that is under the new names."""
-        for client in masters(self._cluster):
+        for client in clients_of_masters(self._cluster):
             for family in LISTS:
                 for key in client.scan_iter(match=f"tt:{TOWN}:{family}:*", count=1000):
                     taken: Any = client.lpop(key, 10**6)
@@ -96,7 +96,7 @@ class Messages:
         """Return how many messages there are. Raises BrokenError."""
         found: Counter[Any] = Counter(self.popped)
         left: Counter[str] = Counter()
-        for client in masters(self._cluster):
+        for client in clients_of_masters(self._cluster):
             for key in client.scan_iter(match="tt:*", count=1000):
                 kind = client.type(key)
                 if kind == b"list":
@@ -140,8 +140,13 @@ class Messages:
             time.sleep(0.001)
 
 
-def masters(cluster: Cluster) -> list[Redis]:
-    return [Redis(host=node.host, port=node.port) for node in cluster.client().get_primaries()]
+def masters(cluster: Cluster) -> list[Server]:
+    """The servers that are masters now, whatever failovers there have been."""
+    return [server for server in cluster.servers if is_master(server)]
+
+
+def clients_of_masters(cluster: Cluster) -> list[Redis]:
+    return [server.tcp_client() for server in masters(cluster)]
 
 
 def start_run(cluster: Cluster, *options: str) -> subprocess.Popen[str]:
@@ -162,7 +167,7 @@ def start_run(cluster: Cluster, *options: str) -> subprocess.Popen[str]:
 
 def wait_for(run: subprocess.Popen[str], cluster: Cluster) -> None:
     """Wait until a run hides keys, or has ended."""
-    clients = masters(cluster)
+    clients = clients_of_masters(cluster)
 
     def hides() -> bool:
         found = (client.scan(match="tt:{*", count=10**6)[1] for client in clients)
@@ -309,7 +314,7 @@ def failovers(cluster: Cluster, chance: random.Random, rounds: int, names: int) 
         wait_for(run, cluster)
         # The fault can come at any moment of the run.
         time.sleep(chance.uniform(0, 0.5))
-        victim = chance.choice([server for server in cluster.servers if is_master(server)])
+        victim = chance.choice(masters(cluster))
         replica = replica_of(cluster, victim)
         os.kill(replica.pid, signal.SIGSTOP)
         time.sleep(chance.uniform(0.02, 0.3))
@@ -320,6 +325,8 @@ def failovers(cluster: Cluster, chance: random.Random, rounds: int, names: int) 
         wait_until(partial(is_master, replica))
         victim.restart()
         wait_until(lambda: is_whole(cluster))
+    for server in cluster.servers:
+        server.client().config_set("cluster-node-timeout", NODE_TIMEOUT_MS)
     finish_run(cluster)
     return messages.check()
 

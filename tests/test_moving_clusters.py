@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from tests.clusters import Cluster, fill
 from tests.command import tt_in_process
-from tests.faults import is_master
+from tests.faults import is_master, masters
 from tests.midway import quick_patience
 from tests.servers import Server, StartServer, cluster_state, newest_kind
 from tests.test_one_shard import in_cluster, joined
@@ -49,10 +49,6 @@ FEW = Retry(NoBackoff(), 2, PATIENCE._supported_errors)
 def cluster(replicated: Cluster) -> Cluster:
     """A cluster with a replica for each master, whatever the test before has done to it."""
     return replicated
-
-
-def masters(cluster: Cluster) -> list[Server]:
-    return [server for server in cluster.servers if is_master(server)]
 
 
 def owner(cluster: Cluster, slot: int) -> Server:

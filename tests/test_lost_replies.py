@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from bench.machinery.process import delayed
 from tests.clusters import Cluster, fill
-from tests.command import tt, tt_in_process
+from tests.command import TT, tt, tt_in_process
 from tests.servers import Server, StartServer
 from tests.services import service
 from tests.test_connection import listener
@@ -603,7 +603,7 @@ def noise(size: int) -> bytes:
 def test_the_error_names_the_limit_where_a_cluster_cannot_be_opened(cluster: Cluster) -> None:
     """redis-py asks for the list of all commands, but in the tests' process only once."""
     with limited(cluster, client_output_buffer_limit=LIMIT):
-        done = tt("--check", url=cluster.url, town="town")
+        done = tt("--check", url=cluster.url, town="town", program=[*TT])
     assert done.returncode == 3
     assert "the reply to COMMAND" in done.stderr
     assert "raise client-output-buffer-limit" in done.stderr

@@ -2,7 +2,8 @@
 -- tt:a:events:agent:<id> is a stream of the town "a", or an agent of the town "a:events": the type tells which.
 --
 -- Needs  batch, keyspace
--- Gives  form_of(prefix, key), family_of(prefix, key, holder), is_of_other(prefix, key)
+-- Gives  form_of(prefix, key), family_of(prefix, key, holder), is_of_other(prefix, key),
+--        own_record_of(prefix, key)
 
 local STREAM, LIST, RECORD, NONE = {stream = true}, {list = true}, {hash = true, string = true}, {}
 local MISSION_PARTS = {work = true, watch = true, control = true, dispatch_lock = true}
@@ -23,7 +24,8 @@ local READ_AS = setmetatable({}, {__index = function(known, prefix)
 end})
 
 -- Returns the family of a key of the town with this prefix, by its name; nil for a name that no key of the town
--- has. If another town can have a key of this name, also returns the types of the town's key, and those of the other's.
+-- has. If another town can have a key of this name, also returns the types of the town's key, and those of the
+-- other's.
 local function form_of(prefix, key)
   local from = #prefix + 1
   local family, at = family_at(key, from)
@@ -87,4 +89,12 @@ end
 local function is_of_other(prefix, key)
   local _, _, others = form_of(prefix, key)
   return others ~= nil and others[try('TYPE', key).ok] == true
+end
+
+-- Like record_of(), but nil for a key that is another town's by its type.
+local function own_record_of(prefix, key)
+  local record = record_of(prefix, key)
+  -- Only then can a record's name be read in two ways, as in form_of().
+  local is_odd = record and READ_AS[prefix] == 'events'
+  return not (is_odd and is_of_other(prefix, key)) and record or nil
 end

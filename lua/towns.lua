@@ -1,7 +1,7 @@
 -- towns.lua: collects the names of towns, found in keys of the new format.
 --
 -- Needs  batch, keyspace, owner
--- Gives  towns, town_of(key), is_unknown(prefix, key), note_town(prefix, key)
+-- Gives  towns, town_of(key), is_unknown(prefix, key), note_town(prefix, key, is_own)
 
 -- The towns found so far, each once.
 local towns = {}
@@ -67,8 +67,21 @@ local function is_unknown(prefix, key)
   return (not town or prefix_of(town) == prefix) and not family_at(key, #'tt:' + 1) and not is_ours(key)
 end
 
--- Adds the town of a key to towns. prefix: of the run's town, which has most keys.
-local function note_town(prefix, key)
+-- Whether it is known that the run's town has keys.
+local has_own = false
+
+-- Adds the town of a key to towns. prefix: of the run's town, which has most keys. is_own: whether the key is surely
+-- one of them; else that is found out.
+local function note_town(prefix, key, is_own)
+  if is_own and has_own then
+    return
+  end
+  has_own = has_own or is_own
+  local colon = find(key, ':', #'tt:' + 1, true)
+  if colon and #key - colon > LONGEST_TOWN_WIDE and not find(key, ':', colon + 1, true) then
+    -- Most old keys: a town's name and a word of TOWN_WIDE would be shorter.
+    return
+  end
   for n = 1, #known_prefixes do
     if belongs_to(known_prefixes[n], key) then
       return

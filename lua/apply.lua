@@ -62,7 +62,7 @@ local function decide(destination, staged, family, expires, value)
   local err = plain_error(stored.err, 'RESTORE')
   if not find(err, 'BUSYKEY', 1, true) then
     return refusal(err)
-  elseif not TAKES_TIME then
+  elseif not MERGES then
     local _, why = settle_conflict(family, staged, destination)
     return 'refused ' .. why
   end

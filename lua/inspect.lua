@@ -50,6 +50,7 @@ local TRIALS = {
   SCARD = {TOWN_KEY},
   SCAN = {'0', 'COUNT', '1'},
   SET = {TOWN_KEY, 'value', 'XX'},
+  SETRANGE = {TOWN_KEY, '0', ''},
   SMEMBERS = {TOWN_KEY},
   TIME = {},
   TYPE = {TOWN_KEY},
@@ -64,7 +65,7 @@ local TRIALS = {
 local NOT_TRIED = {LPUSH = true, RPUSH = true, SADD = true, XSETID = true}
 local WRITES = {
   DEL = true, HSET = true, LTRIM = true, PEXPIRE = true, RENAME = true, RENAMENX = true, RESTORE = true, SET = true,
-  XADD = true, XSETID = true,
+  SETRANGE = true, XADD = true, XSETID = true,
 }
 
 if not ARGV[3] or ARGV[1] == '' or (ARGV[2] ~= '0' and ARGV[2] ~= '1') then

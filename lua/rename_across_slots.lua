@@ -60,7 +60,7 @@ local function rename(key, destination)
   end
   local deleted = try('DEL', key)
   if type(deleted) == 'table' then
-    try('DEL', destination)
+    take_back(destination)
     return deleted
   end
   return 1

@@ -11,6 +11,7 @@
 --          kind         the key's type, its length and the digest of its value, as facts.lua returns them
 --          length
 --          digest
+--          fields       the digests of its fields, as facts.lua returns them
 -- Reply  1 elapsed      time of the call, microseconds; 0 if there is no clock
 --        2 words    for each item, at least the first, separated by line feeds:
 --          merge:       and how the two would be merged
@@ -19,16 +20,18 @@
 --        3 values   empty
 -- Errors BADARG  an argument is missing or wrong
 
-local problem = items_argument_error('destination, family, kind, length, digest')
+local problem = items_argument_error('destination, family, kind, length, digest, fields')
 if problem then
   return redis.error_reply(problem)
 end
 
-return results(function(destination, family, kind, length, digest)
+return results(function(destination, family, kind, length, digest, fields)
   local function is_equal()
     return digest_of(destination, kind) == digest
   end
-  local way, reason = way_to_join(family, kind, destination, is_equal)
+  local way, reason = way_to_join(family, kind, destination, is_equal, function()
+    return cmsgpack.unpack(fields)
+  end)
   if way == 'stream' and not denied.XRANGE then
     check_alone(destination)
   end

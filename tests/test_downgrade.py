@@ -13,11 +13,11 @@ from redis import Redis
 
 from interop import keys
 from tests.command import tt_in_process
+from tests.hash_to_json import json_of
+from tests.json_to_hash import RecordError, fields_of
 from tests.keyspaces import contents
 from tests.servers import Server
 from tt_migrate import DOWNGRADE, UPGRADE, Migrator
-from tt_migrate.engine.hash_to_json import json_of
-from tt_migrate.engine.json_to_hash import RecordError, fields_of
 
 FIXTURE = Path(__file__).parent / "fixtures" / "tinytown-0.6.0.json"
 ID = "428d8787-bf65-493a-bb58-47693e907f82"

@@ -418,7 +418,7 @@ def test_whatever_happens_while_records_are_in_flight_each_is_converted(
     acted: list[bool] = []
 
     def progress(now: Progress) -> None:
-        if now.stage == "converting" and not acted:
+        if now.stage == "migrating" and not acted:
             acted.append(True)
             ACTS[act](admin)
 

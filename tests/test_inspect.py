@@ -165,7 +165,7 @@ def test_a_preview_names_the_commands_that_a_migration_would_miss(
 ) -> None:
     redis = server.client()
     town_of_old(redis)
-    writing = {"RENAMENX", "HSET", "PEXPIRE", "RENAME", "DEL", "SET", "RPUSH", "LPUSH", "LTRIM"}
+    writing = {"RENAMENX", "HSET", "PEXPIRE", "RENAME", "SETRANGE", "DEL", "SET", "RPUSH", "LTRIM"}
     asked = [command for command in plan.commands if command in writing]
     preview = Migrator(user_without(server, *asked), "town", plan).preview()
     assert list(preview.refused) == (asked if server.kind.version >= (7, 0) else [])
@@ -407,17 +407,17 @@ def test_a_preview_says_that_a_migration_would_be_refused(
     newest: Server, quiet: tuple[str, ...]
 ) -> None:
     town_of_old(newest.client())
-    user_without(newest, "hset", "rename")
+    user_without(newest, "hset", "setrange")
     url = newest.url.replace("//", "//less:secret@")
     done = tt("--upgrade", "--dry-run", *quiet, url=url, town="town")
     assert done.returncode == 0
-    assert "This user may not run HSET, RENAME: the migration would be refused" in done.stdout
+    assert "This user may not run HSET, SETRANGE: the migration would be refused" in done.stdout
     done = tt("--upgrade", "--dry-run", "--json", url=url, town="town")
-    assert json.loads(done.stdout)["refused"] == ["HSET", "RENAME"]
+    assert json.loads(done.stdout)["refused"] == ["HSET", "SETRANGE"]
     for options in ((), ("--force",)):
         done = tt("--upgrade", *options, url=url, town="town", answer="y\n")
         assert (done.returncode, done.stdout) == (3, "")
-        assert "HSET, RENAME" in done.stderr
+        assert "HSET, SETRANGE" in done.stderr
 
 
 @pytest.mark.parametrize("options", [(), ("--quiet",), ("--json",)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +11,10 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from tests.keyspaces import contents
 from tests.servers import Kind, Server, StartServer
 from tests.waiting import wait_until
+from tt_migrate.engine.replies import MigrateReply, PreviewReply
 from tt_migrate.engine.scripts import GUARDS, headed, script_for, source
 from tt_migrate.plan import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Plan, from_town
 from tt_migrate.terminal.words import command_for
@@ -22,11 +26,10 @@ MORE = {
     "migrate": ("", "", "0", "0"),
     "count": ("", "", "0"),
     "left": ("", "", "0"),
-    "records": ("", "", "0"),
     "preview": ("",),
 }
-"""Arguments after `denied`, except for those of records.lua alone."""
-PLANS = (RENAME, UPGRADE, REVERSE, replace(RENAME, merge=True))
+"""Arguments after `denied`."""
+PLANS = (RENAME, HASH, UPGRADE, REVERSE, DOWNGRADE, replace(RENAME, merge=True))
 
 
 def call(redis: Redis, operation: str, *args: object) -> list[Any]:
@@ -71,24 +74,28 @@ def test_preview_names_moves_conflicts_and_ambiguous_keys(redis: Redis) -> None:
         redis.set(key, 1)
     redis.set("tt:inbox:a\nb", 1)
     redis.set("tt:other:inbox:1", 1)
-    moves, odd_moves, merges, conflicts, failed, ambiguous, _, towns = whole_pass(redis, "preview")
+    moves, odd_moves, merges, conflicts, failed, ambiguous, _, towns, *records = whole_pass(
+        redis, "preview"
+    )
     assert sorted(moves.split(b"\n")) == [b"tt:agent:1", b"tt:backlog"]
     assert odd_moves == [b"tt:inbox:a\nb"]
     assert conflicts == [b"tt:agent:2", b"destination exists"]
     assert merges == failed == []
     assert ambiguous == [b"tt:urgent:events"]
     assert sorted(towns) == [b"other", b"town"]
+    assert records == [b"", [], [], []]
 
 
 def test_migrate_renames_and_tells_what_it_left(redis: Redis) -> None:
     for key in ("tt:agent:1", "tt:agent:2", "tt:backlog", "tt:urgent:events", "tt:town:agent:2"):
         redis.set(key, key)
-    families, merged, conflicts, failed, ambiguous, _, renamed, joined, towns, error = whole_pass(
+    families, merged, conflicts, failed, ambiguous, _, renamed, joined, towns, *more = whole_pass(
         redis, "migrate"
     )
     assert families == [1, 0, 0, 0, 0, 0, 1]
     assert sum(merged) == 0
-    assert (renamed, joined, towns, error) == ([], [], [b"town"], b"")
+    assert (renamed, joined, towns) == ([], [], [b"town"])
+    assert more == [[0, 0], [], [], [], b""]
     assert conflicts == [b"tt:agent:2", b"destination exists"]
     assert failed == []
     assert ambiguous == [b"tt:urgent:events"]
@@ -173,10 +180,7 @@ def test_the_own_keys_of_a_town_that_ends_like_a_family_are_no_records_of_anothe
     assert {*towns} == {f"x:{family}".encode(), b"x"}
     assert strings == [1 + (family == "agent"), int(family == "task")]
     assert whole_pass(redis, "left", "x")[1] == strings
-    reply = redis.eval(
-        source("records", HASH), 0, "x", 0, 1000, 1_000_000, "", "", "", 0, 1000, 0, "string"
-    )
-    assert f"tt:x:{family}:{name}".encode() not in reply[4]
+    assert f"tt:x:{family}:{name}".encode() not in looked_at(redis, HASH, "x").unconverted
     # The same holds the other way round.
     _, _, _, towns, strings, *_ = whole_pass(redis, "count", f"x:{family}")
     assert set(towns) - {f"x:{family}".encode()} == {b"x"}
@@ -249,12 +253,12 @@ def test_a_malformed_argument_is_named_and_nothing_is_written(
     assert redis.keys() == [b"tt:agent:1"]
 
 
-@pytest.mark.parametrize("operation", [*OPERATIONS, "agents", "records"])
+@pytest.mark.parametrize("operation", [*OPERATIONS, "agents"])
 @pytest.mark.parametrize("start", ["x", "tt:", "tt:old", "old:", ":"])
 def test_the_start_of_keys_with_a_former_name_is_checked(
     newest: Server, operation: str, start: str
 ) -> None:
-    more = {**MORE, "agents": ("",), "records": ("", "", "0", "1000", "1", "string")}[operation]
+    more = {**MORE, "agents": ("",)}[operation]
     script = source(operation, RENAME)
     with pytest.raises(ResponseError, match=r"^BADARG from: "):
         newest.client().eval(script, 0, "t", "0", "10", "1000", "", start, *more[1:])
@@ -308,8 +312,9 @@ def test_migrate_names_what_it_renamed_and_merged_if_asked(redis: Redis, names: 
     redis.rpush("tt:town:inbox:1", "newer")
     script = source("migrate", replace(RENAME, merge=True))
     args = ("town", 0, 100, 1_000_000, "", "", "", "0", names)
-    *_, renamed, joined, _, _, error = redis.eval(script, 0, *args)
-    assert error == b""
+    reply = MigrateReply(*redis.eval(script, 0, *args))
+    renamed, joined = reply.renamed, reply.joined
+    assert reply.error == b""
     if names == "0":
         assert (renamed, joined) == ([], [])
     else:
@@ -327,7 +332,7 @@ def test_keys_are_refused(newest: Server, operation: str) -> None:
         newest.client().eval(source(operation, RENAME), 1, "key", *args)
 
 
-@pytest.mark.parametrize("operation", ["count", "left", "preview", "records", "fetch", "agents"])
+@pytest.mark.parametrize("operation", ["count", "left", "preview", "agents"])
 def test_the_server_refuses_a_write_by_a_reading_script(server: Server, operation: str) -> None:
     if server.kind.version < (7, 0):
         pytest.skip(f"{server.kind.name}: no script flags")
@@ -508,253 +513,319 @@ def test_left_finds_the_same_as_count_whatever_the_town_is_called(
     assert strings == [1, 1]
 
 
-def records(redis: Redis, enough: int, *, old: int, count: int = 1000) -> list[Any]:
-    args = ("town", 0, count, 60_000_000, "", "", "", "0", enough, old, "string")
-    reply: list[Any] = redis.eval(source("records", UPGRADE), 0, *args)
-    assert reply.pop() == 0
-    return reply
-
-
 def as_pairs(flat: list[bytes]) -> list[tuple[bytes, bytes]]:
     return sorted(zip(flat[::2], flat[1::2], strict=True))
 
 
-def test_records_reads_strings_by_the_names_that_they_have_or_will_have(redis: Redis) -> None:
-    redis.mset({"tt:town:agent:1": "a", "tt:agent:2": "b", "mt:task:3": "c", "tt:agent:1": "d"})
-    redis.hset("tt:town:task:4", "id", "4")
-    redis.rpush("tt:town:task:5", "x")
-    cursor, _, _, dbsize, found, unread, failed = records(redis, 100_000, old=1)
-    assert (cursor, dbsize, unread) == (b"0", 6, [])
-    assert as_pairs(found) == [
-        (b"tt:town:agent:1", b"a"),
-        (b"tt:town:agent:2", b"b"),
-        (b"tt:town:task:3", b"c"),
-    ]
-    assert failed == [b"tt:town:task:5", b"is a list, neither string nor hash"]
-    *_, found, _, _ = records(redis, 100_000, old=0)
-    assert found == [b"tt:town:agent:1", b"a"]
+ID = "12345678-9abc-def0-1234-56789abcdef0"
+TIME = "2025-01-31T01:02:03Z"
+TASK = {"id": ID, "description": "x", "state": "pending", "created_at": TIME, "updated_at": TIME}
+TASK_OF_0_6 = TASK | dict.fromkeys(("assigned_to", "completed_at", "result", "parent_id"))
+OLD_KEY, KEY = f"tt:task:{ID}", f"tt:town:task:{ID}"
+WAYS = pytest.mark.parametrize("plan", [HASH, UPGRADE, DOWNGRADE], ids=command_for)
 
 
-def test_records_begins_no_step_when_it_has_enough(redis: Redis) -> None:
-    redis.mset({f"tt:town:task:{n}": n for n in range(1000)})
-    cursor, _, _, _, found, unread, _ = records(redis, 25 * 300, old=0, count=10)
-    assert cursor != b"0"
-    assert 25 <= len(found) / 2 + len(unread) / 2 < 100
+def name_before(plan: Plan, name: str = ID) -> str:
+    return f"tt:task:{name}" if plan == UPGRADE else f"tt:town:task:{name}"
 
 
-@pytest.mark.parametrize("size", [1, 10_000, 1_000_000])
-def test_records_names_what_it_found_and_did_not_read(redis: Redis, size: int) -> None:
-    redis.mset({f"tt:agent:{n}": "x" * size for n in range(20)})
-    redis.mset({f"tt:town:task:{n}": "x" * size for n in range(20)})
-    cursor, _, _, _, found, unread, _ = records(redis, 3 * (size + 300), old=1)
-    assert (cursor, len(found) / 2, len(unread) / 2) == (b"0", 3, 37)
-    names = {*found[::2], *unread[1::2]}
-    assert names == {b"tt:town:%b:%d" % (f, n) for f in (b"agent", b"task") for n in range(20)}
-    for key, name in as_pairs(unread):
-        assert key in (name, name.replace(b"tt:town:", b"tt:"))
-        assert redis.exists(key)
+def name_after(plan: Plan, name: str = ID) -> str:
+    return f"tt:task:{name}" if plan == DOWNGRADE else f"tt:town:task:{name}"
 
 
-@pytest.mark.parametrize(
-    ("args", "named"),
-    [
-        (("t", "0", "10", "1000"), "(takes no .*, enough, old, kind$)"),
-        (("t", "0", "10", "1000", "", "", "", "0", "-1", "1", "hash"), "enough: "),
-        (("t", "0", "10", "1000", "", "", "", "0", "many", "1", "hash"), "enough: "),
-        (("t", "0", "10", "1000", "", "", "", "0", "10", "yes", "hash"), "old: "),
-        (("t", "0", "10", "1000", "", "", "", "0", "10", "1", "list"), "kind: "),
-        (("", "0", "10", "1000", "", "", "", "0", "10", "1", "hash"), "town: "),
-    ],
-)
-def test_records_names_a_malformed_argument(
-    newest: Server, args: tuple[str, ...], named: str
+def put(redis: Redis, plan: Plan, name: str = ID, **more: object) -> str:
+    """Store a record that a plan converts. Returns its key."""
+    key = name_before(plan, name)
+    if plan == DOWNGRADE:
+        redis.hset(key, mapping={**TASK, "id": name, **more})  # type: ignore[dict-item]
+    else:
+        redis.set(key, json.dumps({**TASK_OF_0_6, "id": name, **more}))
+    return key
+
+
+def is_converted(redis: Redis, plan: Plan, name: str = ID, **more: object) -> bool:
+    """Whether a record of put() is whole, in its new form, and only under its new name."""
+    before, after = name_before(plan, name), name_after(plan, name)
+    is_alone = before == after or not redis.exists(before)
+    return is_alone and has_become(redis, plan, after, id=name, **more)
+
+
+def has_become(redis: Redis, plan: Plan, key: str | bytes, **more: object) -> bool:
+    """Whether a key is a record of put() in its new form."""
+    if plan == DOWNGRADE:
+        text: Any = redis.get(key) if redis.type(key) == b"string" else b"null"
+        return bool(json.loads(text) == {**TASK_OF_0_6, "tags": [], **more})
+    fields: Any = redis.hgetall(key) if redis.type(key) == b"hash" else {}
+    found = {name.decode(): value.decode() for name, value in fields.items()}
+    return found == {**TASK, **more}
+
+
+def migrated(
+    redis: Redis,
+    plan: Plan,
+    *keys: str | bytes,
+    budget: int = 1_000_000,
+    lua: str = "",
+    denied: str = "",
+) -> MigrateReply:
+    """Call migrate.lua for one batch that asks for names. `keys`: those to visit, if not all."""
+    args = ("town", 0, 1000, budget, "", "", "", "0", "1", *keys)
+    return MigrateReply(*redis.eval(lua or source("migrate", plan), 0, *args))
+
+
+def looked_at(
+    redis: Redis, plan: Plan, town: str = "town", *keys: bytes, budget: int = 1_000_000
+) -> PreviewReply:
+    """Call preview.lua for one batch."""
+    args = (town, 0, 1000, budget, "", "", *keys)
+    return PreviewReply(*redis.eval(source("preview", plan), 0, *args))  # type: ignore[arg-type]
+
+
+@WAYS
+def test_a_record_is_converted_and_keeps_its_time_to_live_and_gets_none(
+    redis: Redis, plan: Plan
 ) -> None:
-    with pytest.raises(ResponseError, match=f"^BADARG {named}"):
-        newest.client().eval(source("records", HASH), 0, *args)
+    other = ID.replace("1", "a")
+    expiring, lasting = put(redis, plan), put(redis, plan, other)
+    redis.pexpire(expiring, 60_000)
+    before = contents(redis)
+    seen = looked_at(redis, plan)
+    names = sorted((expiring.encode(), lasting.encode()))
+    assert sorted(seen.conversions.split(b"\n")) == names
+    assert sorted(seen.moves.split()) == ([] if plan == HASH else names)
+    assert (seen.unconverted, seen.adjusted, seen.failed) == ([], [], [])
+    assert {key: value for key, (value, _) in contents(redis).items()} == {
+        key: value for key, (value, _) in before.items()
+    }
+    done = migrated(redis, plan)
+    assert (done.converted, done.unconverted, done.error) == ([0, 2], [], b"")
+    assert (sum(done.families), done.conflicts) == (0 if plan == HASH else 2, [])
+    # Records are named as they are called in the town.
+    assert sorted(done.changed) == sorted([KEY.encode(), f"tt:town:task:{other}".encode()])
+    assert is_converted(redis, plan)
+    assert is_converted(redis, plan, other)
+    assert 50_000 < redis.pttl(name_after(plan)) <= 60_000
+    assert redis.pttl(name_after(plan, other)) == -1
+    assert redis.dbsize() == 2
 
 
-def convert(redis: Redis, *records: tuple[str, str, bytes]) -> list[Any]:
-    """Call convert.lua with keys, the expected values and the hash."""
-    args = [
-        word for key, expected, new in records for word in (key, f"{key}:tt-migrate", expected, new)
-    ]
-    reply: list[Any] = redis.eval(source("convert", HASH), 0, "", *args)
-    return reply
+@WAYS
+@pytest.mark.parametrize("more", [0, 495, 496, 3996, 69_995])
+def test_records_of_any_size_are_converted(redis: Redis, plan: Plan, more: int) -> None:
+    texts = {f"field {n}": f"value {n}" for n in range(more)}
+    redis.pexpire(put(redis, plan, **texts), 60_000)
+    assert migrated(redis, plan).converted == [0, 1]
+    assert is_converted(redis, plan, **texts)
+    assert 50_000 < redis.pttl(name_after(plan)) <= 60_000
 
 
-def test_convert_tells_which_it_converted_and_which_have_changed(redis: Redis) -> None:
-    redis.mset({"tt:town:task:1": "x", "tt:town:task:2": "newer"})
-    redis.hset("tt:town:task:3", "id", "3")
-    new = packed(b"id", b"1", b"\xff\x00", b"")
-    keys = [f"tt:town:task:{n}" for n in (2, 3, 4, 1)]
-    elapsed, converted, changed, failed, error = convert(redis, *((key, "x", new) for key in keys))
-    assert (converted, changed, failed, error) == ([4], [1], [], b"")
-    assert elapsed > 0
-    assert redis.hgetall("tt:town:task:1") == {b"id": b"1", b"\xff\x00": b""}
-    assert redis.get("tt:town:task:2") == b"newer"
-    assert len(redis.keys()) == 3
+@pytest.mark.parametrize("plan", [HASH, UPGRADE], ids=command_for)
+def test_a_record_in_its_last_millisecond_does_not_live_for_ever(redis: Redis, plan: Plan) -> None:
+    put(redis, plan)
+    hurried = source("migrate", plan).replace("call('PTTL', key)", "0")
+    assert hurried != source("migrate", plan)
+    done = migrated(redis, plan, lua=hurried)
+    assert (done.converted, done.unconverted) == ([0, 1], [])
+    wait_until(lambda: not redis.exists(name_after(plan)))
 
 
-@pytest.mark.parametrize("fields", [1, 500, 501, 4001, 70_000])
-def test_convert_builds_hashes_of_any_size(redis: Redis, fields: int) -> None:
-    redis.set("tt:town:task:1", "x")
-    texts = [b"%d" % n for n in range(2 * fields)]
-    assert convert(redis, ("tt:town:task:1", "x", packed(*texts)))[1] == [1]
-    assert redis.hgetall("tt:town:task:1") == dict(zip(texts[::2], texts[1::2], strict=True))
+@WAYS
+def test_other_types_and_what_is_converted_already_are_told_apart(redis: Redis, plan: Plan) -> None:
+    redis.rpush("tt:town:task:1", "x")
+    redis.set("tt:town:agent:2", "{}")
+    redis.hset("tt:town:agent:3", "id", "3")
+    done, seen = "tt:town:agent:3", "tt:town:agent:2"
+    if plan == DOWNGRADE:
+        done, seen = seen, done
+    why = b"id is no UUID" if plan == DOWNGRADE else b"has no id"
+    expected = [(b"tt:town:agent:" + seen[-1:].encode(), why)]
+    expected += [(b"tt:town:task:1", b"is a list, neither string nor hash")]
+    before = contents(redis)
+    assert as_pairs(looked_at(redis, plan).unconverted) == expected
+    assert as_pairs(migrated(redis, plan).unconverted) == expected
+    after = contents(redis)
+    if plan == DOWNGRADE:
+        assert after.pop(b"tt:agent:2") == before.pop(b"tt:town:agent:2")
+    assert after == before
 
 
-def test_convert_keeps_a_time_to_live_and_makes_none(redis: Redis) -> None:
-    redis.set("tt:town:task:1", "x", px=60_000)
-    redis.set("tt:town:task:2", "x")
-    new = packed(b"id", b"1")
-    assert convert(redis, *((f"tt:town:task:{n}", "x", new) for n in (1, 2)))[1] == [1, 2]
-    assert 50_000 < redis.pttl("tt:town:task:1") <= 60_000
-    assert redis.pttl("tt:town:task:2") == -1
+@WAYS
+def test_the_rules_that_were_applied_are_counted(redis: Redis, plan: Plan) -> None:
+    for n in range(3):
+        put(redis, plan, f"{n}{ID[1:]}", state="in_flight")
+    expected = [b"state in_flight became running", b"3"] if plan == DOWNGRADE else []
+    assert looked_at(redis, plan).adjusted == expected
+    assert migrated(redis, plan).adjusted == expected
 
 
-def test_convert_swaps_a_record_in_its_last_millisecond(redis: Redis) -> None:
-    redis.set("tt:town:task:1", "x", px=60_000)
-    hurried = source("convert", HASH).replace("call('PTTL', key)", "0")
-    assert hurried != source("convert", HASH)
-    _, converted, _, failed, _ = redis.eval(
-        hurried, 0, "", "tt:town:task:1", "site", "x", packed(b"id", b"1")
-    )
-    assert (converted, failed) == ([1], [])
-    wait_until(lambda: not redis.exists("tt:town:task:1"))
-
-
-def test_convert_keeps_the_counts_of_what_it_did_before_a_refusal(server: Server) -> None:
-    redis = server.client()
-    redis.mset({"tt:town:task:1": "x", "tt:town:task:2": "x"})
-    new = packed(b"id", b"1")
-    stopping = source("convert", HASH).replace(
-        "swap(record, 'hash', function(site)",
-        "swap(record, 'hash', function(site)\n  if site == 'site 2' then"
-        " error({err = 'READONLY no more'}) end",
-    )
-    args = ("", "tt:town:task:1", "site 1", "x", new, "tt:town:task:2", "site 2", "x", new)
-    reply = redis.eval(stopping, 0, *args)
-    _, converted, changed, failed, error = reply
-    assert (converted, changed, failed, error) == ([1], [], [], b"READONLY no more")
-    assert redis.get("tt:town:task:2") == b"x"
-    assert len(redis.keys()) == 2
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        (),
-        ("",),
-        ("", "k"),
-        ("", "k", "s"),
-        ("", "k", "s", "x"),
-        ("", "k", "s", "x", b""),
-        ("", "k", "s", "x", packed()),
-        ("", "k", "s", "x", packed(b"id")),
-        ("", "k", "s", "x", packed(b"id", b"1", b"name")),
-        ("", "k", "s", "x", packed(b"id", b"1")[:-1]),
-        ("", "k", "s", "x", b"\x91\x01"),
-        ("", "k", "s", "x", b"\x92\xa1a\x01"),
-        ("", "k", "s", "x", b"\xa1a"),
-        ("", "", "s", "x", packed(b"id", b"1")),
-        ("", "k", "", "x", packed(b"id", b"1")),
-        ("", "k", "s", "x", packed(b"id", b"1"), "more"),
-        ("", "k", "s", "x", packed(b"id", b"1"), "l", "s", "x"),
-        ("", "k", "s", "x", packed(b"id", b"1"), "", "s", "x", packed(b"id", b"1")),
-    ],
-)
-def test_convert_refuses_malformed_arguments_before_it_writes(
-    newest: Server, args: tuple[str | bytes, ...]
+@WAYS
+def test_records_that_are_found_when_the_time_is_spent_are_postponed(
+    redis: Redis, plan: Plan
 ) -> None:
-    redis = newest.client()
-    redis.set("k", "x")
-    with pytest.raises(ResponseError, match=r"^BADARG"):
-        redis.eval(source("convert", HASH), 0, *args)
-    with pytest.raises(ResponseError, match=r"^BADARG"):
-        redis.eval(source("convert", HASH), 1, "k", "", "k", "s", "x", packed(b"id", b"1"))
-    assert redis.get("k") == b"x"
+    names = [f"{n:02}{ID[2:]}" for n in range(50)]
+    for name in names:
+        put(redis, plan, name, result="x" * 20_000)
+    seen = looked_at(redis, plan, budget=1)
+    assert seen.cursor == b"0"
+    assert 1 <= len(seen.conversions.split()) == 50 - len(seen.postponed) < 50
+    rest = looked_at(redis, plan, "town", *seen.postponed, budget=60_000_000)
+    assert len(rest.conversions.split()) == len(seen.postponed)
+    done = migrated(redis, plan, budget=1)
+    assert done.cursor == b"0"
+    assert 1 <= done.converted[1] == 50 - len(done.postponed) < 50
+    done = migrated(redis, plan, *done.postponed, budget=60_000_000)
+    assert done.postponed == []
+    assert all(is_converted(redis, plan, name, result="x" * 20_000) for name in names)
 
 
-def test_fetch_reads_strings_and_hashes_and_names_other_types(redis: Redis) -> None:
-    redis.set("a", 1)
-    redis.hset("b", "f", "v")
-    redis.rpush("c", "x")
-    elapsed, *found = redis.eval(source("fetch", RENAME), 0, "", 9999, "a", "b", "c", "none")
-    assert elapsed >= 0
-    assert found == [b"string", b"1", b"hash", [b"f", b"v"], b"list", b"", b"none", b""]
-
-
-def test_fetch_reads_one_at_least_and_no_more_than_enough(redis: Redis) -> None:
-    redis.mset({f"k{n}": "x" * 1000 for n in range(10)})
-    redis.hset("h", mapping={f"f{n}": "x" * 10 for n in range(1000)})
-    keys = [f"k{n}" for n in range(10)]
-    for enough, read in ((1, 1), (1300, 1), (1301, 2), (3900, 3)):
-        _, *found = redis.eval(source("fetch", RENAME), 0, "", enough, *keys)
-        assert len(found) / 2 == read
-    _, *found = redis.eval(source("fetch", RENAME), 0, "", 10_000, "h", "k1")
-    assert found[::2] == [b"hash"]
-
-
-def test_fetch_tells_of_a_key_that_may_not_be_read_and_reads_the_rest(server: Server) -> None:
+@WAYS
+def test_a_record_that_may_not_be_read_is_named_and_the_others_are_converted(
+    server: Server, plan: Plan
+) -> None:
     redis = server.client()
-    redis.mset({"a": 1, "b": 2, "c": 3})
-    redis.execute_command("ACL", "SETUSER", "some", "on", ">secret", "+@all", "~a", "~c")
+    names = [f"{n}{ID[1:]}" for n in range(3)]
+    keys = [put(redis, plan, name) for name in names]
+    before = redis.dump(keys[1])
+    allowed = [f"~*:{names[0]}", f"~*:{names[2]}"]
+    redis.execute_command("ACL", "SETUSER", "some", "on", ">secret", "+@all", *allowed)
     some = server.client(username="some", password="secret")
-    _, *found = some.eval(source("fetch", RENAME), 0, "", 9999, "a", "b", "c")
-    assert found[::2] == [b"string", b"error", b"string"]
+    for key, why in as_pairs([*looked_at(some, plan).unconverted, *looked_at(some, plan).failed]):
+        assert (key, b"key" in why) == (keys[1].encode(), True)
+    done = migrated(some, plan)
+    assert (done.converted, done.error) == ([0, 2], b"")
+    [(key, why)] = as_pairs([*done.unconverted, *done.failed])
+    assert (key, b"key" in why) == (keys[1].encode(), True)
+    assert redis.dump(keys[1]) == before
+
+
+REFUSED = [
+    (plan, command)
+    for plan in (HASH, UPGRADE, DOWNGRADE)
+    for command in plan.commands
+    if command not in ("SCAN", "EXISTS")
+]
 
 
 @pytest.mark.parametrize(
-    "args", [(), ("",), ("", "10"), ("", "0", "a"), ("", "all", "a"), ("", "4294967297", "a")]
+    ("plan", "command"), REFUSED, ids=lambda part: str(getattr(part, "name", part))
 )
-def test_fetch_refuses_malformed_arguments(newest: Server, args: tuple[str, ...]) -> None:
-    with pytest.raises(ResponseError, match=r"^BADARG"):
-        newest.client().eval(source("fetch", RENAME), 0, *args)
-    with pytest.raises(ResponseError, match=r"^BADARG"):
-        newest.client().eval(source("fetch", RENAME), 1, "b", "", "10", "a")
+@pytest.mark.parametrize("ttl", [-1, 60_000])
+def test_a_refused_command_leaves_a_record_whole(
+    server: Server, plan: Plan, command: str, ttl: int
+) -> None:
+    """As it was, or converted: no command comes too late to be refused."""
+    redis = server.client()
+    texts = {f"field {n}": "x" for n in range(2000)}
+    key = put(redis, plan, **texts)
+    if ttl > 0:
+        redis.pexpire(key, ttl)
+    before = redis.dump(key)
+    redis.execute_command(
+        "ACL", "SETUSER", "less", "on", ">secret", "~*", "+@all", f"-{command.lower()}"
+    )
+    less = server.client(username="less", password="secret")
+    try:
+        done = migrated(less, plan)
+    except ResponseError as error:
+        assert re.search("permission|can't run this command", str(error))  # noqa: PT017
+        done = None
+    [left] = redis.keys()
+    if done is None or not sum(done.converted):
+        assert redis.dump(left) == before
+    else:
+        assert has_become(redis, plan, left, **texts)
+    assert (redis.pttl(left) > 0) == (ttl > 0)
 
 
-def test_revert_tells_which_it_converted_and_which_have_changed(redis: Redis) -> None:
-    fields = [b"id", b"1", b"name", b""]
-    for n in (1, 2, 4):
-        redis.hset(f"tt:town:task:{n}", mapping={"id": "1", "name": "newer" if n == 2 else ""})
-    redis.set("tt:town:task:3", "a string by now")
-    redis.pexpire("tt:town:task:4", 60_000)
-    args: list[Any] = []
-    for n in (1, 2, 3, 4, 5):
-        args += [f"tt:town:task:{n}", f"site {n}", packed(*fields), "{}"]
-    _, converted, changed, failed, error = redis.eval(source("revert", DOWNGRADE), 0, "", *args)
-    assert (converted, changed, failed, error) == ([1, 4], [2], [], b"")
-    assert [redis.get(f"tt:town:task:{n}") for n in (1, 3, 4)] == [
-        *(b"{}", b"a string by now", b"{}")
-    ]
-    assert 50_000 < redis.pttl("tt:town:task:4") <= 60_000
-    assert len(redis.keys()) == 4
+@pytest.mark.parametrize("place", ["call('PEXPIRE', key", "call('DEL', key)", "call('HSET', key"])
+def test_a_hash_whose_record_could_not_be_removed_is_removed(redis: Redis, place: str) -> None:
+    """Like a command that is refused for one of the two names; here the script refuses it."""
+    key = put(redis, UPGRADE, **{f"field {n}": "x" for n in range(2000)})
+    redis.pexpire(key, 60_000)
+    before = redis.dump(key)
+    start, separator, end = source("migrate", UPGRADE).partition("-- to_hash.lua")
+    name = "name" if "DEL" in place else "key"
+    refusal = f"if redis.call('HLEN', {name}) > 400 then error({{err = 'ERR refused'}}, 0) end\n"
+    refusing = end.replace(place, refusal + place, 1)
+    assert refusing != end
+    done = migrated(redis, UPGRADE, lua=start + separator + refusing)
+    assert (done.converted, done.unconverted) == ([0, 0], [KEY.encode(), b"ERR refused"])
+    assert redis.keys() == [KEY.encode()]
+    assert redis.dump(KEY) == before
+    assert 50_000 < redis.pttl(KEY) <= 60_000
 
 
-@pytest.mark.parametrize(
-    "args",
-    [
-        (),
-        ("",),
-        ("", "k", "s", packed(b"id", b"1")),
-        ("", "k", "s", "no fields", "{}"),
-        ("", "k", "s", packed(), "{}"),
-        ("", "k", "s", packed(b"id"), "{}"),
-        ("", "", "s", packed(b"id", b"1"), "{}"),
-        ("", "k", "", packed(b"id", b"1"), "{}"),
-        ("", "k", "s", packed(b"id", b"1"), "{}", "more"),
-    ],
-)
-def test_revert_refuses_malformed_arguments(newest: Server, args: tuple[str | bytes, ...]) -> None:
-    with pytest.raises(ResponseError, match=r"^BADARG"):
-        newest.client().eval(source("revert", DOWNGRADE), 0, *args)
+@WAYS
+def test_what_was_done_before_an_error_that_ends_a_batch_is_counted(
+    server: Server, plan: Plan
+) -> None:
+    redis = server.client()
+    first, second = [put(redis, plan, f"{n}{ID[1:]}", result="x") for n in "12"]
+    before = redis.dump(second)
+    conversion = "convert(key, name, value)\n"
+    error = f"key == '{second}' and {{err = 'READONLY no more'}} or {conversion}"
+    stopping = source("migrate", plan).replace(f"= {conversion}", f"= {error}")
+    assert stopping != source("migrate", plan)
+    done = migrated(redis, plan, first, second, lua=stopping)
+    assert (done.cursor, done.converted, done.unconverted) == (b"0", [0, 1], [])
+    assert done.error == b"READONLY no more"
+    assert redis.dump(second) == before
+    with pytest.raises(ResponseError, match="no more"):
+        migrated(redis, plan, second, lua=stopping)
 
 
-def test_revert_keeps_a_record_whose_temporary_name_is_taken(redis: Redis) -> None:
-    redis.hset("tt:town:task:1", "id", "1")
-    redis.hset("site", "somebody's", "1")
-    lua = source("revert", DOWNGRADE)
-    reply = redis.eval(lua, 0, "", "tt:town:task:1", "site", packed(b"id", b"1"), "{}")
-    assert [reply[1], reply[3][0]] == [[], b"tt:town:task:1"]
-    assert redis.hgetall("site") == {b"somebody's": b"1"}
+@WAYS
+def test_a_full_server_refuses_a_record_or_takes_it_whole(server: Server, plan: Plan) -> None:
+    redis = server.client()
+    key = put(redis, plan)
+    before = redis.dump(key)
+    redis.config_set("maxmemory", 1)
+    try:
+        done = migrated(redis, plan)
+    finally:
+        redis.config_set("maxmemory", 0)
+    if plan == UPGRADE:
+        # RENAMENX is not refused, and a script that has written may use memory.
+        assert (done.converted, done.unconverted) == ([0, 1], [])
+        assert is_converted(redis, plan)
+    else:
+        assert (done.converted, done.changed) == ([0, 0], [])
+        assert done.unconverted[0] == key.encode()
+        assert done.unconverted[1].startswith(b"OOM ")
+        assert redis.keys() == [key.encode()]
+        assert redis.dump(key) == before
+
+
+@pytest.mark.parametrize("plan", [UPGRADE, DOWNGRADE], ids=command_for)
+def test_a_record_whose_new_name_is_taken_stays(redis: Redis, plan: Plan) -> None:
+    key = put(redis, plan)
+    redis.set(name_after(plan), "somebody's")
+    seen, before = looked_at(redis, plan), redis.dump(key)
+    assert seen.conflicts == [key.encode(), b"destination exists"]
+    assert seen.moves == b""
+    done = migrated(redis, plan)
+    assert done.conflicts == [key.encode(), b"destination exists"]
+    assert redis.get(name_after(plan)) == b"somebody's"
+    if plan == UPGRADE:
+        assert (seen.conversions, done.converted) == (b"", [0, 0])
+        assert redis.dump(key) == before
+    else:
+        assert (seen.conversions, done.converted) == (key.encode(), [0, 1])
+        assert redis.type(key) == b"string"
+
+
+@pytest.mark.parametrize("names", ["0", "1"])
+def test_converted_records_are_named_if_asked(newest: Server, names: str) -> None:
+    redis = newest.client()
+    put(redis, UPGRADE)
+    reply = redis.eval(source("migrate", UPGRADE), 0, "town", 0, 9, 9, "", "", "", "0", names)
+    done = MigrateReply(*reply)
+    assert (done.converted, done.changed) == ([0, 1], [KEY.encode()] if names == "1" else [])
+
+
+def test_a_preview_lists_names_with_a_line_feed_apart(newest: Server) -> None:
+    redis = newest.client()
+    put(redis, HASH)
+    put(redis, HASH, "a\nb")
+    seen = looked_at(redis, HASH)
+    assert (seen.conversions, seen.odd_conversions) == (KEY.encode(), [b"tt:town:task:a\nb"])

@@ -11,8 +11,7 @@ from typing import Any, get_origin, get_type_hints
 import pytest
 from redis import Redis
 
-from tests.test_lua import packed
-from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, from_town
+from tt_migrate import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, from_town
 from tt_migrate.engine import replies
 from tt_migrate.engine.scripts import needs, source
 from tt_migrate.keyspace import FAMILIES, RECORDS, SINCE_0_7
@@ -29,16 +28,14 @@ CALLS: dict[str, tuple[object, ...]] = {
     "preview": SCAN,
     "agents": SCAN,
     "migrate": (*FLIGHT, "0"),
-    "records": (*FLIGHT, "1000", "1", "string"),
-    "convert": ("", "tt:town:task:1", "site", "{}", packed(b"id", b"1")),
-    "revert": ("", "tt:town:task:1", "site", packed(b"id", b"1"), "{}"),
-    "fetch": ("", "1000", "tt:town:task:1"),
     "locate": (),
 }
 """The operations, each with valid arguments."""
 ITEMS = ("freeze", "apply", "finish", "forget", "give_back", "facts", "weigh")
 """The operations of clusters with several shards. test_lua_items.py calls them."""
 MERGE = replace(UPGRADE, merge=True)
+CHOSEN = ("<moves>", "<records>", "<conflicts>", "<renames>", "<destinations>")
+"""What stands for a file that the plan or the layout chooses."""
 
 
 def text(name: str) -> str:
@@ -63,7 +60,7 @@ def test_a_header_begins_with_the_files_name_and_says_what_it_needs(name: str) -
     assert lines[0].startswith(f"-- {name}.lua: ")
     assert all(line.startswith("--") for line in lines)
     assert sum(line.startswith("-- Needs  ") for line in lines) == 1
-    assert {*needs(text(name))} <= {*FILES, "<moves>", "<conflicts>", "<renames>", "<destinations>"}
+    assert {*needs(text(name))} <= {*FILES, *CHOSEN}
     is_operation = name in (*CALLS, *ITEMS)
     parts = ("KEYS", "ARGV", "Reply", "Errors") if is_operation else ("Gives",)
     assert [part for part in parts if f"-- {part} " not in header(name)] == []
@@ -73,19 +70,23 @@ def test_a_header_begins_with_the_files_name_and_says_what_it_needs(name: str) -
 def test_a_part_gives_what_it_says(name: str) -> None:
     said = header(name).partition("-- Gives")[2].replace("\n--", "").partition(" in place of")[0]
     code = text(name)[len(header(name)) :]
-    given = re.findall(r"\w+(?=[,(]|$)", re.sub(r"\(.*?\)", "", said))
+    given = re.findall(r"\w+(?=[,(]|$)", re.sub(r" ?\(.*?\)", "", said))
     defined = [word for word in given if re.search(rf"(?m)^local .*\b{word}\b", code)]
     assert given
     assert given == defined
 
 
 @pytest.mark.parametrize(
-    "plan", [RENAME, HASH, UPGRADE, REVERSE, MERGE, from_town("old", merge=True)], ids=command_for
+    "plan",
+    [RENAME, HASH, UPGRADE, REVERSE, DOWNGRADE, MERGE, from_town("old", merge=True)],
+    ids=command_for,
 )
 @pytest.mark.parametrize("operation", [*CALLS, *ITEMS])
 def test_a_script_stands_after_all_that_it_needs(operation: str, plan: Any) -> None:
-    chosen = {"<moves>": plan.moves, "<conflicts>": plan.conflicts}
+    chosen = {"<moves>": plan.moves, "<records>": plan.records, "<conflicts>": plan.conflicts}
     chosen |= {"<renames>": "rename", "<destinations>": "occupant"}
+    if not plan.rename and operation not in ("count", "left"):
+        chosen["<moves>"] = "nothing_moves"
     order = re.findall(r"(?m)^-- (\w+)\.lua: ", source(operation, plan))
     assert order[-1] == operation
     assert len(order) == len({*order})
@@ -94,28 +95,20 @@ def test_a_script_stands_after_all_that_it_needs(operation: str, plan: Any) -> N
 
 
 def test_a_script_carries_no_part_that_it_does_not_need() -> None:
-    assert "town_of" not in source("fetch", UPGRADE)
+    assert "town_of" not in source("left", UPGRADE)
+    assert "fields_of" not in source("migrate", RENAME)
     assert "equal_hashes" not in source("count", MERGE)
 
 
-@pytest.mark.parametrize("operation", [name for name in CALLS if name not in ("fetch", "locate")])
+@pytest.mark.parametrize("operation", [name for name in CALLS if name != "locate"])
 def test_a_reply_has_the_fields_of_its_header(redis: Redis, operation: str) -> None:
     redis.mset({"tt:agent:1": 1, "tt:inbox:1": 1, "tt:town:inbox:1": 2, "tt:town:task:1": "{}"})
-    name = "convert" if operation == "revert" else operation
-    reply = getattr(replies, f"{name.capitalize()}Reply")
+    reply = getattr(replies, f"{operation.capitalize()}Reply")
     assert [*field_names(operation)] == [*reply._fields]
     said = redis.eval(source(operation, MERGE), 0, *CALLS[operation])  # type: ignore[arg-type]
     named = reply(*said)
     for field, kind in get_type_hints(reply).items():
         assert type(getattr(named, field)) is (get_origin(kind) or kind), field
-
-
-def test_fetch_replies_with_its_time_and_a_pair_for_each_key(redis: Redis) -> None:
-    redis.set("tt:town:task:1", "{}")
-    assert [*field_names("fetch")] == ["elapsed"]
-    said = redis.eval(source("fetch", MERGE), 0, *CALLS["fetch"])  # type: ignore[arg-type]
-    assert isinstance(said[0], int)
-    assert said[1:] == [b"string", b"{}"]
 
 
 def test_the_families_are_the_same_in_lua_and_in_python() -> None:

@@ -28,7 +28,7 @@ ITEMS = {
     "forget": ("mark", "0"),
     "give_back": ("hidden", "key", "inbox", "0", "1"),
     "facts": ("key", "digest", "agent"),
-    "weigh": ("destination", "inbox", "list", "1", "digest"),
+    "weigh": ("destination", "inbox", "list", "1", "digest", ""),
 }
 """The operations, each with the words of an item."""
 LATER, NEVER = 2**52, 0
@@ -383,16 +383,12 @@ def test_facts_of_equal_values_are_equal_whatever_their_encoding(redis: Redis) -
     words, values = call(redis, "facts", *((key, "digest", "") for key in "abcdefgh"))
     assert (words[0], words[2]) == (words[1], words[3])
     assert words[4] != words[5]
-    assert [word.split(" ")[0] for word in words] == ["list"] * 2 + ["hash"] * 2 + [
-        "list",
-        "list",
-        "string",
-        "none",
-    ]
+    kinds = ["+list", "+list", "+hash", "+hash", "+list", "+list", "+string", "none"]
+    assert [word.split(" ")[0] for word in words] == kinds
     assert words[0].split(" ")[1] == "2000"
-    assert values == []
-    words, values = call(redis, "facts", ("g", "value", ""), ("e", "value", ""), ("h", "type", ""))
-    assert (words, values) == (["+string", "+list", "none"], [b"text", b""])
+    assert len(values) == 7
+    words, values = call(redis, "facts", ("g", "type", ""), ("e", "type", ""), ("h", "type", ""))
+    assert (words, values) == (["string", "list", "none"], [])
 
 
 def test_keys_are_weighed_without_their_values(redis: Redis) -> None:
@@ -400,20 +396,29 @@ def test_keys_are_weighed_without_their_values(redis: Redis) -> None:
     redis.rpush("tt:town:inbox:1", "c")
     redis.set("tt:stop:1", "1")
     redis.set("tt:town:stop:1", "2")
-    redis.set("tt:town:agent:1", "x")
-    (inbox, stop), _ = call(
-        redis, "facts", ("tt:inbox:1", "digest", "inbox"), ("tt:stop:1", "digest", "stop")
+    redis.hset("tt:town:agent:1", mapping={"id": "1", "name": "x"})
+    redis.set("tt:agent:1", '{"id":"1","name":"y"}')
+    redis.set("tt:agent:2", "no record")
+    keys = ("inbox:1", "stop:1", "agent:1", "agent:2")
+    asked = [(f"tt:{key}", "digest", key.partition(":")[0]) for key in keys]
+    said, values = call(redis, "facts", *asked)
+    inbox, stop, agent, other = (
+        (*word.removeprefix("+").split(), value) for word, value in zip(said, values, strict=True)
     )
+    empty = b"\x90"  # an empty array in MessagePack
+    assert [value == empty for value in values] == [True, True, False, True]
     items = [
-        ("tt:town:inbox:1", "inbox", *inbox.split()),
-        ("tt:town:stop:1", "stop", *stop.split()),
-        ("tt:town:agent:1", "agent", *stop.split()),
-        ("tt:town:stop:1", "inbox", *inbox.split()),
+        ("tt:town:inbox:1", "inbox", *inbox),
+        ("tt:town:stop:1", "stop", *stop),
+        ("tt:town:agent:1", "agent", *agent),
+        ("tt:town:agent:1", "agent", *other),
+        ("tt:town:stop:1", "inbox", *inbox),
     ]
     assert call(redis, "weigh", *items, plan=MERGE)[0] == [
         "merge: 2 older, then 1 newer",
         "merge: the newer value, the longer time to live",
-        "destination exists and differs",
+        "destination exists and differs in name",
+        "destination exists and is a hash, this a string",
         "destination exists and is a string, this a list",
     ]
 

@@ -105,7 +105,6 @@ class Raw(bytes):
 
 SEVEN = [1, 0, 2, 0, 0, 0, 1]
 KEY, NAME = b"tt:agent:1", b"tt:town:agent:1"
-RECORD = b'{"id":"1"}'
 BATCH: list[Any] = [b"0", 1, 10, 3]
 REPLIES: dict[str, list[Any]] = {
     "inspect": [b"0" * 40, 0, 0, [b"TIME"], [], b""],
@@ -121,6 +120,10 @@ REPLIES: dict[str, list[Any]] = {
         [b"tt:task:backlog"],
         [],
         [b"other"],
+        NAME,
+        [b"tt:town:task:\n"],
+        [b"tt:town:task:2", b"is a list"],
+        [b"a missing cli became empty", b"1"],
     ],
     "migrate": [
         *BATCH,
@@ -133,12 +136,13 @@ REPLIES: dict[str, list[Any]] = {
         [KEY],
         [b"tt:stop:1", b"how"],
         [b"other"],
+        [1, 0],
+        [NAME],
+        [b"tt:town:task:2", b"is a list"],
+        [b"a missing cli became empty", b"1"],
         0,
         b"",
     ],
-    "records": [*BATCH, [NAME, RECORD], [KEY, NAME], [b"tt:town:task:2", b"is a list"], 0],
-    "fetch": [10, b"string", RECORD],
-    "convert": [10, [1], [], [], b""],
 }
 
 

@@ -14,22 +14,24 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tests.clusters import Cluster
 from tests.command import tt
+from tests.hash_to_json import json_of
+from tests.json_to_hash import RecordError
 from tests.keyspaces import contents
 from tests.servers import Server
 from tests.test_downgrade import ID, NOW, OTHER, hash_of
 from tests.users import user_without
 from tt_migrate import DOWNGRADE, HASH, RENAME, UPGRADE, Migrator
-from tt_migrate.engine import conversion
-from tt_migrate.engine.hash_to_json import json_of
-from tt_migrate.engine.json_to_hash import RecordError
 from tt_migrate.engine.passes import Call
 from tt_migrate.engine.permissions import Refusals
+from tt_migrate.engine.scripts import source
 from tt_migrate.engine.session import Session, held_connection
-from tt_migrate.plan import from_town
+from tt_migrate.plan import Plan, from_town
 from tt_migrate.settings.config import Endpoint
 from tt_migrate.settings.connection import open_client
 from tt_migrate.terminal.errors import explain
 
+MIGRATE = ("my-project", "0", "1000", "1000000", "", "", "", "0", "1")
+"""Arguments of migrate.lua for a whole pass that says what it did."""
 NO_TEXTS = "tags are no list of texts"
 
 
@@ -75,29 +77,31 @@ def test_such_texts_stay_texts_in_other_fields(text: str, name: str) -> None:
         assert text.encode() in stored
 
 
-@pytest.mark.parametrize("error", [KeyError, IndexError, RecursionError, ValueError, TypeError])
+@pytest.mark.parametrize("mistake", ["nil .. ''", "error('x')", "error({})", "OVERFLOW.x"])
 @pytest.mark.parametrize("plan", [DOWNGRADE, HASH, UPGRADE])
 def test_an_error_of_our_own_in_one_record_is_listed_with_it(
-    newest: Server, monkeypatch: pytest.MonkeyPatch, error: type[Exception], plan: Any
+    redis: Redis, mistake: str, plan: Plan
 ) -> None:
-    redis = newest.client()
     put_two(redis)
-    name = "json_of"
     if plan is not DOWNGRADE:
         Migrator(redis, "my-project", DOWNGRADE).migrate()
+    if plan is HASH:
         Migrator(redis, "my-project").migrate()
-        name = "fields_of"
-    real = getattr(conversion, name)
-
-    def fails_once(family: str, record_id: bytes, value: Any) -> Any:
-        if record_id == ID.encode():
-            raise error
-        return real(family, record_id, value)
-
-    monkeypatch.setattr(conversion, name, fails_once)
-    done = Migrator(redis, "my-project", plan).migrate()
-    assert [*done.unconverted.values()] == [f"internal error: {error.__name__}"]
-    assert done.converted["task"] == 1
+    odd = f"tt:my-project:task:{ID}".encode()
+    before = {value for value, _ in contents(redis).values()}
+    wrong = f"""
+        local real, OVERFLOW = converted, {{}}
+        setmetatable(OVERFLOW, {{__index = function(t) return t.x end}})
+        function converted(family, key, id)
+          return real(family, key, id == '{ID}' and {mistake} or id)
+        end
+        -- migrate.lua"""
+    script = source("migrate", plan).replace("-- migrate.lua", wrong)
+    *_, changed, unconverted, _, _, error = redis.eval(script, 0, *MIGRATE)
+    assert (unconverted[0], error) == (odd, b"")
+    assert unconverted[1].startswith(b"ERR ")
+    assert [key.rpartition(b":")[2] for key in changed] == [OTHER.encode()]
+    assert len(before & {value for value, _ in contents(redis).values()}) == 1
 
 
 @pytest.mark.parametrize("error", [KeyError, IndexError, RecursionError, ValueError, TypeError])

@@ -23,9 +23,9 @@ from tests.servers import Kind, Server, StartServer, cluster_state, newest_kind
 from tests.test_recovery import at_batch
 from tests.users import refusals, user_without
 from tests.waiting import wait_until
-from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan
+from tt_migrate import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan, from_town
 from tt_migrate.engine.permissions import Refusals
-from tt_migrate.engine.scripts import source
+from tt_migrate.engine.scripts import Layout, source
 from tt_migrate.engine.server import ObstacleError, UnsupportedServerError
 from tt_migrate.terminal.words import command_for
 
@@ -65,6 +65,17 @@ def write_town(redis: Redis) -> None:
     redis.lpush("tt:town:urgent:3", "n3")
     redis.set("tt:agent:{}", json.dumps({"id": "{}"}))
     redis.set("tt:agent:a}b{c", json.dumps({"id": "a}b{c"}))
+
+
+@pytest.mark.parametrize("plan", [*PLANS, DOWNGRADE, from_town("x", merge=True)], ids=command_for)
+@pytest.mark.parametrize("layout", ["server", "shard", "shards"])
+def test_no_script_is_near_the_limit_of_local_variables(
+    newest: Server, plan: Plan, layout: Layout
+) -> None:
+    """Lua allows 200, and compiles no script with more."""
+    room = "".join(f"local _{n}\n" for n in range(5))
+    for operation in ("inspect", "find", "preview", "facts", "weigh", *plan.operations):
+        newest.client().script_load(room + source(operation, plan, layout))
 
 
 @contextmanager

@@ -185,6 +185,8 @@ def compare_looks(there: Migrator, here: Migrator) -> None:
         assert one_side == other_side, name
     assert seen.total == wanted.total
     assert seen.remaining == wanted.remaining
+    if seen.count and wanted.count:
+        assert seen.count.conflicts == wanted.count.conflicts
 
 
 def compare_migrations(there: Migrator, here: Migrator) -> None:
@@ -242,6 +244,25 @@ def is_left_alike(cluster: Cluster, server: Server, plan: Plan) -> None:
     assert everything(cluster) == before
     compare_migrations(there, here)
     assert everything(cluster) == contents(redis)
+
+
+@pytest.mark.parametrize("plan", [UPGRADE, DOWNGRADE], ids=command_for)
+def test_records_that_stay_are_listed_beside_keys_that_stay(
+    newest_cluster: Cluster, plan: Plan
+) -> None:
+    client = newest_cluster.client()
+    is_upgrade = plan is UPGRADE
+    for n in range(12):
+        if is_upgrade:
+            client.set(f"tt:task:{n}", "no JSON")
+        else:
+            client.hset(f"tt:town:task:{n}", "id", "another")
+        client.rpush(f"tt:inbox:{n}", "old")
+        client.rpush(f"tt:town:inbox:{n}", "new")
+    done = Migrator(client, "town", plan).migrate()
+    assert len(done.conflicts) == 12
+    assert sorted(done.unconverted) == sorted(b"tt:town:task:%d" % n for n in range(12))
+    assert done.records_left == 12
 
 
 @pytest.mark.parametrize("plan", [*MERGING, DOWNGRADE, RENAMING[1]], ids=command_for)

@@ -61,10 +61,10 @@ def test_reasons_that_a_server_gives_are_escaped_and_without_the_password() -> N
     said = bulk(b"ERR \x1b[2J 'hunter2hunter2' \\x1b")
     key = bulk(b"tt:agent:hunter2hunter2\x1b")
     numbers = b"*7\r\n" + b":0\r\n" * 7
-    migrated = reply(
-        numbers, numbers, b"*0\r\n", b"*2\r\n" + key + said, *[b"*0\r\n"] * 5, b":0\r\n", bulk(b"")
-    )
-    left = reply(numbers, b"*2\r\n:0\r\n:0\r\n", b":0\r\n")
+    none, records = b"*0\r\n", b"*2\r\n:0\r\n:0\r\n"
+    lists = (none, b"*2\r\n" + key + said, *[none] * 5, records, *[none] * 3)
+    migrated = reply(numbers, numbers, *lists, b":0\r\n", bulk(b""))
+    left = reply(numbers, records, b":0\r\n")
 
     def answer(command: list[bytes]) -> bytes:
         if command[0] == b"SCRIPT":
@@ -87,8 +87,9 @@ def test_reasons_that_a_server_gives_are_escaped_and_without_the_password() -> N
 
 def test_the_bar_shows_no_words_of_the_server() -> None:
     numbers = b"*7\r\n" + b":0\r\n" * 7
-    batch = b"*15\r\n$1\r\n7\r\n:1\r\n:1000\r\n:3\r\n" + numbers * 2 + b"*0\r\n" * 7 + b":0\r\n"
-    replies = [inspection(), batch + bulk(b"")]
+    records = b"*2\r\n:0\r\n:0\r\n" + b"*0\r\n" * 3
+    batch = b"*19\r\n$1\r\n7\r\n:1\r\n:1000\r\n:3\r\n" + numbers * 2 + b"*0\r\n" * 7
+    replies = [inspection(), batch + records + b":0\r\n" + bulk(b"")]
 
     def answer(command: list[bytes]) -> bytes:
         if command[0] == b"SCRIPT":
@@ -122,7 +123,7 @@ def test_names_that_differ_are_not_shown_alike(newest: Server, options: tuple[st
         assert len(listed) == len(names)
 
 
-def test_a_record_that_convert_names_in_an_error_is_harmless(server: Server) -> None:
+def test_a_record_that_cannot_be_converted_is_harmless(server: Server) -> None:
     redis = server.client()
     record = '{"id": "\\u001b[2J", "name": "n"}'
     redis.set("tt:my-project:agent:\x1b[2J", record)

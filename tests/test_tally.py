@@ -10,7 +10,7 @@ from tt_migrate.engine.tallies import MigrationTally, PreviewTally
 from tt_migrate.plan import RENAME
 
 KEY = b"tt:agent:1"
-NOTHING = PreviewReply(b"0", 1, 10, 3, b"", [], [], [], [], [], [], [])
+NOTHING = PreviewReply(b"0", 1, 10, 3, b"", [], [], [], [], [], [], [], b"", [], [], [])
 
 
 def previewed(**fields: Any) -> PreviewReply:
@@ -36,10 +36,12 @@ def test_a_destination_made_between_two_mentions_is_a_conflict_and_no_move() -> 
 def test_a_key_left_alone_twice_is_listed_once_and_renames_add_up() -> None:
     tally = MigrationTally(RENAME, "town", Record(None, RENAME, "town"))
     for _ in range(2):
-        families = [1, *[0] * 6]
         left = ([KEY, b"why"], [b"tt:stop:1", b"ERR no"])
         tally.add(
-            MigrateReply(b"0", 1, 10, 3, families, [0] * 7, *left, [], [], [], [], [], 0, b"")
+            MigrateReply(
+                *(b"0", 1, 10, 3, [1, *[0] * 6], [0] * 7, *left, [], [], [], [], []),
+                *([0, 0], [], [], [], 0, b""),
+            )
         )
     assert (tally.keys["agent"], tally.conflicts) == (2, {KEY: "why"})
     assert tally.failed == {b"tt:stop:1": "ERR no"}

@@ -22,8 +22,8 @@ COPYING_COMMANDS = ("PTTL", "DUMP", "RESTORE", "DEL")
 """Commands that replace RENAME and RENAMENX in cluster mode, for names in different slots."""
 
 _CONVERTING = {
-    "hash": ("TYPE", "GET", "EXISTS", "PTTL", "HSET", "PEXPIRE", "RENAME", "DEL"),
-    "json": ("TYPE", "HGETALL", "DUMP", "EXISTS", "PTTL", "SET", "PEXPIRE", "RENAME", "DEL"),
+    "hash": ("TYPE", "GET", "EXISTS", "PTTL", "HSET", "PEXPIRE", "SETRANGE", "DEL"),
+    "json": ("TYPE", "HGETALL", "DUMP", "SET"),
 }
 _MERGING = (
     *("TYPE", "GET", "HLEN", "HGETALL", "LLEN", "LRANGE", "DUMP", "PTTL"),
@@ -79,9 +79,9 @@ class Plan:
         return "oldest_keys" if self.oldest else "old_keys"
 
     @property
-    def moves_now(self) -> str:
-        """The same for keys that are about to move: records must be converted by then."""
-        return "string_keys" if self.convert == "json" else self.moves
+    def records(self) -> str:
+        """The Lua file that converts records."""
+        return f"to_{self.convert}" if self.convert else "as_they_are"
 
     @property
     def conflicts(self) -> str:
@@ -113,17 +113,8 @@ class Plan:
     @property
     def operations(self) -> tuple[str, ...]:
         """The scripts that a migration with this plan calls."""
-        renaming = ("migrate",) if self.rename else ()
-        comparing = ("fetch",) if self.merge or self.convert else ()
-        converting = ("records", self.conversion) if self.convert else ()
         naming = ("agents",) if self.from_town is not None else ()
-        final = "count" if self.needs_count else "left"
-        return (*renaming, *comparing, *converting, *naming, final)
-
-    @property
-    def conversion(self) -> str:
-        """The script that converts records."""
-        return "revert" if self.convert == "json" else "convert"
+        return ("migrate", *naming, "count" if self.needs_count else "left")
 
     @property
     def needs_count(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal
 from tt_migrate.keyspace import RECORDS, family_and_id, town_bytes, town_key_start
 from tt_migrate.plan import Plan
 
-Stage = Literal["counting", "previewing", "migrating", "converting", "verifying"]
+Stage = Literal["counting", "previewing", "migrating", "verifying"]
 Action = Literal["renamed", "merged", "converted", "left"]
 
 

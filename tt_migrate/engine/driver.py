@@ -165,15 +165,12 @@ class Driver:
         position = _Position(stage, so_far)
         try:
             while not work.over or self._flight.calls:
-                try:
-                    held = patiently(
-                        self._manner.patience,
-                        lambda: self._attempt(work, position),
-                        lambda error: self._lost(error, work, position),
-                        begun=True,
-                    )
-                except _GivenUpError:
-                    continue
+                held = patiently(
+                    self._manner.patience,
+                    lambda: self._attempt(work, position),
+                    lambda error: self._lost(error, work, position),
+                    begun=True,
+                )
                 if not self._flight.calls and not work.over:
                     time.sleep(self._pace.rest(held))
             patiently(
@@ -213,7 +210,7 @@ class Driver:
         """Send what may be sent, and read a reply. Returns how many seconds it held the server."""
         flight = self._flight
         near = "" if flight.is_worth_it else "a round trip takes less than a millisecond"
-        alone = self.session.why_alone(keeps_cursor=work.keeps_cursor)
+        alone = self.session.why_alone(keeps_cursor=work.is_guarded)
         self._why_alone = alone or near or work.why_alone
         self._pace = replace(self._pace, ahead=not self._why_alone)
         if self._pace.ahead and not self._must_load:
@@ -266,7 +263,7 @@ class Driver:
             if self._is_reading:
                 self._flight.calls.popleft()
                 self._is_reading = False
-            work.lost([sent.call], cut=False)
+            work.lost([sent.call])
             raise
 
     def _take(self, work: Pass, position: _Position, sent: Sent, reply: Any) -> float:
@@ -288,12 +285,9 @@ class Driver:
         self._small = max(0, self._small - 1)
         if not self._small:
             self._pace = self._pace.as_large_as(self._manner.pace)
-        # Each call teaches from the pace that it had, and only what it was about.
+        # Each call teaches from the pace that it had.
         if taken.steps:
             self._pace = replace(self._pace, count=sent.pace.after(taken.steps, elapsed).count)
-        if taken.weight:
-            weight = sent.pace.after_values(taken.weight, elapsed).weight
-            self._pace = replace(self._pace, weight=weight)
         self._flight.took(seconds, held, self._pace.rest(held))
         return held
 
@@ -333,31 +327,23 @@ class Driver:
         calls = [sent.call for sent in self._flight.calls]
         self._lost_replies += self._changing()
         self._flight.calls.clear()
-        gave_up = work.lost(calls, cut=True)
-        self._ask_for_less(cut=bool(calls), gave_up=gave_up)
-        if gave_up:
-            position.advance(1, None)
-        else:
-            position.standstill.loss(error)
+        work.lost(calls)
+        self._ask_for_less(cut=bool(calls))
+        position.standstill.loss(error)
         if not isinstance(error, PassingError) and not position.is_lost:
             self._reconnects += 1
         position.is_lost = True
         self._dropped(error)
         self._tell(position, two_words(error))
-        if gave_up:
-            raise _GivenUpError
 
-    def _ask_for_less(self, *, cut: bool, gave_up: bool) -> None:
+    def _ask_for_less(self, *, cut: bool) -> None:
         """Make replies smaller if the connection was lost twice at the same place.
 
-        `cut`: whether calls were in flight. `gave_up`: whether a key was the cause. Then replies
-        become as large as before, once one has come. Else that is tried later, each time after
-        twice as many replies: perhaps the network was the cause.
+        `cut`: whether calls were in flight. Larger replies are tried later, each time after twice
+        as many small ones: perhaps the network was the cause.
         """
         self._cuts = self._cuts + 1 if cut else 0
-        if gave_up:
-            self._small = 0
-        elif self._cuts > 1:
+        if self._cuts > 1:
             self._small, self._next_small = self._next_small, 2 * self._next_small
             self._pace = self._pace.smaller()
 
@@ -378,10 +364,6 @@ class Driver:
         self._last = position.progress(waiting)
         if self._manner.progress:
             self._manner.progress(self._last)
-
-
-class _GivenUpError(Exception):
-    """A key was given up: the pass has got further, so the retries begin anew."""
 
 
 class _Position:

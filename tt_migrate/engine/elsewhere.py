@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from tt_migrate.engine.comparison import reason_for, record_value
 from tt_migrate.engine.crew import Crew
 from tt_migrate.engine.patience import PassingError
 from tt_migrate.engine.pipeline import Failure
 from tt_migrate.engine.scripts import script_for
 from tt_migrate.engine.shards import Item, Operation
 from tt_migrate.engine.tallies import PreviewTally
-from tt_migrate.keyspace import RECORDS, family_and_id, town_key_start
+from tt_migrate.keyspace import family_and_id
 from tt_migrate.plan import Plan
 
-_COMPARED_AT_ONCE = 500
 _OF_STREAMS = "in the order of their ids"  # how merge.lua describes their merge
 
 
@@ -33,12 +31,12 @@ class Elsewhere:
     def facts(self, keys: Iterable[bytes], what: str) -> dict[bytes, Any]:
         """What facts.lua says of each key, or the key's error."""
         names = [*keys]
-        items = [(key, what.encode(), self._family(key, what)) for key in names]
+        items = [(key, what.encode(), self._family(key)) for key in names]
         answers = self._ask(self._facts, items)
         return dict(zip(names, answers, strict=True))
 
-    def _family(self, key: bytes, what: str) -> bytes:
-        return family_and_id(key, self._start)[0].encode() if what == "digest" else b""
+    def _family(self, key: bytes) -> bytes:
+        return family_and_id(key, self._start)[0].encode()
 
     def taken(self, moves: Collection[bytes]) -> dict[bytes, bytes]:
         """The keys whose destination exists, or will be a rival's, each with that key."""
@@ -53,21 +51,23 @@ class Elsewhere:
                 taken[key] = rival
         return taken
 
-    def settle(self, found: PreviewTally) -> dict[bytes, bytes]:
-        """Sort out the keys that cannot be renamed. Returns them as taken() does."""
+    def settle(self, found: PreviewTally) -> None:
+        """Sort out the keys that cannot be renamed."""
         taken = self.taken(found.moves)
         found.moves.difference_update(taken)
+        if self._plan.rename == "forward":
+            found.forget_records(taken)
         if not self._plan.merge:
             found.conflicts.update(dict.fromkeys(taken, "destination exists"))
-            return taken
+            return
         facts = self.facts(taken, "digest")
         found.failed.update(
             (k, str(fact)) for k, fact in facts.items() if isinstance(fact, Exception)
         )
         items: dict[bytes, Item] = {
-            key: (taken[key], family_and_id(key, self._start)[0].encode(), *fact.rsplit(b" ", 2))
+            key: (taken[key], self._family(key), *fact[0].rsplit(b" ", 2), fact[1])
             for key, fact in facts.items()
-            if isinstance(fact, bytes) and fact != b"none"
+            if isinstance(fact, tuple)
         }
         for key, said in zip(items, self._ask(self._weigh, [*items.values()]), strict=True):
             if isinstance(said, Exception):
@@ -76,8 +76,6 @@ class Elsewhere:
                 kept = found.merges if said.startswith(b"merge: ") else found.conflicts
                 kept[key] = said.decode()
         self._check_streams(found)
-        found.conflicts.update(self.compared(found.conflicts))
-        return taken
 
     def _check_streams(self, found: PreviewTally) -> None:
         """Sort out the streams that cannot be merged because of their own entries."""
@@ -86,23 +84,6 @@ class Elsewhere:
             if isinstance(fact, Exception):
                 del found.merges[key]
                 found.failed[key] = str(fact)
-
-    def compared(self, conflicts: Mapping[bytes, str]) -> dict[bytes, str]:
-        """Why records conflict, for those that can be compared."""
-        keys = [key for key in conflicts if family_and_id(key, self._start)[0] in RECORDS]
-        there = {key: self._plan.destination(self._town, key) for key in keys}
-        reasons = {}
-        for first in range(0, len(keys), _COMPARED_AT_ONCE):
-            some = keys[first : first + _COMPARED_AT_ONCE]
-            values = self.facts([*some, *(there[key] for key in some)], "value")
-            for key in some:
-                pair = (values[key], values[there[key]])
-                if all(isinstance(one, tuple) for one in pair):
-                    record = family_and_id(there[key], town_key_start(self._town))
-                    stored, other = (record_value(*one) for one in pair)
-                    if reason := reason_for(record, stored, other):
-                        reasons[key] = reason
-        return reasons
 
     def _ask(self, operation: Operation, items: Sequence[Item]) -> list[Any]:
         """Ask about keys of all servers. Returns the answer about each, or its error."""

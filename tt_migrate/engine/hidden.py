@@ -114,11 +114,6 @@ def run_of(nonce: bytes) -> bytes:
     return nonce.split(b"-")[1]
 
 
-def site_of(key: bytes) -> bytes:
-    """The name under which a record's hash is built, in the record's slot."""
-    return b"tt:{%b}:converting:%b" % (tag(key), key)
-
-
 def tag(key: bytes) -> bytes:
     """A text that puts a name into the key's slot, between braces.
 

@@ -11,8 +11,6 @@ from typing import TypeVar
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from tt_migrate.engine.comparison import Comparison
-from tt_migrate.engine.conversion import Conversion, ConversionPreview
 from tt_migrate.engine.driver import Driver, Manner
 from tt_migrate.engine.passes import Pass, SideBySide
 from tt_migrate.engine.patience import patiently
@@ -22,8 +20,6 @@ from tt_migrate.engine.server import databases_of
 from tt_migrate.engine.session import Session, held_connection
 from tt_migrate.engine.tallies import (
     AgentsTally,
-    ConversionPreviewTally,
-    ConversionTally,
     CountTally,
     LeftTally,
     MigrationTally,
@@ -81,32 +77,22 @@ class OneServer:
 
     def _previewed(self, driver: Driver) -> Preview:
         session = driver.session
-        found, records = PreviewTally(self._plan, self._town), ConversionPreviewTally()
-        agents = AgentsTally()
+        found, agents = PreviewTally(self._plan, self._town), AgentsTally()
 
         def result(count: Count | None = None) -> Preview:
             cost, server, refused = driver.effort(), session.server, session.refused
-            preview = found.result(records, cost, server, refused=refused, count=count)
+            preview = found.result(cost, server, refused=refused, count=count)
             size = preview.dbsize or session.least_size
             return replace(preview, dbsize=size, namesakes=agents.namesakes)
 
-        passes: list[Pass] = []
+        passes: list[Pass] = [session.scan("preview", found)]
         counted = CountTally(self._plan, self._town)
-        if self._plan.rename:
-            passes.append(session.scan("preview", found))
-        if self._plan.convert:
-            with_old = self._plan.rename == "forward"
-            passes.append(ConversionPreview(session, records, with_old=with_old))
         if self._plan.from_town is not None:
             passes.append(session.scan("agents", agents))
         if self._plan.needs_count:
             passes.append(self._count_pass(driver, counted))
         driver.drive(SideBySide(passes), "previewing", result)
         found.release()
-        if self._plan.convert == "json":
-            found.moves.difference_update(records.unconverted)
-        if self._plan.merge:
-            self._compare(driver, "previewing", found.conflicts, result)
         count = None
         if self._plan.needs_count:
             count = counted.result(driver.effort(), session.server)
@@ -125,30 +111,22 @@ class OneServer:
         with self._driver(operations, writes=True, flush=record.flush) as driver:
             session = driver.session
             moved = MigrationTally(self._plan, self._town, record)
-            records = ConversionTally()
             before: Count | None = None
 
             def result(left: Left | None = None) -> Migration:
                 cost, server = driver.effort(), session.server
-                return moved.result(records, cost, server, before=before, left=left)
+                return moved.result(cost, server, before=before, left=left)
 
             if self._plan.rename == "reverse":
                 before = self._count(driver, "counting", result)
             while True:
-                if self._plan.convert == "json":
-                    driver.drive(Conversion(session, records, record), "converting", result)
-                for _ in range(self._plan.passes(self._town) if self._plan.rename else 0):
+                for _ in range(self._plan.passes(self._town)):
                     moved.restart()
                     driver.drive(session.scan("migrate", moved), "migrating", result)
-                if self._plan.merge:
-                    self._compare(driver, "migrating", moved.conflicts, result)
-                if self._plan.convert == "hash":
-                    driver.drive(Conversion(session, records, record), "converting", result)
                 left = driver.while_still(lambda: self._left(driver, result))
                 if not driver.has_moved():
                     break
                 moved.restart()
-                records.restart()
             driver.count_evictions()
             return self._with_databases(driver, result(left))
 
@@ -163,17 +141,6 @@ class OneServer:
             return result
         with self._manner.shield():
             return replace(result, databases=databases_of(session.client, self._refusals))
-
-    def _compare(
-        self,
-        driver: Driver,
-        stage: Stage,
-        conflicts: dict[bytes, str],
-        so_far: Callable[[], Result],
-    ) -> None:
-        comparison = Comparison(driver.session, self._plan, conflicts)
-        driver.drive(comparison, stage, so_far)
-        conflicts.update(comparison.reasons)
 
     def _left(self, driver: Driver, so_far: Callable[[], Result]) -> Left:
         if self._plan.needs_count:

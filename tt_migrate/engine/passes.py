@@ -12,8 +12,6 @@ from tt_migrate.engine.scripts import Script
 from tt_migrate.engine.tallies import Tally
 
 _MOST_LOSSES = 3
-MOST_CUTS = 3
-"""How often the connection is lost in a call about a single key before the key is given up."""
 
 
 @dataclass(frozen=True)
@@ -35,26 +33,22 @@ class Taken:
     """What a call's reply says about the call itself.
 
     `elapsed`: microseconds by the server's clock, 0 if there is no clock. `steps`: SCAN steps.
-    `weight`: bytes of values that the call carried, and a fixed number of bytes for each record.
     `dbsize`: keys in the database, 0 if unknown, None if not asked.
     """
 
     elapsed: int
     steps: int = 0
-    weight: int = 0
     dbsize: int | None = None
 
 
 class Pass(Protocol):
     """What Driver.drive() drives until it is over.
 
-    `is_guarded`: whether the server keeps the distance between calls that were sent ahead.
-    `keeps_cursor`: whether it keeps a cursor for such calls. `breadth`: how many scans are made
-    side by side.
+    `is_guarded`: whether the server keeps a cursor for calls that were sent ahead, and the distance
+    between them. `breadth`: how many scans are made side by side.
     """
 
     is_guarded: bool
-    keeps_cursor: bool
     breadth: int
 
     @property
@@ -80,12 +74,8 @@ class Pass(Protocol):
     def end_call(self, pace: Pace) -> Call | None:
         """A call that makes the server forget the cursor it keeps, None if it keeps none."""
 
-    def lost(self, calls: Iterable[Call], *, cut: bool) -> bool:
-        """Note that there is no reply to these calls. What they were for must be sent again.
-
-        `cut`: whether the connection was lost. Returns whether the pass has given up a key for it:
-        one that was alone in several calls to which no reply came.
-        """
+    def lost(self, calls: Iterable[Call]) -> None:
+        """Note that there is no reply to these calls. What they were for must be sent again."""
 
     def restart(self) -> None:
         """Start over: another server process answers, and the cursor is not valid there."""
@@ -146,7 +136,7 @@ class ScanPass:
     cursor; None if the script cannot keep it.
     """
 
-    is_guarded = keeps_cursor = True
+    is_guarded = True
     breadth = 1
 
     def __init__(
@@ -207,10 +197,9 @@ class ScanPass:
         """The call for a pass that ends before its last batch."""
         return self._call(pace, b"end") if self._place.is_left else None
 
-    def lost(self, calls: Iterable[Call], *, cut: bool) -> bool:
-        """Go on from the cursor of the last reply. Returns False."""
+    def lost(self, calls: Iterable[Call]) -> None:
+        """Go on from the cursor of the last reply."""
         self._place.lost()
-        return False
 
     def restart(self) -> None:
         """Start over. The tally keeps what was done."""
@@ -221,7 +210,7 @@ class ScanPass:
 class SideBySide:
     """Passes that only read and do not depend on each other. One call of each is in flight."""
 
-    is_guarded = keeps_cursor = False
+    is_guarded = False
     why_alone = ""
 
     def __init__(self, passes: Sequence[Pass]) -> None:
@@ -259,14 +248,12 @@ class SideBySide:
     def end_call(self, pace: Pace) -> Call | None:
         """None: no cursor is kept."""
 
-    def lost(self, calls: Iterable[Call], *, cut: bool) -> bool:
-        """Let the pass of each call know. Returns whether one has given up a key."""
-        given_up = False
+    def lost(self, calls: Iterable[Call]) -> None:
+        """Let the pass of each call know."""
         for call in calls:
             work = self._asked_by(call)
             self._begun.discard(work)
-            given_up |= work.lost([call], cut=cut)
-        return given_up
+            work.lost([call])
 
     def restart(self) -> None:
         """Start all passes over."""

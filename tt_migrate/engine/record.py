@@ -36,10 +36,10 @@ class Record:
         """Note keys that were merged with their destination, and how."""
         self._note("merged", keys)
 
-    def converted(self, key: bytes) -> None:
-        """Note a record of the town that became a hash."""
+    def converted(self, keys: Iterable[bytes]) -> None:
+        """Note records of the town that were converted."""
         if self._callback:
-            self._changes.append(Change("converted", key, key, ""))
+            self._changes += (Change("converted", key, key, "") for key in keys)
 
     def left(self, keys: Mapping[bytes, str]) -> None:
         """Note keys to move that were left, and why. Each is passed on once."""

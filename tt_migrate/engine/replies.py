@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_type_hints
@@ -44,8 +45,8 @@ def malformed_as_invalid() -> Iterator[None]:
 Texts = Annotated[list[bytes], "pairs"]
 """Keys, each followed by a text."""
 
-Records = Annotated[list[Any], "records"]
-"""Names of records, each followed by its value: a string, or a hash as a flat list."""
+Times = Annotated[list[bytes], "times"]
+"""Texts, each followed by how often it applies."""
 
 
 class InspectReply(NamedTuple):
@@ -92,7 +93,7 @@ class LeftReply(NamedTuple):
 
 
 class PreviewReply(NamedTuple):
-    """The reply of preview.lua. In `merges`, `conflicts` and `failed`, a text follows each key."""
+    """The reply of preview.lua."""
 
     cursor: bytes
     steps: int
@@ -106,6 +107,10 @@ class PreviewReply(NamedTuple):
     ambiguous: list[bytes]
     postponed: list[bytes]
     towns: list[bytes]
+    conversions: bytes
+    odd_conversions: list[bytes]
+    unconverted: Texts
+    adjusted: Times
 
 
 class MigrateReply(NamedTuple):
@@ -124,21 +129,12 @@ class MigrateReply(NamedTuple):
     renamed: list[bytes]
     joined: Texts
     towns: list[bytes]
+    converted: list[int]
+    changed: list[bytes]
+    unconverted: Texts
+    adjusted: Times
     kept: int
     error: bytes
-
-
-class RecordsReply(NamedTuple):
-    """The reply of records.lua."""
-
-    cursor: bytes
-    steps: int
-    elapsed: int
-    dbsize: int
-    records: Records
-    unread: Texts
-    failed: Texts
-    kept: int
 
 
 class AgentsReply(NamedTuple):
@@ -149,20 +145,6 @@ class AgentsReply(NamedTuple):
     elapsed: int
     dbsize: int
     agents: Texts
-
-
-class ConvertReply(NamedTuple):
-    """The reply of convert.lua."""
-
-    elapsed: int
-    converted: list[int]
-    changed: list[int]
-    failed: Texts
-    error: bytes
-
-
-RECORD_WEIGHT = 300
-"""The cost of reading or writing a record besides its value, in bytes, as in `batch.lua`."""
 
 
 def read(kind: type[_R], reply: Any) -> _R:
@@ -177,25 +159,6 @@ def read(kind: type[_R], reply: Any) -> _R:
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
-
-
-@malformed_as_invalid()
-def fetched(reply: Any, most: int) -> tuple[int, list[tuple[bytes, Any]]]:
-    """The reply of fetch.lua: its time, and type and value of each key, of `most` keys at most."""
-    elapsed, *found = reply
-    values = pairs(found)
-    if len(values) > most:
-        raise ValueError("values of keys that were not asked for")
-    for kind, value in values:
-        names([kind])
-        _check_value(value, is_hash=kind == b"hash")
-    return whole(elapsed), values
-
-
-def weight_of(value: bytes | list[bytes]) -> int:
-    """The weight of a value from a reply: a string, or a hash as a list."""
-    size = len(value) if isinstance(value, bytes) else sum(map(len, value))
-    return RECORD_WEIGHT + size
 
 
 @malformed_as_invalid()
@@ -217,6 +180,15 @@ def texts(flat: list[bytes]) -> dict[bytes, str]:
 
 
 @malformed_as_invalid()
+def times(flat: list[bytes]) -> Counter[str]:
+    """Texts, and how often each applies. Raises InvalidResponse for anything else."""
+    found: Counter[str] = Counter()
+    for text, number in pairs(flat):
+        found[text.decode()] += int(number)
+    return found
+
+
+@malformed_as_invalid()
 def names(reply: list[Any]) -> list[bytes]:
     """A list of keys or towns. Raises InvalidResponse for anything else."""
     if not isinstance(reply, list) or not all(type(name) is bytes for name in reply):
@@ -233,27 +205,9 @@ def whole(number: Any) -> int:
 
 
 @malformed_as_invalid()
-def items_at(items: Sequence[_R], positions: list[int]) -> list[_R]:
-    """The items at positions from 1. Raises InvalidResponse if there is none."""
-    if 0 in positions:
-        raise IndexError("no position")
-    return [items[position - 1] for position in positions]
-
-
-@malformed_as_invalid()
 def of_families(keys: Iterable[bytes], start: int) -> None:
     """Raise InvalidResponse if a key is of no family. `start`: as in family_and_id()."""
     check_families(keys, start)
-
-
-def _check_value(value: Any, *, is_hash: bool) -> None:
-    pairs(names(value)) if is_hash else names([value])
-
-
-def _check_records(records: list[Any]) -> None:
-    for name, value in pairs(records):
-        names([name])
-        _check_value(value, is_hash=isinstance(value, list))
 
 
 _CHECKS: dict[Any, Callable[[Any], object]] = {
@@ -262,7 +216,7 @@ _CHECKS: dict[Any, Callable[[Any], object]] = {
     list[bytes]: names,
     list[int]: lambda numbers: [*map(whole, numbers)],
     Texts: lambda flat: pairs(names(flat)),
-    Records: _check_records,
+    Times: lambda flat: times(names(flat)),
 }
 """What reads a field of a reply, by its annotation."""
 

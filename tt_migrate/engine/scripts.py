@@ -20,15 +20,13 @@ from tt_migrate.engine.permissions import Refusals
 from tt_migrate.engine.replies import Word, malformed_as_invalid
 from tt_migrate.plan import Plan
 
-_MOVING = ("migrate", "find")
-"""The operations that find keys which are about to move."""
 _SAME_FILE = {"find": "preview"}
 _READING = (
     "find",
-    *("inspect", "locate", "count", "preview", "left", "records", "fetch", "agents"),
+    *("inspect", "locate", "count", "preview", "left", "agents"),
     *("facts", "weigh"),
 )
-FLYING = ("migrate", "count", "left", "records")
+FLYING = ("migrate", "count", "left")
 """The operations whose scripts can keep their cursor (see flight.lua)."""
 
 _FLUSHES = 20
@@ -85,12 +83,16 @@ _FILES = {
 def source(operation: str, plan: Plan, layout: Layout = "server") -> str:
     """The text of an operation's script (`count`, `preview`, ...), after the files that it needs.
 
-    Each Lua file names the files that it needs in its header. `<moves>` and `<conflicts>` stand for
-    the files that the plan chooses, `<renames>` and `<destinations>` for those that the layout
-    chooses.
+    Each Lua file names the files that it needs in its header. `<moves>`, `<records>` and
+    `<conflicts>` stand for the files that the plan chooses, `<renames>` and `<destinations>` for
+    those that the layout chooses.
     """
-    moves = plan.moves_now if operation in _MOVING else plan.moves
-    chosen = {"<moves>": moves, "<conflicts>": plan.conflicts, **_FILES[layout]}
+    chosen = {
+        "<moves>": _moves(operation, plan, layout),
+        "<records>": "as_they_are" if operation == "find" else plan.records,
+        "<conflicts>": plan.conflicts,
+        **_FILES[layout],
+    }
     texts: dict[str, str] = {}
 
     def add(name: str) -> None:
@@ -102,6 +104,15 @@ def source(operation: str, plan: Plan, layout: Layout = "server") -> str:
 
     add(_SAME_FILE.get(operation, operation))
     return "\n".join(texts.values())
+
+
+def _moves(operation: str, plan: Plan, layout: Layout) -> str:
+    """The Lua file that defines which keys move."""
+    if operation == "find":
+        return "string_keys" if plan.convert == "json" else plan.moves
+    # Between shards, `migrate` only converts: keys are moved in another way.
+    is_rename = plan.rename and not (operation == "migrate" and layout == "shards")
+    return plan.moves if is_rename or operation in ("count", "left") else "nothing_moves"
 
 
 def _text(name: str) -> str:

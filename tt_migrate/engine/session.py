@@ -133,8 +133,13 @@ class Session:
 
     @property
     def denied(self) -> bytes:
-        """The commands that the user may not run in a script, separated by spaces."""
-        return " ".join(self._refusals.denied).encode()
+        """The commands that the user may not run in a script, separated by spaces.
+
+        `nothing` if the user may run all, and a script cannot ask for that.
+        """
+        is_unasked = self._writes and not may_know_script_flags(self.server)
+        words = ("nothing",) if is_unasked and not self._tries else self._refusals.denied
+        return " ".join(words).encode()
 
     @property
     def refused(self) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from typing import Protocol
 
 from redis import exceptions as redis_errors
 
-from tt_migrate.engine.conversion import Conversion, ConversionPreview
 from tt_migrate.engine.crew import Crew
 from tt_migrate.engine.driver import Manner
 from tt_migrate.engine.elsewhere import Elsewhere
@@ -27,15 +26,13 @@ from tt_migrate.engine.side_by_side import Guarded, Worker
 from tt_migrate.engine.slots import check_still
 from tt_migrate.engine.tallies import (
     AgentsTally,
-    ConversionPreviewTally,
-    ConversionTally,
     CountTally,
     LeftTally,
     MigrationTally,
     PreviewTally,
 )
 from tt_migrate.engine.way import Way
-from tt_migrate.keyspace import family_and_id
+from tt_migrate.keyspace import RECORDS, family_and_id
 from tt_migrate.plan import Plan
 from tt_migrate.results import Count, Left, Migration, Preview, Result, Stage
 
@@ -96,14 +93,14 @@ class Sharded:
     def preview(self) -> Preview:
         """List what the plan would change. Reads only."""
         found, counted = self._preview_tally(), CountTally(self._plan, self._town)
-        own, records = ConversionPreviewTally(), ConversionPreviewTally()
         agents = AgentsTally()
+        old = found if self._plan.rename else self._preview_tally()
         crew = self._crew
         hidden: dict[bytes, bytes] = {}
 
         def result(count: Count | None = None) -> Preview:
             cost, server, refused = crew.effort(), crew.server, crew.session.refused
-            preview = found.result(records, cost, server, refused=refused, count=count)
+            preview = found.result(cost, server, refused=refused, count=count)
             size = crew.dbsize or crew.session.least_size
             return replace(preview, dbsize=size, hidden=hidden, namesakes=agents.namesakes)
 
@@ -111,37 +108,37 @@ class Sharded:
             yield session.scan("preview", found)
             if self._plan.from_town is not None:
                 yield session.scan("agents", agents)
+            if old is not found:
+                yield session.scan("find", old)
             if self._plan.needs_count:
                 yield session.scan("count", counted)
-            if self._plan.convert:
-                yield ConversionPreview(session, own, with_old=False)
-                yield ConversionPreview(session, records, with_old=self._plan.rename == "forward")
 
-        tallies = (found, counted, own, records, agents)
+        tallies = (found, counted, agents, old)
         self._read(passes, tallies, "previewing", result, hidden)
-        count = self._corrected(counted, found.moves, hidden) if self._plan.needs_count else None
-        taken = self._elsewhere.settle(found)
+        count = self._corrected(counted, old.moves, hidden) if self._plan.needs_count else None
+        self._elsewhere.settle(found)
         found.release()
-        for name in taken.values():
-            if name not in own.conversions:
-                records.conversions.discard(name)
-            if name not in own.unconverted:
-                records.unconverted.pop(name, None)
-        if self._plan.convert == "json":
-            found.moves.difference_update(records.unconverted)
         return result(count)
 
     def migrate(self) -> Migration:
         """Carry out the plan, then count what is left to do."""
         self._crew.writes = True
-        moved, records = MigrationTally(self._plan, self._town, self._record), ConversionTally()
+        moved = MigrationTally(self._plan, self._town, self._record)
+        records = MigrationTally(self._plan, self._town, self._record)
         before: Count | None = None
         hidden: dict[bytes, bytes] = {}
 
         def result(left: Left | None = None) -> Migration:
             cost, server = self._crew.effort(), self._crew.server
-            migration = moved.result(records, cost, server, before=before, left=left)
-            return replace(migration, hidden=hidden, finished=self._finished)
+            migration = moved.result(cost, server, before=before, left=left)
+            return replace(
+                migration,
+                converted=records.converted,
+                unconverted=records.unconverted,
+                adjusted=records.adjusted,
+                hidden=hidden,
+                finished=self._finished,
+            )
 
         if self._plan.rename == "reverse":
             before = self._count("counting", result)
@@ -150,8 +147,6 @@ class Sharded:
                 self._until_steady(lambda: self._converted(records, result))
             for _ in range(self._plan.passes(self._town)):
                 self._until_steady(lambda: self._round(moved, result))
-            if self._plan.merge:
-                moved.conflicts.update(self._elsewhere.compared(moved.conflicts))
             if self._plan.convert == "hash":
                 self._until_steady(lambda: self._converted(records, result))
             left = self._left(result, hidden)
@@ -165,12 +160,12 @@ class Sharded:
         while not self._crew.tried(attempt):
             time.sleep(_STEADY_SECONDS)
 
-    def _converted(self, records: ConversionTally, result: Callable[[], Migration]) -> bool:
-        """Convert records, everywhere. Returns True."""
+    def _converted(self, records: MigrationTally, result: Callable[[], Migration]) -> bool:
+        """Convert records where they are, everywhere. Returns True."""
 
         def convert(worker: Worker) -> None:
-            work = Conversion(worker.session, records, self._record)
-            worker.driver.drive(Guarded(work, self._crew.lock), "converting", result)
+            work = worker.session.scan("migrate", records)
+            worker.driver.drive(Guarded(work, self._crew.lock), "migrating", result)
 
         records.restart()
         with self._crew.still():
@@ -296,6 +291,10 @@ class Sharded:
             renamed=outcome.renamed,
             joined=_flat(outcome.merged),
             towns=[],
+            converted=[0] * len(RECORDS),
+            changed=[],
+            unconverted=[],
+            adjusted=[],
             kept=0,
             error=b"",
         )
@@ -306,7 +305,8 @@ class Sharded:
 
         def passes(session: Session) -> Iterable[Pass]:
             yield session.scan("count", counted)
-            yield session.scan("preview", found)
+            # Looking for keys is enough where records need no conversion before they move.
+            yield session.scan("preview" if self._plan.convert == "json" else "find", found)
 
         def so_far() -> Count:
             return counted.result(self._crew.effort(), self._crew.server)

@@ -19,6 +19,7 @@ from tt_migrate.engine.replies import (
     of_families,
     pairs,
     texts,
+    times,
 )
 from tt_migrate.keyspace import RECORDS, town_bytes
 from tt_migrate.plan import Plan
@@ -165,14 +166,19 @@ class PreviewTally:
         self.conflicts: dict[bytes, str] = {}
         self.failed: dict[bytes, str] = {}
         self.ambiguous: set[bytes] = set()
+        self.conversions: set[bytes] = set()
+        self.unconverted: dict[bytes, str] = {}
+        # The records that have their names already, each with why it cannot be converted.
+        self._own_records: dict[bytes, str] = {}
+        self.adjusted: Counter[str] = Counter()
         self.towns = Towns(self._town)
         self.dbsize = 0
 
     def add(self, reply: PreviewReply) -> None:
         """Add a reply."""
-        moves = {*reply.odd_moves, *(reply.moves.split(b"\n") if reply.moves else ())}
+        moves = {*reply.odd_moves, *reply.moves.split(b"\n")} - {b""}
         merges, conflicts, failed = map(texts, (reply.merges, reply.conflicts, reply.failed))
-        for keys in (moves, merges, conflicts, failed, reply.postponed):
+        for keys in (moves, merges, conflicts, failed):
             of_families(keys, self._start)
         _check_ambiguous(reply.ambiguous, self._plan, self._start)
         self.merges.update(merges)
@@ -182,12 +188,13 @@ class PreviewTally:
         self.moves |= moves.difference(self.merges).difference(self.conflicts)
         self.failed.update(failed)
         self.ambiguous.update(reply.ambiguous)
+        self._add_records(moves, reply)
+        self.adjusted.update(times(reply.adjusted))
         self.towns.found.update(reply.towns)
         self.dbsize = reply.dbsize
 
     def result(
         self,
-        records: ConversionPreviewTally,
         effort: Effort,
         server: Server,
         *,
@@ -205,9 +212,9 @@ class PreviewTally:
             conflicts=self.conflicts if renames else {},
             failed=self.failed,
             ambiguous=self.ambiguous if renames else set(),
-            conversions=records.conversions,
-            unconverted=records.unconverted,
-            adjusted=records.adjusted,
+            conversions=self.conversions,
+            unconverted=self.unconverted,
+            adjusted=self.adjusted,
             towns=count.towns if count else self.towns.others,
             has_keys=count.has_keys if count else self.towns.has_own,
             dbsize=count.dbsize if count else self.dbsize,
@@ -216,6 +223,30 @@ class PreviewTally:
             refused=refused,
             server=server,
         )
+
+    def _add_records(self, moves: set[bytes], reply: PreviewReply) -> None:
+        """Add records by the names that they will have."""
+        unconverted = texts(reply.unconverted)
+
+        def name(key: bytes) -> bytes:
+            if key in moves and self._plan.rename == "forward":
+                return self._plan.destination(self._town, key)
+            self._own_records[key] = unconverted.get(key, "")
+            return key
+
+        converted = {*reply.odd_conversions, *reply.conversions.split(b"\n")} - {b""}
+        self.conversions.update(map(name, converted))
+        self.unconverted.update((name(key), why) for key, why in unconverted.items())
+
+    def forget_records(self, keys: Iterable[bytes]) -> None:
+        """Forget the records of old keys that stay, so they are not converted."""
+        for name in (self._plan.destination(self._town, key) for key in keys):
+            self.conversions.discard(name)
+            self.unconverted.pop(name, None)
+            if reason := self._own_records.get(name):
+                self.unconverted[name] = reason
+            elif name in self._own_records:
+                self.conversions.add(name)
 
     def release(self) -> None:
         """Count a conflict as a move if the key at its destination moves away."""
@@ -244,14 +275,17 @@ class MigrationTally:
         self.args = (int(record.wanted),)
         self._families = [0] * len(plan.families)
         self._merged = [0] * len(plan.families)
+        self._converted = [0] * len(RECORDS)
+        self.adjusted: Counter[str] = Counter()
         self.towns = Towns(town)
         self.restart()
 
     def restart(self) -> None:
-        """Forget the keys that were left alone. Keys that were moved stay counted."""
+        """Forget the keys that were left alone. Keys that were changed stay counted."""
         self.conflicts: dict[bytes, str] = {}
         self.failed: dict[bytes, str] = {}
         self.ambiguous: set[bytes] = set()
+        self.unconverted: dict[bytes, str] = {}
 
     def add(self, reply: MigrateReply) -> None:
         """Add a reply.
@@ -259,19 +293,27 @@ class MigrationTally:
         Raises redis.exceptions.ResponseError for the error that ended the batch.
         """
         conflicts, failed, joined = map(texts, (reply.conflicts, reply.failed, reply.joined))
-        for keys in (conflicts, failed, reply.postponed, reply.renamed, joined):
+        unconverted = texts(reply.unconverted)
+        for keys in (conflicts, failed, reply.renamed, joined):
             of_families(keys, self._start)
         _check_ambiguous(reply.ambiguous, self._plan, self._start)
         self._families = _added(self._families, reply.families)
         self._merged = _added(self._merged, reply.merged)
-        self.conflicts.update(conflicts)
+        self._converted = _added(self._converted, reply.converted)
+        self.adjusted.update(times(reply.adjusted))
+        # SCAN may return a key twice: the first reason was found before its destination changed.
+        for key, reason in conflicts.items():
+            self.conflicts.setdefault(key, reason)
         self.failed.update(failed)
         self.ambiguous.update(reply.ambiguous)
+        self.unconverted.update(unconverted)
         self.towns.found.update(reply.towns)
         self._record.renamed(reply.renamed)
+        self._record.converted(reply.changed)
         self._record.merged(joined)
         self._record.left(conflicts)
         self._record.left(failed)
+        self._record.left_record(unconverted)
         self._record.ambiguous(reply.ambiguous)
         if reply.error:
             raise error_of(reply.error)
@@ -286,9 +328,13 @@ class MigrationTally:
         """Keys merged, by family."""
         return _by_name(self._plan.families, self._merged)
 
+    @property
+    def converted(self) -> dict[str, int]:
+        """Records converted, by family."""
+        return _by_name(RECORDS, self._converted)
+
     def result(
         self,
-        records: ConversionTally,
         effort: Effort,
         server: Server,
         *,
@@ -302,12 +348,12 @@ class MigrationTally:
             town=self._town,
             keys=self.keys,
             merged=self.merged,
-            converted=records.converted,
+            converted=self.converted,
             conflicts=self.conflicts,
             failed=self.failed,
             ambiguous=self.ambiguous,
-            unconverted=records.unconverted,
-            adjusted=records.adjusted,
+            unconverted=self.unconverted,
+            adjusted=self.adjusted,
             towns=count.towns if count else self.towns.others,
             has_keys=count.has_keys if count else self.towns.has_own,
             before=before,
@@ -339,37 +385,6 @@ class AgentsTally:
     def namesakes(self) -> dict[bytes, list[bytes]]:
         """The names that several agents have, with their ids in order."""
         return {name: sorted(ids) for name, ids in sorted(self._ids.items()) if len(ids) > 1}
-
-
-class ConversionTally:
-    """What a Conversion did. Its attributes are those of Migration.
-
-    `cuts`: how often the connection was lost in calls about one record alone, by its name.
-    """
-
-    def __init__(self) -> None:
-        self.cuts: Counter[bytes] = Counter()
-        self.converted = dict.fromkeys(RECORDS, 0)
-        self.adjusted: Counter[str] = Counter()
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the records that were left alone. Converted records stay counted."""
-        self.unconverted: dict[bytes, str] = {}
-
-
-class ConversionPreviewTally:
-    """What a ConversionPreview found. Its attributes are those of Preview. `cuts`: as above."""
-
-    def __init__(self) -> None:
-        self.cuts: Counter[bytes] = Counter()
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget everything."""
-        self.conversions: set[bytes] = set()
-        self.unconverted: dict[bytes, str] = {}
-        self.adjusted: Counter[str] = Counter()
 
 
 def _check_ambiguous(keys: Iterable[bytes], plan: Plan, start: int) -> None:

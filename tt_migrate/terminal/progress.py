@@ -96,14 +96,11 @@ def _parts(progress: Progress, seconds: float) -> Iterator[tuple[str, int]]:
     share = _share(progress)
     yield f"{share:4.0%}".strip(), 1
     yield progress.stage, 4
-    if isinstance(progress.so_far, Migration):
-        done = sum(progress.so_far.converted.values())
-        verb = "converted"
-        if progress.stage == "migrating":
-            done, verb = progress.so_far.total, "migrated"
-        if progress.stage in ("migrating", "converting"):
-            yield f"{done} {verb}", 5
-            yield f"{done / max(seconds, 0.001):.0f}/s", 7
+    if isinstance(progress.so_far, Migration) and progress.stage == "migrating":
+        run = progress.so_far
+        done = run.total if run.plan.rename else sum(run.converted.values())
+        yield f"{done} {'migrated' if run.plan.rename else 'converted'}", 5
+        yield f"{done / max(seconds, 0.001):.0f}/s", 7
     yield f"{progress.scanned}/{max(progress.dbsize, progress.scanned)}", 6
     if 0 < share < 1:
         yield _left(seconds * (1 - share) / share), 2

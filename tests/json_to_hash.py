@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -45,24 +44,6 @@ def fields_of(family: str, record_id: bytes, stored: bytes) -> Fields:
     if fields[b"id"] != record_id:
         raise RecordError("has another id than its key")
     return fields
-
-
-def comparable_fields(family: str, record_id: bytes, stored: object) -> Fields:
-    """The fields of a record as `fetch.lua` reads it: a string, or a hash as a flat list.
-
-    Raises RecordError.
-    """
-    if isinstance(stored, list):
-        return dict(zip(stored[::2], stored[1::2], strict=True))
-    if isinstance(stored, bytes):
-        return fields_of(family, record_id, stored)
-    raise RecordError("is neither string nor hash")
-
-
-def differing(fields: Mapping[bytes, bytes], other: Mapping[bytes, bytes]) -> list[bytes]:
-    """The sorted names of the fields that only one record has or whose values differ."""
-    names = fields.keys() | other.keys()
-    return sorted(name for name in names if fields.get(name) != other.get(name))
 
 
 def parsed(text: str) -> Any:

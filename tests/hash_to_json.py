@@ -8,7 +8,7 @@ from calendar import monthrange
 from collections.abc import Mapping
 from uuid import UUID
 
-from tt_migrate.engine.json_to_hash import RecordError, compact, parsed
+from tests.json_to_hash import RecordError, compact, parsed
 
 _AGENT = (
     *("id", "name", "agent_type", "state", "cli", "current_task"),

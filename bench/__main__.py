@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bench import cluster, distance, far, foreign, gentle, local, shard, size
+from bench import cluster, distance, far, foreign, gentle, local, shard, size, upgrade
 from bench.machinery import Run
 from bench.plots import draw
 from bench.results import Latency, Results
@@ -57,6 +57,7 @@ def _measured(
         ),
         "distance": distance.runs(kind, keys, rtts),
         "far": far.runs(kind, keys),
+        "upgrade": upgrade.runs(kind, keys),
         "foreign": foreign.runs(kind, keys),
         "shard": shard.runs(kind, keys),
         "cluster": cluster.runs(kind, keys),

@@ -23,9 +23,18 @@ from bench.machinery import (
     round_trip_ms,
     run,
 )
-from bench.machinery.contestants import CLIENT_SIDE, LIMIT, OURS, REPLAY, SCANNING, TINYTOWN
+from bench.machinery.contestants import (
+    CLIENT_SIDE,
+    CLIENT_SIDE_UPGRADE,
+    LIMIT,
+    OURS,
+    REPLAY,
+    SCANNING,
+    TINYTOWN,
+)
 from bench.results import Bar, Latency, Results
 from bench.table import bars, table
+from bench.upgrade import UPGRADE
 from tests.servers import Server, newest_kind
 from tests.waiting import wait_until
 from tt_migrate import Migrator
@@ -35,7 +44,8 @@ KEYS = 700
 
 def contestants() -> list[Contestant]:
     looks = ours("--dry-run", moves=False)
-    return [*present(newest_kind(), OURS, REPLAY, SCANNING, looks, LIMIT, CLIENT_SIDE)]
+    moving = (OURS, REPLAY, SCANNING, looks, LIMIT, CLIENT_SIDE)
+    return [*present(newest_kind(), *moving, UPGRADE, CLIENT_SIDE_UPGRADE)]
 
 
 @pytest.mark.parametrize("contestant", contestants(), ids=lambda c: c.name)

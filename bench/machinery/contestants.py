@@ -118,6 +118,25 @@ CLIENT_SIDE = Contestant(
     libraries=str(_HIREDIS),
     missing=lambda kind: "" if _HIREDIS.exists() else "redis-py is slower without hiredis",
 )
+CLIENT_SIDE_UPGRADE = Contestant(
+    "a client-side upgrade",
+    lambda url: program("client_side_upgrade", TOWN),
+    lambda calls: None,
+    converts=True,
+    libraries=str(_HIREDIS),
+    missing=CLIENT_SIDE.missing,
+)
+TINYTOWN_UPGRADE = Contestant(
+    f"Tinytown {NEW}, with --hash",
+    lambda url: [
+        "sh",
+        "-c",
+        '"$0" migrate --force && "$0" migrate --hash --force',
+        str(build(NEW)),
+    ],
+    converts=True,
+    missing=_no_tinytown,
+)
 LIMIT = Contestant(
     "redis-cli --pipe",
     lambda url: [_redis_cli(), "-p", str(urlsplit(url).port), "--pipe"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 
@@ -12,7 +13,12 @@ TOWN = "my-project"
 _FAMILIES = ("agent", "inbox", "urgent", "task", "activity", "stop")
 _CHUNK = 10_000
 _RECORDS = ("agent", "task")
-_TEXT = "x" * 120
+_TEXTS = (
+    "Fix the login page: the button stays grey after a wrong password, on phones only. " * 3,
+    "Write tests for the importer — every path that fails, and each kind of file. " * 3,
+    'Review the change.\n\n1. Read it\n2. Run the tests\n3. Say "yes" or what is missing\n' * 2,
+    "Update the dependencies, one commit each, and note what breaks in the changelog. " * 2,
+)
 
 
 def old_key(n: int) -> bytes:
@@ -35,7 +41,7 @@ def fill(redis: Redis, keys: int, foreign: int = 0) -> None:
 
 
 def fill_records(redis: Redis, keys: int) -> None:
-    """Make a database hold so many agents and tasks of Tinytown 0.6: JSON of about 300 bytes."""
+    """Make a database hold so many agents and tasks as Tinytown 0.6 writes them, of 440 bytes."""
     redis.flushall()
     for chunk in _chunks(keys):
         _set(redis, {record_key(n): _record(n) for n in chunk})
@@ -50,8 +56,8 @@ def check_records(redis: Redis, keys: int, *, moved: bool) -> None:
     """Exit with a message unless every record is a hash under its new name, or as it was."""
     for n in range(0, keys, max(1, keys // 1000)):
         old, new = record_key(n), b"tt:%b:%b" % (TOWN.encode(), record_key(n)[3:])
-        found = redis.hget(new, "text") if moved else redis.get(old)
-        if found != (_TEXT.encode() if moved else _record(n).encode()):
+        found = redis.hget(new, "created_at") if moved else redis.get(old)
+        if found != (_time(n).encode() if moved else _record(n).encode()):
             raise SystemExit(f"bench: record {n} is not as it should be")
     if redis.dbsize() != keys:
         raise SystemExit(f"bench: {redis.dbsize()} records are there, not {keys}")
@@ -86,16 +92,43 @@ def _record_id(n: int) -> str:
 
 
 def _record(n: int) -> str:
-    return json.dumps(
-        {
-            "id": _record_id(n),
-            "name": f"worker-{n}",
-            "state": "idle",
-            "created_at": "2026-01-01T00:00:00.000000Z",
-            "tasks_completed": n,
-            "text": _TEXT,
-        }
-    )
+    record = _agent(n) if n % 2 == 0 else _task(n)
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+
+
+def _agent(n: int) -> dict[str, Any]:
+    return {
+        "id": _record_id(n),
+        "name": f"worker-{n}",
+        "agent_type": "worker",
+        "state": "working" if n % 3 else "idle",
+        "cli": "claude",
+        "current_task": _record_id(n + 1) if n % 3 else None,
+        "created_at": _time(n),
+        "last_heartbeat": _time(n + 1),
+        "tasks_completed": n % 30,
+        "rounds_completed": n % 90,
+    }
+
+
+def _task(n: int) -> dict[str, Any]:
+    is_done = n % 5 > 1
+    return {
+        "id": _record_id(n),
+        "description": _TEXTS[n % len(_TEXTS)],
+        "state": "completed" if is_done else "pending",
+        "assigned_to": _record_id(n - 1) if is_done else None,
+        "created_at": _time(n),
+        "updated_at": _time(n + 1),
+        "completed_at": _time(n + 2) if is_done else None,
+        "result": "All tests pass." if is_done else None,
+        "parent_id": None,
+        "tags": ["bug", "ui"][: n % 3],
+    }
+
+
+def _time(n: int) -> str:
+    return f"2026-{n % 12 + 1:02d}-{n % 28 + 1:02d}T09:{n % 60:02d}:17.{n % 1_000_000_000:09d}Z"
 
 
 def _set(redis: Redis, values: Mapping[bytes, int | str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -270,6 +271,7 @@ def test_migrating_takes_constant_memory_on_the_client(newest: Server) -> None:
     def peak(keys: int) -> int:
         redis.flushall()
         fill(redis, keys)
+        gc.collect()
         tracemalloc.start()
         try:
             assert Migrator(redis, "town", max_pause_ms=2).migrate().total == keys
@@ -278,7 +280,8 @@ def test_migrating_takes_constant_memory_on_the_client(newest: Server) -> None:
             tracemalloc.stop()
 
     peak(1000)
-    assert peak(10_000) < 1.5 * peak(1000)
+    # Garbage that is not collected yet takes some bytes a batch. The name of a key would take 60.
+    assert (peak(10_000) - peak(1000)) / 9000 < 15
 
 
 @pytest.mark.parametrize(

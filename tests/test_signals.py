@@ -118,7 +118,8 @@ def test_a_signal_ends_the_run_after_the_batch_and_tells_what_was_done(
         out, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert out.startswith("⚠️ Migration stopped before it finished")
-    assert 0 < before < moved(redis) < KEYS
+    # On a busy machine, a batch can be so small that it finds no old key.
+    assert 0 < before <= moved(redis) < KEYS
     assert f"Total: {moved(redis)} keys migrated" in out
     again = f"tt migrate --town-name town --redis-url {large.url} --max-pause 1 --nice 100"
     assert err == f"Error: stopped by {signum.name}. Run '{again}' again to do the rest.\n"

@@ -13,6 +13,7 @@ from tests.servers import Kind, Server, cluster_state
 from tests.waiting import wait_until
 
 NODE_TIMEOUT_MS = 3_600_000
+_JOINING_MS = 5000
 _SLOTS = 16_384
 
 
@@ -28,10 +29,11 @@ class Cluster:
     def start(cls, kind: Kind, *args: str, masters: int = 3, replicas: int = 0) -> Cluster:
         """Start `masters` servers, and `replicas` for each of them.
 
-        They think no node dead for an hour, however slow the machine is or long they rest.
+        Once they are joined, they think no node dead for an hour, however slow the machine is or
+        long they rest. Before, that time is short: a lost handshake is repeated after it.
         """
-        hour = ("--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--repl-timeout", "3600")
-        options = ("--cluster-enabled", "yes", *hour, *args)
+        short = ("--cluster-node-timeout", str(_JOINING_MS), "--repl-timeout", "3600")
+        options = ("--cluster-enabled", "yes", *short, *args)
         number = masters * (1 + replicas)
         with ThreadPoolExecutor(number) as threads:
             servers = [*threads.map(lambda _: Server.start(kind, *options), range(number))]
@@ -115,6 +117,8 @@ class Cluster:
         for n, client in enumerate(clients[len(self.masters) :]):
             client.execute_command("CLUSTER", "REPLICATE", ids[n % len(self.masters)])
         self._wait_until_whole()
+        for client in clients:
+            client.config_set("cluster-node-timeout", NODE_TIMEOUT_MS)
 
     def _wait_until_whole(self) -> None:
         """Wait until all slots are served, and each master has its replicas."""

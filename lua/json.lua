@@ -324,7 +324,7 @@ do
 
   json = {
     refuse = refuse, unless_refused = unless_refused, is_utf8 = is_utf8, check_unicode = check_unicode,
-    refuse_text = refuse_text, fail = fail, skip = skip, quoted = quoted, escaped = escaped, text_at = text_at,
+    refuse_text = refuse_text, fail = fail, skip = skip, escaped = escaped, text_at = text_at,
     text_of = text_of, odd_text_at = odd_text_at, name_at = name_at, first_at = first_at, next_at = next_at,
     check_end = check_end, word_at = word_at, value_at = value_at, PLAIN = PLAIN, ALL_PLAIN = ALL_PLAIN,
     SURROGATE = SURROGATE, QUOTE = QUOTE, OPEN_LIST = OPEN_LIST, CLOSE_LIST = CLOSE_LIST,

@@ -34,7 +34,7 @@ CALLS: dict[str, tuple[object, ...]] = {
 ITEMS = ("freeze", "apply", "finish", "forget", "give_back", "facts", "weigh")
 """The operations of clusters with several shards. test_lua_items.py calls them."""
 MERGE = replace(UPGRADE, merge=True)
-CHOSEN = ("<moves>", "<records>", "<conflicts>", "<renames>", "<destinations>")
+CHOSEN = ("<moves>", "<records>", "<conflicts>", "<renames>", "<destinations>", "<counting>")
 """What stands for a file that the plan or the layout chooses."""
 
 
@@ -85,7 +85,8 @@ def test_a_part_gives_what_it_says(name: str) -> None:
 def test_a_script_stands_after_all_that_it_needs(operation: str, plan: Any) -> None:
     chosen = {"<moves>": plan.moves, "<records>": plan.records, "<conflicts>": plan.conflicts}
     chosen |= {"<renames>": "rename", "<destinations>": "occupant"}
-    if not plan.rename and operation not in ("count", "left"):
+    chosen["<counting>"] = "counting" if plan.needs_count else "no_counting"
+    if not plan.rename and operation == "migrate":
         chosen["<moves>"] = "nothing_moves"
     order = re.findall(r"(?m)^-- (\w+)\.lua: ", source(operation, plan))
     assert order[-1] == operation

@@ -108,7 +108,7 @@ KEY, NAME = b"tt:agent:1", b"tt:town:agent:1"
 BATCH: list[Any] = [b"0", 1, 10, 3]
 REPLIES: dict[str, list[Any]] = {
     "inspect": [b"0" * 40, 0, 0, [b"TIME"], [], b""],
-    "count": [*BATCH, SEVEN, 1, 1, [b"other"], [1, 0], [1, 0], 1, 1, 0, 1, 0],
+    "count": [*BATCH, SEVEN, 1, 1, [b"other"], [1, 0, 1, 0, 1, 1, 0, 1, 0], 0],
     "left": [*BATCH, SEVEN, [1, 0], 0],
     "preview": [
         *BATCH,
@@ -124,6 +124,8 @@ REPLIES: dict[str, list[Any]] = {
         [b"tt:town:task:\n"],
         [b"tt:town:task:2", b"is a list"],
         [b"a missing cli became empty", b"1"],
+        SEVEN,
+        [1, 0, 1, 0, 1, 1, 0, 1, 0],
     ],
     "migrate": [
         *BATCH,

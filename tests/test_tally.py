@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tt_migrate.engine.record import Record
-from tt_migrate.engine.replies import MigrateReply, PreviewReply
+from tt_migrate.engine.replies import COUNTED, MigrateReply, PreviewReply
 from tt_migrate.engine.tallies import MigrationTally, PreviewTally
 from tt_migrate.plan import RENAME
 
 KEY = b"tt:agent:1"
-NOTHING = PreviewReply(b"0", 1, 10, 3, b"", [], [], [], [], [], [], [], b"", [], [], [])
+NOTHING = PreviewReply(
+    b"0", 1, 10, 3, b"", [], [], [], [], [], [], [], b"", [], [], [], [0] * 7, [0] * COUNTED
+)
 
 
 def previewed(**fields: Any) -> PreviewReply:

@@ -81,6 +81,8 @@ class Plan:
     @property
     def records(self) -> str:
         """The Lua file that converts records."""
+        if self.convert == "hash" and not self.rename:
+            return "to_hash_in_place"
         return f"to_{self.convert}" if self.convert else "as_they_are"
 
     @property

@@ -213,12 +213,12 @@ class Preview(_Found):
     that could not be looked at, and the server's error. `ambiguous`: keys that may belong to
     another town. `conversions`: records that would become hashes, by the name that they will have.
     `unconverted`: records that would stay as they are, and why. `towns`: the other towns in the
-    database. `dbsize`: keys in it, None if unknown. `count`: what a counting pass found; None if
-    the plan needs none. `refused`: commands that the plan can need and that the user
-    may not run or the server lacks, so that a migration would be refused. Redis before 7.0 does not
-    report all of them. `hidden`, `has_keys` and `databases`: as in Count. `adjusted`: as in
-    Migration. `namesakes`: names that several agents have, where a town's name changes, and the
-    agents' ids.
+    database. `dbsize`: keys in it, None if unknown. `count`: the numbers of a Count, which can be
+    too high like those; None if the plan needs none. `refused`: commands that the plan can need and
+    that the user may not run or the server lacks, so that a migration would be refused. Redis
+    before 7.0 does not report all of them. `hidden`, `has_keys` and `databases`: as in Count.
+    `adjusted`: as in Migration; its numbers can be too high too. `namesakes`: names that several
+    agents have, where a town's name changes, and the agents' ids.
     """
 
     plan: Plan

@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from tt_migrate.engine.passes import Call
 from tt_migrate.engine.pipeline import Failure, Pipeline
 from tt_migrate.engine.replies import (
+    COUNTED,
     AgentsReply,
     CountReply,
     LeftReply,
@@ -37,13 +38,6 @@ _SCRIPTS: dict[str, tuple[Any, int]] = {
     "agents": (AgentsReply, 6),
 }
 """The operations' replies, and how many arguments come before the key."""
-_RECORDS = {
-    "strings": len(RECORDS),
-    "old_strings": len(RECORDS),
-    "hashes": len(RECORDS),
-    "converted": len(RECORDS),
-}
-"""The fields of replies that count records, and their lengths."""
 
 
 class DeclaringSession(Session):
@@ -69,7 +63,8 @@ class DeclaringSession(Session):
         replies = [*self._replies(call.script, call.args[:start], keys)]
         with malformed_as_invalid():
             families = len(self.plan.families)
-            zeros = {**_RECORDS, "families": families, "merged": families}
+            zeros = {"families": families, "merged": families}
+            zeros |= {"strings": len(RECORDS), "converted": len(RECORDS), "counted": COUNTED}
             said = _together(kind, replies, zeros, steps=1, dbsize=self._dbsize)
         said[0] = b"%d" % following
         return said

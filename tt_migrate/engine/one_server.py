@@ -79,24 +79,18 @@ class OneServer:
         session = driver.session
         found, agents = PreviewTally(self._plan, self._town), AgentsTally()
 
-        def result(count: Count | None = None) -> Preview:
-            cost, server, refused = driver.effort(), session.server, session.refused
-            preview = found.result(cost, server, refused=refused, count=count)
+        def result() -> Preview:
+            preview = found.result(driver.effort(), session.server, refused=session.refused)
             size = preview.dbsize or session.least_size
             return replace(preview, dbsize=size, namesakes=agents.namesakes)
 
         passes: list[Pass] = [session.scan("preview", found)]
-        counted = CountTally(self._plan, self._town)
         if self._plan.from_town is not None:
             passes.append(session.scan("agents", agents))
-        if self._plan.needs_count:
-            passes.append(self._count_pass(driver, counted))
         driver.drive(SideBySide(passes), "previewing", result)
         found.release()
-        count = None
-        if self._plan.needs_count:
-            count = counted.result(driver.effort(), session.server)
-        return result(count)
+        count = found.count(driver.effort(), session.server) if self._plan.needs_count else None
+        return replace(result(), count=count)
 
     def migrate(self) -> Migration:
         """Carry out the plan, then count what is left to do.
@@ -160,16 +154,13 @@ class OneServer:
         tally = CountTally(self._plan, self._town)
 
         def result() -> Count:
-            found = tally.result(driver.effort(), driver.session.server)
+            found = tally.count(driver.effort(), driver.session.server)
             return replace(found, dbsize=found.dbsize or driver.session.least_size)
 
-        driver.drive(self._count_pass(driver, tally), stage, so_far or result)
-        return result()
-
-    def _count_pass(self, driver: Driver, tally: CountTally) -> Pass:
         if self._plan.convert and b"TYPE" in driver.session.denied.split():
             raise NoPermissionError("NOPERM the user has no permissions to run TYPE")
-        return driver.session.scan("count", tally)
+        driver.drive(driver.session.scan("count", tally), stage, so_far or result)
+        return result()
 
     @contextmanager
     def _driver(

@@ -60,6 +60,10 @@ class InspectReply(NamedTuple):
     obstacle: bytes
 
 
+COUNTED = 9
+"""How many numbers counting.lua counts, apart from those of families."""
+
+
 class CountReply(NamedTuple):
     """The reply of count.lua."""
 
@@ -71,12 +75,7 @@ class CountReply(NamedTuple):
     conflicts: int
     ambiguous: int
     towns: list[bytes]
-    strings: list[int]
-    old_strings: list[int]
-    hashes: list[int]
-    others: int
-    untyped: int
-    new_only: int
+    counted: list[int]
     kept: int
 
 
@@ -111,6 +110,8 @@ class PreviewReply(NamedTuple):
     odd_conversions: list[bytes]
     unconverted: Texts
     adjusted: Times
+    families: list[int]
+    counted: list[int]
 
 
 class MigrateReply(NamedTuple):

@@ -83,14 +83,16 @@ _FILES = {
 def source(operation: str, plan: Plan, layout: Layout = "server") -> str:
     """The text of an operation's script (`count`, `preview`, ...), after the files that it needs.
 
-    Each Lua file names the files that it needs in its header. `<moves>`, `<records>` and
-    `<conflicts>` stand for the files that the plan chooses, `<renames>` and `<destinations>` for
-    those that the layout chooses.
+    Each Lua file names the files that it needs in its header. `<moves>`, `<records>`,
+    `<conflicts>` and `<counting>` stand for the files that the plan chooses, `<renames>` and
+    `<destinations>` for those that the layout chooses.
     """
+    is_find = operation == "find"
     chosen = {
         "<moves>": _moves(operation, plan, layout),
-        "<records>": "as_they_are" if operation == "find" else plan.records,
+        "<records>": "as_they_are" if is_find else plan.records,
         "<conflicts>": plan.conflicts,
+        "<counting>": "counting" if plan.needs_count and not is_find else "no_counting",
         **_FILES[layout],
     }
     texts: dict[str, str] = {}
@@ -111,8 +113,8 @@ def _moves(operation: str, plan: Plan, layout: Layout) -> str:
     if operation == "find":
         return "string_keys" if plan.convert == "json" else plan.moves
     # Between shards, `migrate` only converts: keys are moved in another way.
-    is_rename = plan.rename and not (operation == "migrate" and layout == "shards")
-    return plan.moves if is_rename or operation in ("count", "left") else "nothing_moves"
+    stays = operation == "migrate" and (not plan.rename or layout == "shards")
+    return "nothing_moves" if stays else plan.moves
 
 
 def _text(name: str) -> str:

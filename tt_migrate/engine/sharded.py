@@ -92,15 +92,11 @@ class Sharded:
 
     def preview(self) -> Preview:
         """List what the plan would change. Reads only."""
-        found, counted = self._preview_tally(), CountTally(self._plan, self._town)
-        agents = AgentsTally()
-        old = found if self._plan.rename else self._preview_tally()
-        crew = self._crew
+        found, agents, crew = self._preview_tally(), AgentsTally(), self._crew
         hidden: dict[bytes, bytes] = {}
 
-        def result(count: Count | None = None) -> Preview:
-            cost, server, refused = crew.effort(), crew.server, crew.session.refused
-            preview = found.result(cost, server, refused=refused, count=count)
+        def result() -> Preview:
+            preview = found.result(crew.effort(), crew.server, refused=crew.session.refused)
             size = crew.dbsize or crew.session.least_size
             return replace(preview, dbsize=size, hidden=hidden, namesakes=agents.namesakes)
 
@@ -108,17 +104,14 @@ class Sharded:
             yield session.scan("preview", found)
             if self._plan.from_town is not None:
                 yield session.scan("agents", agents)
-            if old is not found:
-                yield session.scan("find", old)
-            if self._plan.needs_count:
-                yield session.scan("count", counted)
 
-        tallies = (found, counted, agents, old)
-        self._read(passes, tallies, "previewing", result, hidden)
-        count = self._corrected(counted, old.moves, hidden) if self._plan.needs_count else None
-        self._elsewhere.settle(found)
+        self._read(passes, (found, agents), "previewing", result, hidden)
+        needs_count = self._plan.needs_count
+        count = self._corrected(found, found.moves, hidden) if needs_count else None
+        if self._plan.rename:
+            self._elsewhere.settle(found)
         found.release()
-        return result(count)
+        return replace(result(), count=count)
 
     def migrate(self) -> Migration:
         """Carry out the plan, then count what is left to do."""
@@ -309,7 +302,7 @@ class Sharded:
             yield session.scan("preview" if self._plan.convert == "json" else "find", found)
 
         def so_far() -> Count:
-            return counted.result(self._crew.effort(), self._crew.server)
+            return counted.count(self._crew.effort(), self._crew.server)
 
         self._read(passes, (counted, found), stage, result or so_far, hidden)
         return self._corrected(counted, found.moves, hidden)
@@ -361,10 +354,13 @@ class Sharded:
         hidden.update((one.key, one.hidden) for one in way.transfers)
 
     def _corrected(
-        self, counted: CountTally, moves: Collection[bytes], hidden: Mapping[bytes, bytes]
+        self,
+        counted: CountTally | PreviewTally,
+        moves: Collection[bytes],
+        hidden: Mapping[bytes, bytes],
     ) -> Count:
         """A count with what only other servers can tell: which destinations exist."""
-        count = counted.result(self._crew.effort(), self._crew.server)
+        count = counted.count(self._crew.effort(), self._crew.server)
         taken = self._elsewhere.taken(moves)
         old_strings = dict(count.old_strings)
         for key, kind in self._elsewhere.facts(taken, "type").items():

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from tt_migrate.engine.record import Record
 from tt_migrate.engine.replies import (
+    COUNTED,
     AgentsReply,
     CountReply,
     LeftReply,
@@ -66,12 +67,46 @@ class Towns:
         return self._town in self.found
 
 
+class _Numbers:
+    """Adds up what counting.lua counts."""
+
+    def __init__(self, plan: Plan, town: str) -> None:
+        self._plan = plan
+        self._town = town
+        self._keys = [0] * len(plan.families)
+        self._records = [0] * COUNTED
+
+    def add(self, reply: CountReply | PreviewReply) -> None:
+        """Add a reply."""
+        self._keys = _added(self._keys, reply.families)
+        self._records = _added(self._records, reply.counted)
+
+    def count(self, effort: Effort, server: Server, towns: Towns, **rest: Any) -> Count:
+        """What was counted. `rest`: the other fields of the Count."""
+        *records, others, untyped, new_only = self._records
+        strings, coming, hashes = (_by_name(RECORDS, records[n : n + 2]) for n in (0, 2, 4))
+        return Count(
+            plan=self._plan,
+            town=self._town,
+            keys=_by_name(self._plan.families, self._keys),
+            towns=towns.others,
+            has_keys=towns.has_own,
+            strings=strings,
+            old_strings=coming,
+            hashes=hashes,
+            others=others + untyped,
+            new_only=new_only,
+            effort=effort,
+            server=server,
+            **rest,
+        )
+
+
 class CountTally:
     """Adds up count.lua's replies."""
 
     Reply = CountReply
     args = ()
-    _NUMBERS = ("conflicts", "ambiguous", "others", "untyped", "new_only")
 
     def __init__(self, plan: Plan, town: str) -> None:
         self._plan = plan
@@ -80,44 +115,27 @@ class CountTally:
 
     def restart(self) -> None:
         """Forget everything."""
-        self._families = [0] * len(self._plan.families)
-        self._strings = [0] * len(RECORDS)
-        self._old_strings = [0] * len(RECORDS)
-        self._hashes = [0] * len(RECORDS)
-        self._numbers = dict.fromkeys(self._NUMBERS, 0)
+        self._numbers = _Numbers(self._plan, self._town)
+        self._conflicts = self._ambiguous = self._dbsize = 0
         self._towns = Towns(self._town)
-        self._dbsize = 0
 
     def add(self, reply: CountReply) -> None:
         """Add a reply."""
-        self._families = _added(self._families, reply.families)
-        self._strings = _added(self._strings, reply.strings)
-        self._old_strings = _added(self._old_strings, reply.old_strings)
-        self._hashes = _added(self._hashes, reply.hashes)
-        for name in self._NUMBERS:
-            self._numbers[name] += getattr(reply, name)
+        self._numbers.add(reply)
+        self._conflicts += reply.conflicts
+        self._ambiguous += reply.ambiguous
         self._towns.found.update(reply.towns)
         self._dbsize = reply.dbsize
 
-    def result(self, effort: Effort, server: Server) -> Count:
+    def count(self, effort: Effort, server: Server) -> Count:
         """What was counted so far."""
-        numbers = self._numbers
-        return Count(
-            plan=self._plan,
-            town=self._town,
-            keys=_by_name(self._plan.families, self._families),
-            conflicts=numbers["conflicts"],
-            ambiguous=numbers["ambiguous"],
-            towns=self._towns.others,
-            has_keys=self._towns.has_own,
+        return self._numbers.count(
+            effort,
+            server,
+            self._towns,
+            conflicts=self._conflicts,
+            ambiguous=self._ambiguous,
             dbsize=self._dbsize,
-            strings=_by_name(RECORDS, self._strings),
-            old_strings=_by_name(RECORDS, self._old_strings),
-            hashes=_by_name(RECORDS, self._hashes),
-            others=numbers["others"] + numbers["untyped"],
-            new_only=numbers["new_only"],
-            effort=effort,
-            server=server,
         )
 
 
@@ -173,9 +191,11 @@ class PreviewTally:
         self.adjusted: Counter[str] = Counter()
         self.towns = Towns(self._town)
         self.dbsize = 0
+        self._numbers = _Numbers(self._plan, self._town)
 
     def add(self, reply: PreviewReply) -> None:
         """Add a reply."""
+        self._numbers.add(reply)
         moves = {*reply.odd_moves, *reply.moves.split(b"\n")} - {b""}
         merges, conflicts, failed = map(texts, (reply.merges, reply.conflicts, reply.failed))
         for keys in (moves, merges, conflicts, failed):
@@ -193,16 +213,20 @@ class PreviewTally:
         self.towns.found.update(reply.towns)
         self.dbsize = reply.dbsize
 
-    def result(
-        self,
-        effort: Effort,
-        server: Server,
-        *,
-        refused: Collection[str],
-        count: Count | None,
-    ) -> Preview:
-        """What was found so far. `refused`, `count`: as in Preview."""
-        # A pass can look at keys that the plan leaves where they are, to find the towns.
+    def count(self, effort: Effort, server: Server) -> Count:
+        """The numbers of what was found so far, if the plan needs a count."""
+        return self._numbers.count(
+            effort,
+            server,
+            self.towns,
+            conflicts=len(self.merges) + len(self.conflicts),
+            ambiguous=len(self.ambiguous),
+            dbsize=self.dbsize,
+        )
+
+    def result(self, effort: Effort, server: Server, *, refused: Collection[str]) -> Preview:
+        """What was found so far, without a count. `refused`: as in Preview."""
+        # A pass also looks at keys that the plan leaves where they are.
         renames = self._plan.rename is not None
         return Preview(
             plan=self._plan,
@@ -210,15 +234,15 @@ class PreviewTally:
             moves=self.moves if renames else set(),
             merges=self.merges,
             conflicts=self.conflicts if renames else {},
-            failed=self.failed,
+            failed=self.failed if renames else {},
             ambiguous=self.ambiguous if renames else set(),
             conversions=self.conversions,
             unconverted=self.unconverted,
             adjusted=self.adjusted,
-            towns=count.towns if count else self.towns.others,
-            has_keys=count.has_keys if count else self.towns.has_own,
-            dbsize=count.dbsize if count else self.dbsize,
-            count=count,
+            towns=self.towns.others,
+            has_keys=self.towns.has_own,
+            dbsize=self.dbsize,
+            count=None,
             effort=effort,
             refused=refused,
             server=server,

@@ -142,7 +142,7 @@ def test_a_record_that_cannot_be_opened_is_an_error_before_anything_is_changed(
         (tmp_path / "pipe", "No such device or address"),
     ):
         done = tt("--force", "--record", str(path), url=newest.url)
-        assert done.stderr == f"Error: cannot write the record {path}: {reason}\n"
+        assert done.stderr == f"Error: cannot write the change log {path}: {reason}\n"
         assert done.returncode == 2
     assert newest.client().keys() == [b"tt:inbox:1"]
 
@@ -163,7 +163,7 @@ def test_a_full_disk_ends_the_run_with_whole_lines_and_the_totals(
         command, capture_output=True, text=True, env=environment(), preexec_fn=limit, check=False
     )
     assert done.returncode == 2
-    assert f"cannot write the record {record}: File too large" in done.stderr
+    assert f"cannot write the change log {record}: File too large" in done.stderr
     moved = len(redis.keys("tt:t:inbox:*"))
     assert f"Total: {moved} keys migrated" in done.stdout
     assert 0 < len(lines(record)) < moved < 20_000

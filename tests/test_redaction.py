@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tt_migrate.settings.config import Endpoint
 from tt_migrate.settings.connection import secrets
 from tt_migrate.terminal.errors import explain
-from tt_migrate.terminal.redaction import NO_SECRETS, Foreign, without_url_passwords
+from tt_migrate.terminal.redaction import NO_SECRETS, Redactor, without_url_passwords
 
 # A secret of these letters would also hide the text around it.
 secret_texts = st.text(
@@ -38,7 +38,7 @@ def servers_spelling(secret: bytes) -> str:
 @example("total")
 def test_a_secret_is_hidden_in_every_spelling(secret: str) -> None:
     raw = secret.encode()
-    foreign = Foreign.without(raw)
+    redactor = Redactor.hiding(raw)
     spellings = [secret, quote(raw), quote(raw, safe=""), servers_spelling(raw)]
     spellings += [
         json.dumps(secret)[1:-1],
@@ -46,7 +46,7 @@ def test_a_secret_is_hidden_in_every_spelling(secret: str) -> None:
         secret.replace("\r", " ").replace("\n", " "),
     ]
     for spelling in spellings:
-        assert foreign.shown(f"<{spelling}>") == "<***>"
+        assert redactor.shown(f"<{spelling}>") == "<***>"
 
 
 @given(st.binary(min_size=1).filter(lambda secret: not set(secret) & set(b"<>* ")))
@@ -54,7 +54,7 @@ def test_a_secret_is_hidden_in_every_spelling(secret: str) -> None:
 @example(b"\xc3(")
 def test_a_secret_need_not_be_text(secret: bytes) -> None:
     for decoded in (secret.decode("utf-8", "replace"), secret.decode("utf-8", "surrogateescape")):
-        assert Foreign.without(secret).redacted(f"<{decoded}>") == "<***>"
+        assert Redactor.hiding(secret).redacted(f"<{decoded}>") == "<***>"
 
 
 @given(secret_texts.filter(lambda secret: len(secret) > 8), st.data())
@@ -62,11 +62,11 @@ def test_the_first_part_of_a_long_secret_is_hidden_where_it_is_cut_off(
     secret: str, data: st.DataObject
 ) -> None:
     length = data.draw(st.integers(8, len(secret)))
-    assert Foreign.without(secret.encode()).redacted(f"<{secret[:length]}>") == "<***>"
+    assert Redactor.hiding(secret.encode()).redacted(f"<{secret[:length]}>") == "<***>"
 
 
 def test_nothing_is_hidden_where_there_is_no_secret() -> None:
-    assert Foreign.without(b"").shown("a\x1bb\\") == "a\\x1bb\\\\"
+    assert Redactor.hiding(b"").shown("a\x1bb\\") == "a\\x1bb\\\\"
     assert NO_SECRETS.words("a\x1bb\\") == "a\\x1bb\\"
 
 
@@ -89,10 +89,10 @@ def test_an_endpoints_secrets_are_its_password_as_it_is_and_as_it_was_given(
 
 def test_an_explanation_hides_what_the_server_repeats_and_keeps_our_own_words() -> None:
     error = Exception('ERR no:\nAUTH "pass\\"word two" not known')
-    said = explain(error, "redis://h", Foreign.without(b'pass"word two', b"Redis"))
+    said = explain(error, "redis://h", Redactor.hiding(b'pass"word two', b"Redis"))
     assert said == 'Redis at redis://h: ERR no: AUTH "***" not known'
     error = Exception("ERR you said: two\r\n  lines")
-    assert "lines" not in explain(error, "redis://h", Foreign.without(b"two\r\n  lines"))
+    assert "lines" not in explain(error, "redis://h", Redactor.hiding(b"two\r\n  lines"))
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,14 @@ class Sentinels(Sentinel):
                 f"the Sentinels refuse the login ({refused[0]}): give the one for them, which can"
                 " differ from the master's, as sentinel_username and sentinel_password in the URL"
             )
-        foreign = [
+        others = [
             one
             for one in errors
             if isinstance(one, redis_errors.InvalidResponse)
             or "unknown command" in str(one).lower()
         ]
-        if foreign:
-            return f"these are no Sentinels ({foreign[0]}): a server's own URL begins with redis://"
+        if others:
+            return f"these are no Sentinels ({others[0]}): a server's own URL begins with redis://"
         return f"no Sentinel answers ({errors[0]}): check their hosts and ports, and that they run"
 
 

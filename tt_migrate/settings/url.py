@@ -106,7 +106,7 @@ def read_url(url: str, place: str) -> tuple[str, dict[str, Any]]:
     """
     if url.startswith(tuple(QUOTES)):
         raise ConfigError(f"{place} is in quotes, which a shell would remove: leave them out")
-    if scheme := _foreign_scheme(url):
+    if scheme := _unknown_scheme(url):
         raise ConfigError(
             f"{place} begins with {scheme}://, which is not supported: {_cure(scheme.lower(), url)}"
         )
@@ -200,7 +200,7 @@ def is_host(text: str) -> bool:
     return text.isprintable() and not re.search(r"[\s/?#@\\\[\]]", text)
 
 
-def _foreign_scheme(url: str) -> str | None:
+def _unknown_scheme(url: str) -> str | None:
     # Letters, `+` and `-` only: other text could belong to a password.
     match = re.match("([A-Za-z+-]{1,30})://", url)
     return match[1] if match and match[1].lower() not in _KINDS else None
@@ -214,7 +214,7 @@ def _is_sentinels(scheme: str) -> bool:
 
 
 def _cure(scheme: str, url: str) -> str:
-    """What to use in place of a URL with a foreign scheme. Shows no login."""
+    """What to use in place of a URL with an unknown scheme. Shows no login."""
     known = "redis://, rediss:// or unix://"
     if scheme in ("http", "https"):
         return (

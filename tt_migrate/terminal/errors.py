@@ -18,7 +18,7 @@ from tt_migrate.engine.server import (
 from tt_migrate.escape import shown_text
 from tt_migrate.settings.sentinel import MasterAwayError, SentinelError
 from tt_migrate.settings.url import write_url
-from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
+from tt_migrate.terminal.redaction import NO_SECRETS, Redactor
 
 _NEEDED = (
     "SCRIPT LOAD, EVALSHA, SCAN and EXISTS, RENAMENX to migrate, SELECT for a database other than"
@@ -190,12 +190,12 @@ _COMMAND = re.compile(r"(?:NOCOMMAND|nknown command)[:,]? ['`\"]?([\w.-]+(?:, [\
 def explain(
     error: Exception,
     shown_url: str,
-    foreign: Foreign = NO_SECRETS,
+    redactor: Redactor = NO_SECRETS,
     old_socket: Path | None = None,
 ) -> str:
     """Explain an error of redis-py in one line: which server, what happened, what to do.
 
-    `shown_url`: the server's redacted URL. `foreign`: escapes the server's own text. `old_socket`:
+    `shown_url`: the server's redacted URL. `redactor`: escapes the server's own text. `old_socket`:
     as in Endpoint.
     """
     # A server repeats the arguments of an unknown command; for AUTH they include the password.
@@ -206,10 +206,10 @@ def explain(
             f" older at {shown_text(str(old_socket))}: give"
             f" --redis-url {write_url('unix', {'path': str(old_socket)})}, or set socket_path"
         )
-    said = {"text": foreign.shown(text.rstrip(".")), "command": _command(text, foreign)}
+    said = {"text": redactor.shown(text.rstrip(".")), "command": _command(text, redactor)}
     who = f"Redis at {shown_url}"
     if server := server_of_error(error):
-        address = foreign.shown(server.address)
+        address = redactor.shown(server.address)
         if is_unreachable(error):
             return (
                 f"{who}: its cluster announces a master at {address}, which cannot be reached from"
@@ -225,8 +225,8 @@ def explain(
     return f"{who}: {said['text'] or type(error).__name__}"
 
 
-def _command(text: str, foreign: Foreign) -> str:
+def _command(text: str, redactor: Redactor) -> str:
     named = _COMMAND.search(text)
     if not named:
         return "a command that a script calls"
-    return f"the command{'s' if ',' in named[1] else ''} {foreign.shown(named[1])}"
+    return f"the command{'s' if ',' in named[1] else ''} {redactor.shown(named[1])}"

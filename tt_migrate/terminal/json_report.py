@@ -14,7 +14,7 @@ from tt_migrate.keyspace import FAMILIES, RECORDS, in_order, town_key_start
 from tt_migrate.plan import Plan
 from tt_migrate.results import Count, Left, Migration, Preview, Result
 from tt_migrate.terminal.output import Output
-from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
+from tt_migrate.terminal.redaction import NO_SECRETS, Redactor
 from tt_migrate.terminal.text_report import FORCE_HINT, TextReport, ambiguous_reason
 from tt_migrate.terminal.version import own_version
 
@@ -25,7 +25,7 @@ class JsonReport:
 
     `mode` is `preview`, `check` or `migrate`. `plan` and `mode` are None if the options could not
     be read. `server` is the redacted URL, and `repeated` what hints repeat of the command line.
-    `foreign` escapes the server's own text.
+    `redactor` escapes the server's own text.
     """
 
     out: Output
@@ -36,7 +36,7 @@ class JsonReport:
     server: str | None = None
     database: int | None = None
     repeated: str = ""
-    foreign: Foreign = NO_SECRETS
+    redactor: Redactor = NO_SECRETS
     options: Mapping[str, Any] | None = None
     started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
@@ -72,7 +72,9 @@ class JsonReport:
         """A report that writes on stderr."""
         town, server = self.town or "", self.server or ""
         text = TextReport(self.err, self.err, plan, quiet=False)
-        return replace(text, town=town, server=server, repeated=self.repeated, foreign=self.foreign)
+        return replace(
+            text, town=town, server=server, repeated=self.repeated, redactor=self.redactor
+        )
 
     def _write(self, result: Result | None, error: str | None = None, seconds: float = 0) -> None:
         document: dict[str, Any] = {
@@ -82,21 +84,21 @@ class JsonReport:
             "mode": self.mode,
             "operation": self.plan.name if self.plan else None,
             "from_town": _name(self.plan.from_town if self.plan else None),
-            **_numbers(result, self.foreign, result.effort.seconds if result else seconds),
+            **_numbers(result, self.redactor, result.effort.seconds if result else seconds),
             "found": _found(result),
             "towns": _towns(result),
             "former_guess": None if error else _former_guess(result),
             "absent": None if error or not result else result.is_absent,
             "databases": _databases(result),
             "dbsize": result.dbsize if isinstance(result, Count | Preview) else None,
-            "server": _server(result, self.foreign),
+            "server": _server(result, self.redactor),
             "options": dict(self.options) if self.options else None,
             "version": own_version(),
             "started_at": self.started.isoformat(timespec="milliseconds"),
             "finished_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         }
         if isinstance(result, Preview):
-            document |= _lists(result, self.foreign)
+            document |= _lists(result, self.redactor)
         if error:
             document["error"] = error
         self.out.lines(_lines(document))
@@ -135,7 +137,7 @@ def _with_commas(items: Iterator[str]) -> Iterator[str]:
         yield last
 
 
-def _numbers(result: Result | None, foreign: Foreign, seconds: float) -> dict[str, Any]:
+def _numbers(result: Result | None, redactor: Redactor, seconds: float) -> dict[str, Any]:
     effort = result.effort if result else None
     count = _count(result)
     found = result.left if isinstance(result, Migration) else count
@@ -148,7 +150,7 @@ def _numbers(result: Result | None, foreign: Foreign, seconds: float) -> dict[st
         "merged": merged,
         "records": _records(result),
         "converted": sum(result.converted.values()) if isinstance(result, Migration) else 0,
-        **_left_alone(result, foreign),
+        **_left_alone(result, redactor),
         "remaining": result.total if isinstance(result, Count) else result and result.remaining,
         "strings": sum(found.strings.values()) if found else None,
         "unreadable": sum(result.unreadable.values()) if isinstance(result, Migration) else None,
@@ -163,7 +165,7 @@ def _numbers(result: Result | None, foreign: Foreign, seconds: float) -> dict[st
         "hidden": _hidden(result),
         "finished": result.finished if isinstance(result, Migration) else 0,
         "adjusted": dict(result.adjusted) if isinstance(result, Preview | Migration) else {},
-        "namesakes": _namesakes(result, foreign),
+        "namesakes": _namesakes(result, redactor),
     }
 
 
@@ -188,12 +190,12 @@ def _databases(result: Result | None) -> dict[str, int] | None:
     return None if found is None else {str(number): found[number] for number in sorted(found)}
 
 
-def _namesakes(result: Result | None, foreign: Foreign) -> list[dict[str, Any]]:
+def _namesakes(result: Result | None, redactor: Redactor) -> list[dict[str, Any]]:
     """The names that several agents have, and the agents' ids."""
     found = result.left if isinstance(result, Migration) else result
     namesakes = found.namesakes if isinstance(found, Left | Preview) else {}
     return [
-        {"name": foreign.shown(name.decode("utf-8", "surrogateescape")), "ids": [*map(shown, ids)]}
+        {"name": redactor.shown(name.decode("utf-8", "surrogateescape")), "ids": [*map(shown, ids)]}
         for name, ids in namesakes.items()
     ]
 
@@ -212,11 +214,11 @@ def _towns(result: Result | None) -> list[str] | None:
     return sorted(map(shown, result.towns)) if result else None
 
 
-def _server(result: Result | None, foreign: Foreign) -> dict[str, str] | None:
+def _server(result: Result | None, redactor: Redactor) -> dict[str, str] | None:
     if result is None or result.server is None:
         return None
     said = vars(result.server)
-    return {name: foreign.shown(said[name]) for name in ("name", "version", "role")}
+    return {name: redactor.shown(said[name]) for name in ("name", "version", "role")}
 
 
 def _count(result: Result | None) -> Count | None:
@@ -231,14 +233,14 @@ def _records(result: Result | None) -> dict[str, int]:
     return dict(result.converted if isinstance(result, Migration) else result.to_convert)
 
 
-def _left_alone(result: Result | None, foreign: Foreign) -> dict[str, Any]:
+def _left_alone(result: Result | None, redactor: Redactor) -> dict[str, Any]:
     if result is None or isinstance(result, Count):
         return {"conflicts": [], "ambiguous": [], "failed": []}
     return {
-        "conflicts": _reasons(result, result.conflicts, foreign.words),
+        "conflicts": _reasons(result, result.conflicts, redactor.words),
         "ambiguous": _ambiguous(result),
         "failed": chain(
-            _reasons(result, result.failed, foreign.shown), _unconverted(result, foreign)
+            _reasons(result, result.failed, redactor.shown), _unconverted(result, redactor)
         ),
     }
 
@@ -249,9 +251,9 @@ def _ambiguous(result: Preview | Migration) -> Iterator[dict[str, str | None]]:
         yield {"from": shown(key), "to": None, "reason": ambiguous_reason(plan, town, key)}
 
 
-def _unconverted(result: Preview | Migration, foreign: Foreign) -> Iterator[dict[str, str]]:
+def _unconverted(result: Preview | Migration, redactor: Redactor) -> Iterator[dict[str, str]]:
     for key in in_order(result.unconverted, town_key_start(result.town)):
-        reason = foreign.shown(result.unconverted[key])
+        reason = redactor.shown(result.unconverted[key])
         yield {"from": shown(key), "to": shown(key), "reason": reason}
 
 
@@ -261,12 +263,12 @@ def _reasons(
     return ({**move, "reason": show(keys[key])} for key, move in _moves(result, keys))
 
 
-def _lists(preview: Preview, foreign: Foreign) -> dict[str, Any]:
+def _lists(preview: Preview, redactor: Redactor) -> dict[str, Any]:
     merges = _moves(preview, preview.merges)
     conversions = in_order(preview.conversions, town_key_start(preview.town))
     return {
         "moves": (move for _, move in _moves(preview, preview.moves)),
-        "merges": ({**move, "how": foreign.words(preview.merges[key])} for key, move in merges),
+        "merges": ({**move, "how": redactor.words(preview.merges[key])} for key, move in merges),
         "conversions": map(shown, conversions),
         "refused": iter(preview.refused),
     }

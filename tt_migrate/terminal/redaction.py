@@ -18,16 +18,16 @@ _SERVERS_ESCAPES = str.maketrans(
 
 
 @dataclass(frozen=True)
-class Foreign:
+class Redactor:
     """Shows text from a server with `***` in place of secrets.
 
-    `secrets`: every spelling of what to hide. Use Foreign.without() to create them.
+    `secrets`: every spelling of what to hide. Redactor.hiding() finds them.
     """
 
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
-    def without(cls, *secrets: bytes) -> Foreign:
+    def hiding(cls, *secrets: bytes) -> Redactor:
         """Hide secrets, in every spelling that a server or a library is known to use."""
         spelt = {form for secret in secrets for form in _spellings(secret)}
         # Repeated blanks may have been collapsed.
@@ -54,7 +54,7 @@ class Foreign:
         return printable(self.redacted(text))
 
 
-NO_SECRETS = Foreign()
+NO_SECRETS = Redactor()
 """Hides nothing: no password was used, or none is known."""
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,14 +23,14 @@ from tt_migrate.settings.checks import ConfigError, town_name_problem
 from tt_migrate.settings.config import Settings, load_settings
 from tt_migrate.settings.connection import open_client, open_cluster, redacted, secrets
 from tt_migrate.terminal import exit_status
+from tt_migrate.terminal.change_log import ChangeLog, ChangeLogError
 from tt_migrate.terminal.errors import explain
 from tt_migrate.terminal.internal_error import internal_error
 from tt_migrate.terminal.json_report import JsonReport
 from tt_migrate.terminal.options import Options
 from tt_migrate.terminal.output import Output, OutputError
 from tt_migrate.terminal.progress import ProgressBar, ProgressLines
-from tt_migrate.terminal.record import RecordError, open_record
-from tt_migrate.terminal.redaction import Foreign
+from tt_migrate.terminal.redaction import Redactor
 from tt_migrate.terminal.signals import StoppedBySignal, StopSignals
 from tt_migrate.terminal.text_report import TextReport
 from tt_migrate.terminal.watch import Watch
@@ -105,16 +105,16 @@ class _Run:
             return self._carried_out()
         except OutputError as error:
             return Ending(exit_status.USAGE, partial(self._err.line, f"Error: {error}"))
-        except (ConfigError, IncompleteError, RecordError) as error:
+        except (ConfigError, IncompleteError, ChangeLogError) as error:
             return self._stopped(exit_status.USAGE, str(error))
         except (RedisError, OSError) as error:
             report = self._report
-            said = explain(error, report.server or "", report.foreign, self._old_socket)
+            said = explain(error, report.server or "", report.redactor, self._old_socket)
             if self._remark and isinstance(error, AuthenticationError):
                 said += f" ({self._remark})"
             return self._stopped(exit_status.SERVER, said)
         except Exception as error:
-            return self._stopped(exit_status.SERVER, internal_error(error, self._report.foreign))
+            return self._stopped(exit_status.SERVER, internal_error(error, self._report.redactor))
 
     def _stopped(self, status: int, error: str) -> Ending:
         watch = self._watch
@@ -123,13 +123,13 @@ class _Run:
     def _carried_out(self) -> Ending:
         options, watch = self._options, self._watch
         settings = load_settings(options.town_dir, options.town_name, options.redis_url, os.environ)
-        url, foreign = redacted(settings.redis), Foreign.without(*secrets(settings.redis))
+        url, redactor = redacted(settings.redis), Redactor.hiding(*secrets(settings.redis))
         self._report = replace(
             self._report,
             town=settings.town,
             server=url,
             repeated=options.repeated(url),
-            foreign=foreign,
+            redactor=redactor,
         )
         if options.from_town == settings.town:
             raise ConfigError(
@@ -145,10 +145,10 @@ class _Run:
             client = held.enter_context(open_client(settings.redis))
             if options.verbose:
                 said = server_words(server_of(handshake_of(client)))
-                self._err.line(f"server: {foreign.shown(said)}")
+                self._err.line(f"server: {redactor.shown(said)}")
             database = client.connection_pool.connection_kwargs.get("db") or 0
             self._report = replace(self._report, database=database)
-            record = open_record(options.record, foreign) if options.record else nullcontext()
+            log = closing(ChangeLog(options.record, redactor)) if options.record else nullcontext()
             migrator = Migrator(
                 client,
                 settings.town,
@@ -156,7 +156,7 @@ class _Run:
                 options.max_pause_ms,
                 options.nice,
                 watch,
-                held.enter_context(record),
+                held.enter_context(log),
                 shield=self._signals.shield,
             )
             if self._log:

@@ -12,7 +12,7 @@ from tt_migrate.keyspace import RECORDS, family_and_id, in_order, town_key_start
 from tt_migrate.plan import DOWNGRADE, HASH, RENAME, UPGRADE, Plan, from_town
 from tt_migrate.results import Count, Migration, Preview, Result
 from tt_migrate.terminal.output import Output
-from tt_migrate.terminal.redaction import NO_SECRETS, Foreign
+from tt_migrate.terminal.redaction import NO_SECRETS, Redactor
 from tt_migrate.terminal.words import Words, command_for, counted, server_words, words_for
 
 FORCE_HINT = "Nothing was changed. --force skips this prompt."
@@ -35,7 +35,7 @@ class TextReport:
 
     `limit`: how many keys of each family a preview lists, 0: all. `server`: the redacted
     URL. `database`: its number in the server. `repeated`: what hints repeat of the command line.
-    `foreign` escapes the server's own text. `town` and `server` are empty until the settings are
+    `redactor` escapes the server's own text. `town` and `server` are empty until the settings are
     loaded. `has_record`: whether --record was given.
     """
 
@@ -48,7 +48,7 @@ class TextReport:
     server: str = ""
     database: int = 0
     repeated: str = ""
-    foreign: Foreign = NO_SECRETS
+    redactor: Redactor = NO_SECRETS
     has_record: bool = False
 
     def question(self, count: Count) -> Output:
@@ -136,7 +136,7 @@ class TextReport:
     def _where(self, preview: Preview) -> Iterator[str]:
         server = preview.server
         said = server_words(server) if server and server.name else ""
-        yield f"Server: {self.foreign.shown(said) or 'unknown'}, {self.server}"
+        yield f"Server: {self.redactor.shown(said) or 'unknown'}, {self.server}"
         size = "size unknown" if preview.dbsize is None else "empty"
         size = counted(preview.dbsize, "key", "keys") if preview.dbsize else size
         yield f"Database: {self.database}, {size}"
@@ -212,7 +212,7 @@ class TextReport:
 
     def _merges(self, merges: Mapping[bytes, str], keys: Iterable[bytes]) -> Iterator[str]:
         for key in keys:
-            yield f"{self._move(key)} ({self.foreign.words(merges[key])})"
+            yield f"{self._move(key)} ({self.redactor.words(merges[key])})"
 
     def _in_order(self, keys: Iterable[bytes]) -> Iterator[bytes]:
         return in_order(keys, self.plan.name_start(self.town))
@@ -466,11 +466,11 @@ class TextReport:
 
     def _left(self, found: Preview | Migration) -> Iterator[str]:
         for key in self._in_order(found.conflicts):
-            yield f"{self._move(key)} ({self.foreign.words(found.conflicts[key])})"
+            yield f"{self._move(key)} ({self.redactor.words(found.conflicts[key])})"
         for key in self._in_order(found.failed):
-            yield f"{self._move(key)} ({self.foreign.shown(found.failed[key])})"
+            yield f"{self._move(key)} ({self.redactor.shown(found.failed[key])})"
         for key in in_order(found.unconverted, town_key_start(self.town)):
-            yield f"   {shown(key)} ({self.foreign.shown(found.unconverted[key])})"
+            yield f"   {shown(key)} ({self.redactor.shown(found.unconverted[key])})"
 
     def _hidden(self, hidden: Mapping[bytes, bytes]) -> Iterator[str]:
         """The keys on their way between shards, and what to do."""
@@ -514,7 +514,7 @@ class TextReport:
     def _namesakes(self, namesakes: Mapping[bytes, Collection[bytes]]) -> Iterator[str]:
         for name, ids in namesakes.items():
             yield (
-                f"{len(ids)} agents are called {self.foreign.shown(_text(name))}, and Tinytown"
+                f"{len(ids)} agents are called {self.redactor.shown(_text(name))}, and Tinytown"
                 f" sends to one of them only: {', '.join(map(shown, ids))}."
             )
 

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tt_migrate.escape import shown
+from tt_migrate.plan import RENAME
 from tt_migrate.terminal.json_report import JsonReport
 from tt_migrate.terminal.output import Output
 
@@ -83,7 +84,7 @@ def test_there_is_no_way_around_that(method: str) -> None:
 def test_nor_in_a_document() -> None:
     raw = BytesIO()
     out = Output(TextIOWrapper(raw, "utf-8"))
-    JsonReport(out, out, None, None).stopped(None, "a\x1b[2J\nb", 0)
+    JsonReport(out, out, RENAME, stdout=out, mode=None).stopped(None, "a\x1b[2J\nb", 0)
     assert json.loads(raw.getvalue())["error"] == "a\\x1b[2J\\nb"
 
 

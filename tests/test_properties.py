@@ -147,7 +147,7 @@ def test_a_preview_shows_each_key_and_its_destination(
     written = BytesIO()
     out = Output(TextIOWrapper(written, "utf-8"))
     preview = Preview(plan, town, moves, {}, {}, {}, (), (), {}, (), 0, None, Effort(0, 0, None, 0))
-    TextReport(out, out, plan, quiet=False, town=town).previewed(preview)
+    TextReport(out, out, plan, town=town).tell(preview)
     lines = [line for line in written.getvalue().decode().splitlines() if " → " in line]
     shown_moves = [f"   {shown(key)} → {shown(plan.destination(town, key))}" for key in moves]
     assert sorted(lines) == sorted(shown_moves)

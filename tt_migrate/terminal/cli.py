@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from tt_migrate.escape import shown_text
+from tt_migrate.plan import RENAME
 from tt_migrate.terminal import exit_status
 from tt_migrate.terminal.internal_error import internal_error
 from tt_migrate.terminal.other_tt import hand_over
@@ -432,7 +433,7 @@ def _failed(message: str, args: list[str], out: Output, err: Output) -> None:
     if _wants_json(args) and not out.begun:
         from tt_migrate.terminal.json_report import JsonReport
 
-        JsonReport(out, err, None, None).stopped(None, message, 0)
+        JsonReport(err, err, RENAME, stdout=out, mode=None).stopped(None, message, 0)
     else:
         err.line(f"Error: {message}")
 

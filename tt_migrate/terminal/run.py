@@ -41,8 +41,6 @@ _SHOWN = 20
 _UNWRITTEN = logging.NullHandler()
 """Without a handler, Python writes libraries' log messages to stderr, unescaped."""
 
-Report = TextReport | JsonReport
-
 
 class Ending(NamedTuple):
     """How a run ends: its exit status, and the function that writes the report."""
@@ -77,12 +75,11 @@ class _Run:
         self._remark = ""
         plan = options.plan
         limit = options.limit if options.limit is not None else _SHOWN if out.is_terminal else 0
-        has_record = options.record is not None
-        self._report: Report = TextReport(
-            out, err, plan, options.quiet, limit, has_record=has_record
-        )
+        self._report = TextReport(out, err, plan, options.quiet, limit, options.record is not None)
         if options.json:
-            self._report = JsonReport(out, err, plan, options.mode, options=options.shown)
+            self._report = JsonReport(
+                err, err, plan, stdout=out, mode=options.mode, options=options.shown
+            )
 
     def end(self) -> int:
         """Carry out the run and write the report. Returns the exit status."""
@@ -175,10 +172,10 @@ class _Run:
         if options.check:
             count = watch.follow(partial(self._checked, migrator))
             status = exit_status.LEFT_BEHIND if count.undone else exit_status.DONE
-            return Ending(status, partial(self._report.checked, count))
+            return Ending(status, partial(self._report.tell, count))
         if options.dry_run:
             preview = watch.follow(migrator.preview)
-            return Ending(exit_status.DONE, partial(self._report.previewed, preview))
+            return Ending(exit_status.DONE, partial(self._report.tell, preview))
         if options.force:
             return self._migrated(watch.follow(migrator.migrate))
         migrator.check()
@@ -217,7 +214,7 @@ class _Run:
     def _told(self, migration: Migration) -> None:
         if self._options.force:
             self._report.tell_towns(migration)
-        self._report.migrated(migration)
+        self._report.tell(migration)
 
 
 def _confirmed(out: Output) -> bool:

@@ -31,25 +31,25 @@ def ambiguous_reason(plan: Plan, town: str, key: bytes) -> str:
 
 @dataclass(frozen=True)
 class TextReport:
-    """Writes what was found and done. `quiet`: only problems.
+    """Writes what was found and done.
 
-    `limit`: how many keys of each family a preview lists, 0: all. `server`: the redacted
-    URL. `database`: its number in the server. `repeated`: what hints repeat of the command line.
-    `redactor` escapes the server's own text. `town` and `server` are empty until the settings are
-    loaded. `has_record`: whether --record was given.
+    `quiet`: only problems. `limit`: how many keys of each family a preview lists, 0: all.
+    `has_log`: whether --record was given. The other fields have their values once the settings are
+    loaded. `server`: the redacted URL. `database`: its number in the server. `repeated`: what hints
+    repeat of the command line. `redactor`: escapes the server's own text.
     """
 
     out: Output
     err: Output
     plan: Plan
-    quiet: bool
+    quiet: bool = False
     limit: int = 0
+    has_log: bool = False
     town: str = ""
     server: str = ""
-    database: int = 0
+    database: int | None = None
     repeated: str = ""
     redactor: Redactor = NO_SECRETS
-    has_record: bool = False
 
     def question(self, count: Count) -> Output:
         """Show what a migration would find. Returns the output for the prompt."""
@@ -57,55 +57,20 @@ class TextReport:
         out.lines(self._question(count, out))
         return out
 
-    def checked(self, count: Count) -> None:
-        """Write the one line of --check."""
-        town = f"(town: {self._town()})"
-        if count.undone:
-            found = ", ".join(self._found(count))
-            self.out.line(f"{self.out.symbols.warning} {found}: {self._advice(count)} {town}")
-        elif not self.quiet:
-            former = "".join(f". {text}" for text in self._absent(count))
-            self.out.line(f"{self.out.symbols.done} {self._words.nothing_to_do} {town}{former}")
-
-    def previewed(self, preview: Preview) -> None:
-        """Write the report of --dry-run: on stderr where, on stdout what."""
-        if self.quiet:
-            hidden = self._hidden(preview.hidden)
-            self.out.lines([*self._left(preview), *hidden, *self._refusal(preview)])
-            return
-        self.err.lines(self._where(preview))
-        if preview.remaining or preview.conversions or preview.unconverted or preview.hidden:
-            self.out.lines(self._preview(preview))
+    def tell(self, result: Result) -> None:
+        """Write the report of a run that ended: of a check, a preview or a migration."""
+        if isinstance(result, Count):
+            self._tell_check(result)
+        elif isinstance(result, Preview):
+            self._tell_preview(result)
         else:
-            notes = (*self._notes(preview.count), *self._refusal(preview))
-            absent = self._absent(preview)
-            self.out.lines(self._nothing_to_do(preview.ambiguous, (*notes, *absent)))
-
-    def migrated(self, migration: Migration) -> None:
-        """Write the report of a migration."""
-        if not migration.complete:
-            self.out.lines(self._incomplete(migration))
-        elif self.quiet and not migration.effort.evicted:
-            self.out.lines(self._unknown(migration))
-            if migration.left and migration.changed:
-                self.out.lines(self._namesakes(migration.left.namesakes))
-        elif (
-            migration.changed
-            or migration.finished
-            or migration.effort.reconnects
-            or migration.effort.lost_replies
-            or migration.effort.evicted
-        ):
-            self.out.lines(self._complete(migration))
-        else:
-            notes = (*self._notes_after(migration), *self._absent(migration))
-            self.out.lines(self._nothing_to_do(migration.ambiguous, notes))
+            self.out.lines(self._migrated(result))
 
     def tell_towns(self, migration: Migration) -> None:
-        """Write on stderr that keys which name no town went to this one, and others exist."""
+        """Write on stderr that old keys, which name no town, went to this town of several."""
         moved = migration.total or sum(migration.merged.values())
         if migration.towns and moved and self.plan.rename == "forward":
-            self.err.lines(line.strip() for line in self._other_towns(migration.towns, "went"))
+            self.err.lines(self._other_towns(migration.towns, "went"))
 
     def cancelled(self, count: Count) -> None:
         """Write that the run was cancelled at the prompt."""
@@ -117,7 +82,8 @@ class TextReport:
         `so_far`: the result so far; None if no batch has ended. `seconds`: how long the run took.
         """
         if isinstance(so_far, Migration):
-            self.out.lines(self._stopped(so_far))
+            warning, noun = self.out.symbols.warning, self._words.noun
+            self.out.lines([f"{warning} {noun} stopped before it finished", *self._done(so_far)])
             again = f"Run '{self._command(self.plan)}' again to do the rest."
             self.err.line(f"Error: {_sentence(error)} {again}")
         elif so_far is not None:
@@ -126,9 +92,48 @@ class TextReport:
         else:
             self.err.line(f"Error: {error}")
 
+    def _tell_check(self, count: Count) -> None:
+        town = f"(town: {self._town})"
+        if count.undone:
+            found = ", ".join(self._found(count))
+            self.out.line(f"{self.out.symbols.warning} {found}: {self._advice(count)} {town}")
+        elif not self.quiet:
+            absent = "".join(f". {text}" for text in self._absent(count))
+            self.out.line(f"{self.out.symbols.done} {self._words.nothing_to_do} {town}{absent}")
+
+    def _tell_preview(self, preview: Preview) -> None:
+        """Write where the preview looked on stderr, and what it found on stdout."""
+        refusal = list(self._refusal(preview))
+        if self.quiet:
+            self.out.lines([*self._left(preview), *self._hidden(preview.hidden), *refusal])
+            return
+        self.err.lines(self._where(preview))
+        if preview.remaining or preview.conversions or preview.unconverted or preview.hidden:
+            self.out.lines(self._preview(preview, refusal))
+        else:
+            notes = (*self._notes(preview.count), *refusal, *self._absent(preview))
+            self.out.lines(self._nothing_to_do(preview.ambiguous, notes))
+
+    def _migrated(self, migration: Migration) -> Iterator[str]:
+        effort = migration.effort
+        troubles = effort.reconnects or effort.lost_replies or effort.evicted
+        if migration.complete and self.quiet and not effort.evicted:
+            yield from self._unknown(migration)
+            if migration.left and migration.changed:
+                yield from self._namesakes(migration.left.namesakes)
+        elif migration.changed or migration.finished or troubles or not migration.complete:
+            yield from self._ended(migration)
+        else:
+            notes = (*self._notes_after(migration), *self._absent(migration))
+            yield from self._nothing_to_do(migration.ambiguous, notes)
+
     @property
     def _words(self) -> Words:
         return words_for(self.plan)
+
+    @property
+    def _town(self) -> str:
+        return shown_text(self.town)
 
     def _command(self, plan: Plan) -> str:
         return command_for(plan, self.repeated)
@@ -138,15 +143,12 @@ class TextReport:
         said = server_words(server) if server and server.name else ""
         yield f"Server: {self.redactor.shown(said) or 'unknown'}, {self.server}"
         size = "size unknown" if preview.dbsize is None else "empty"
-        size = counted(preview.dbsize, "key", "keys") if preview.dbsize else size
+        size = counted(preview.dbsize, "key") if preview.dbsize else size
         yield f"Database: {self.database}, {size}"
-        yield next(line.strip() for line in self._other_towns(preview.towns))
-
-    def _town(self) -> str:
-        return shown_text(self.town)
+        yield _other_towns(preview.towns)
 
     def _town_lines(self) -> Iterator[str]:
-        yield f"   Town: {self._town()}"
+        yield f"   Town: {self._town}"
         if self.plan.from_town is not None:
             yield f"   Former name: {shown_text(self.plan.from_town) or 'empty'}"
 
@@ -167,35 +169,40 @@ class TextReport:
             yield self._words.absent
         elif result.is_unsure:
             found = result.ambiguous
-            keys = counted(found if isinstance(found, int) else len(found), "key", "keys")
+            keys = counted(found if isinstance(found, int) else len(found), "key")
             yield f"No key here is known to be the town's: {keys} may be, or may be another town's"
         if result.databases is not None:
             yield _databases(result.databases)
         has_towns = bool(result.towns) and not isinstance(result, Count)
         if guess is None and self.plan.from_town is not None and has_towns:
-            yield next(line.strip() for line in self._other_towns(result.towns))
+            yield _other_towns(result.towns)
 
     def _move(self, key: bytes) -> str:
         destination = self.plan.destination(self.town, key)
         return f"   {shown(key)} {self.out.symbols.arrow} {shown(destination)}"
 
-    def _few(
+    def _listed(
         self,
-        keys: Iterable[bytes],
+        title: str,
+        keys: Collection[bytes],
         start: int,
         lines: Callable[[Iterable[bytes]], Iterable[str]],
     ) -> Iterator[str]:
-        """The lines for keys in order, for as many of each family as the limit allows."""
-        ordered = in_order(keys, start)
-        if not self.limit:
-            yield from lines(ordered)
+        """The keys of a preview in order, of each family as many as the limit allows."""
+        if not keys:
             return
-        for _, family in groupby(ordered, key=lambda key: family_and_id(key, start)[0]):
-            rest = iter(family)
-            yield from lines(islice(rest, self.limit))
-            more = sum(1 for _ in rest)
-            if more:
-                yield f"   {self.out.symbols.more} and {more:,} more (--limit 0 shows all)"
+        yield f"   {title}:"
+        ordered = in_order(keys, start)
+        if self.limit:
+            for _, family in groupby(ordered, key=lambda key: family_and_id(key, start)[0]):
+                rest = iter(family)
+                yield from lines(islice(rest, self.limit))
+                more = sum(1 for _ in rest)
+                if more:
+                    yield f"   {self.out.symbols.more} and {more:,} more (--limit 0 shows all)"
+        else:
+            yield from lines(ordered)
+        yield ""
 
     def _moves(self, keys: Iterable[bytes]) -> Iterator[str]:
         # There may be a million keys, so a plain key is checked only once: its destination differs
@@ -211,24 +218,23 @@ class TextReport:
                 yield self._move(key)
 
     def _merges(self, merges: Mapping[bytes, str], keys: Iterable[bytes]) -> Iterator[str]:
-        for key in keys:
-            yield f"{self._move(key)} ({self.redactor.words(merges[key])})"
+        return (f"{self._move(key)} ({self.redactor.words(merges[key])})" for key in keys)
 
     def _in_order(self, keys: Iterable[bytes]) -> Iterator[bytes]:
         return in_order(keys, self.plan.name_start(self.town))
 
     def _found(self, count: Count) -> Iterator[str]:
+        words = self._words
         if count.total:
             conflicts = f", {count.conflicts} in conflict" if count.conflicts else ""
-            words = self._words
-            one, many = f"{words.key} {words.needs}", f"{words.keys} {words.need}"
-            yield f"{counted(count.total, one, many)}{conflicts}"
-        records, form = sum(count.to_convert.values()) + count.others, self._words.form
+            need = words.needs if count.total == 1 else words.need
+            yield f"{words.keys(count.total)} {need}{conflicts}"
+        records = sum(count.to_convert.values()) + count.others
         if self.plan.convert and records:
-            one, many = "record needs conversion to a", "records need conversion to a"
-            yield f"{counted(records, one, many)} {form}"
+            need = counted(records, "record needs", "records need")
+            yield f"{need} conversion to a {words.form}"
         if count.hidden:
-            yield counted(len(count.hidden), "key is hidden", "keys are hidden")
+            yield _hidden_keys(count.hidden)
 
     def _advice(self, count: Count) -> str:
         if self.plan.name == "hash" and count.total:
@@ -240,36 +246,32 @@ class TextReport:
         yield from self._town_lines()
         yield from self._last_lines(ambiguous, notes)
 
-    def _hashes(self, hashes: int, cure: str) -> Iterator[str]:
+    def _hashes(self, count: Count | None, cure: str) -> Iterator[str]:
         """That 0.6 must not be used on hashes with old names, where --reverse leaves them."""
-        if self.plan.name == "reverse" and hashes:
-            one, many = "record is a hash", "records are hashes"
+        if self.plan.name == "reverse" and count and count.hashes_total:
+            hashes = counted(count.hashes_total, "record is a hash", "records are hashes")
             yield (
                 f"{self.out.symbols.warning} Tinytown 0.6 must not be used on this town:"
-                f" {counted(hashes, one, many)}, and it would lose ids from the backlog. {cure}"
+                f" {hashes}, and it would lose ids from the backlog. {cure}"
             )
 
-    def _preview(self, preview: Preview) -> Iterator[str]:
-        if preview.count:
-            yield from self._hashes(preview.count.hashes_total, self._instead())
+    def _hashes_before(self, count: Count | None) -> Iterator[str]:
+        return self._hashes(count, f"Use '{self._command(DOWNGRADE)}' instead.")
+
+    def _preview(self, preview: Preview, refusal: Iterable[str]) -> Iterator[str]:
+        yield from self._hashes_before(preview.count)
         yield f"{self.out.symbols.preview} Migration Preview (dry run)"
         yield from self._town_lines()
         yield ""
-        start = self.plan.name_start(self.town)
+        words, start = self._words, self.plan.name_start(self.town)
+        yield from self._listed(f"Keys to {words.verb}", preview.moves, start, self._moves)
+        merges = partial(self._merges, preview.merges)
+        title = "Keys to merge with their destination"
+        yield from self._listed(title, preview.merges, start, merges)
+        title = f"Records to convert from {words.former} to {words.form}"
+        start = town_key_start(self.town)
+        yield from self._listed(title, preview.conversions, start, _names)
         changes = preview.total + len(preview.merges) + len(preview.conversions)
-        if preview.moves:
-            yield f"   Keys to {self._words.verb}:"
-            yield from self._few(preview.moves, start, self._moves)
-            yield ""
-        if preview.merges:
-            yield "   Keys to merge with their destination:"
-            yield from self._few(preview.merges, start, partial(self._merges, preview.merges))
-            yield ""
-        if preview.conversions:
-            yield f"   Records to convert from {self._words.former} to {self._words.form}:"
-            town_start = town_key_start(self.town)
-            yield from self._few(preview.conversions, town_start, _names)
-            yield ""
         if changes > _FEW:
             yield from self._summary(preview)
         yield f"   Total: {', '.join(self._would_be(preview))}"
@@ -281,28 +283,27 @@ class TextReport:
             yield from left
             yield from self._merge_hint(preview)
         yield from self._hidden(preview.hidden)
-        notes = (
-            *self._notes(preview.count),
-            *self._after_renaming(preview.namesakes),
-            *self._refusal(preview),
+        after = self._after_renaming(preview.namesakes)
+        yield from self._last_lines(
+            preview.ambiguous, (*self._notes(preview.count), *after, *refusal)
         )
-        yield from self._last_lines(preview.ambiguous, notes)
         if changes or preview.hidden:
             yield ""
-            command, task = self._command(self.plan), self._words.task
-            yield f"   Run '{command}' (without --dry-run) to perform {task}."
+            command = self._command(self.plan)
+            yield f"   Run '{command}' (without --dry-run) to perform {words.task}."
 
     def _summary(self, preview: Preview) -> Iterator[str]:
-        yield f"   Summary: town {self._town()}, server {self.server}"
-        if preview.moves:
-            yield from _families(f"Keys to {self._words.verb}", preview.keys)
-        if preview.merges:
-            yield from _families("Keys to merge", preview.keys_to_merge)
-        if preview.conversions:
-            yield from _families("Records to convert", preview.to_convert)
+        yield f"   Summary: town {self._town}, server {self.server}"
+        for title, keys in (
+            (f"Keys to {self._words.verb}", preview.keys),
+            ("Keys to merge", preview.keys_to_merge),
+            ("Records to convert", preview.to_convert),
+        ):
+            if any(keys.values()):
+                yield from _families(title, keys)
 
     def _merge_hint(self, found: Preview | Migration) -> Iterator[str]:
-        """How to go on where a conflict can be one that --on-conflict merge settles."""
+        """How to go on where --on-conflict merge can resolve a conflict."""
         start = self.plan.name_start(self.town)
         what = "Lists and stop flags"
         if self.plan.from_town is not None:
@@ -321,14 +322,10 @@ class TextReport:
         if preview.merges:
             yield f"{len(preview.merges)} would be merged"
         if self.plan.convert:
-            records = counted(len(preview.conversions), "record", "records")
-            yield f"{records} would be converted"
-
-    def _instead(self) -> str:
-        return f"Use '{self._command(DOWNGRADE)}' instead."
+            yield f"{counted(len(preview.conversions), 'record')} would be converted"
 
     def _question(self, count: Count, out: Output) -> Iterator[str]:
-        yield from self._hashes(count.hashes_total, self._instead())
+        yield from self._hashes_before(count)
         yield f"{out.symbols.question} {self._words.question}"
         yield from self._town_lines()
         yield f"   Server: {self.server}"
@@ -343,107 +340,81 @@ class TextReport:
             is_back = self.plan.convert == "json"
             yield from _families("Hashes" if is_back else "JSON strings", count.to_convert)
         if self.plan.rename == "forward":
-            yield from self._other_towns(count.towns)
+            yield from (f"   {text}" for text in self._other_towns(count.towns, "go"))
         if self.plan.from_town is not None and count.has_keys:
             yield "   The new name has keys too: the town will have both."
         yield from self._hidden(count.hidden)
         yield from (f"   {text}" for text in self._notes(count))
         yield ""
 
-    def _other_towns(self, found: Collection[bytes], verb: str = "go") -> Iterator[str]:
-        towns = sorted(map(shown, found))
-        if not towns:
-            yield "   Other towns in this database: none"
-            return
-        more = len(towns) - _TOWNS_NAMED
-        yield f"   Other towns in this database: {', '.join(towns[:_TOWNS_NAMED])}" + (
-            f" and {more} more" if more > 0 else ""
-        )
-        yield f"   Old keys do not name their town: all of them {verb} to {self._town()}."
+    def _other_towns(self, towns: Collection[bytes], verb: str) -> Iterator[str]:
+        yield _other_towns(towns)
+        if towns:
+            yield f"Old keys do not name their town: all of them {verb} to {self._town}."
 
-    def _complete(self, migration: Migration) -> Iterator[str]:
-        noun, warning = self._words.noun, self.out.symbols.warning
-        yield from self._reversed(migration)
-        unreadable = list(self._unreadable(migration))
-        if migration.effort.evicted:
-            yield f"{warning} {noun} complete, but keys were evicted"
-        elif unreadable:
-            yield f"{warning} {noun} complete, but {unreadable[0]}"
-        else:
-            yield f"{self.out.symbols.done} {noun} complete!"
-        yield from self._done(migration)
-        yield f"   {self._words.none_left}"
-        notes = (
-            self._notes_after(migration) if migration.effort.evicted else self._counted(migration)
-        )
-        yield from self._last_lines(migration.ambiguous, notes)
-
-    def _reversed(self, migration: Migration) -> Iterator[str]:
+    def _ended(self, migration: Migration) -> Iterator[str]:
+        """The report of a migration that changed something or did not reach its aim."""
         cure = f"Run '{self._command(RENAME)}', then '{self._command(DOWNGRADE)}'."
-        yield from self._hashes(migration.before.hashes_total if migration.before else 0, cure)
-
-    def _incomplete(self, migration: Migration) -> Iterator[str]:
-        yield from self._reversed(migration)
-        sign = self.out.symbols.warning
-        left = []
-        if migration.left_behind:
-            one, many = f"{self._words.key} is left", f"{self._words.keys} are left"
-            left.append(counted(migration.left_behind, one, many))
-        if migration.records_left:
-            form, forms = self._words.form, self._words.forms
-            one, many = f"record is not a {form} yet", f"records are not {forms} yet"
-            left.append(counted(migration.records_left, one, many))
-        if migration.hidden:
-            left.append(counted(len(migration.hidden), "key is hidden", "keys are hidden"))
-        yield f"{sign} {self._words.noun} incomplete: {', '.join(left)}"
-        yield from self._done(migration)
-        yield from self._untouched(migration)
-        yield from self._hidden(migration.hidden)
-        if migration.appeared > 0:
+        yield from self._hashes(migration.before, cure)
+        noun, symbols = self._words.noun, self.out.symbols
+        notes = self._notes_after(migration)
+        if not migration.complete:
+            yield f"{symbols.warning} {noun} incomplete: {', '.join(self._undone(migration))}"
+        elif migration.effort.evicted:
+            yield f"{symbols.warning} {noun} complete, but keys were evicted"
+        else:
+            unreadable = "".join(self._unreadable(migration))
+            notes = self._counted(migration)
             yield (
-                f"   {counted(migration.appeared, self._words.key, self._words.keys)} appeared"
-                " while the migration ran:"
+                f"{symbols.warning} {noun} complete, but {unreadable}"
+                if unreadable
+                else f"{symbols.done} {noun} complete!"
+            )
+        yield from self._done(migration)
+        if migration.complete:
+            yield f"   {self._words.none_left}"
+        yield from self._hidden(migration.hidden)
+        if migration.appeared:
+            yield (
+                f"   {self._words.keys(migration.appeared)} appeared while the migration ran:"
                 f" probably {self._words.culprit} is still running. Stop it, then run"
                 f" '{self._command(self.plan)}' again."
             )
-        yield from self._last_lines(migration.ambiguous, self._notes_after(migration))
+        yield from self._last_lines(migration.ambiguous, notes)
 
-    def _stopped(self, migration: Migration) -> Iterator[str]:
-        yield f"{self.out.symbols.warning} {self._words.noun} stopped before it finished"
-        yield from self._done(migration)
-        yield from self._untouched(migration)
-
-    def _untouched(self, migration: Migration) -> Iterator[str]:
-        left = list(self._left(migration))
-        if left:
-            yield f"   Nothing was overwritten. Keys that were not {self._words.done}:"
-            yield from left
-            yield from self._merge_hint(migration)
+    def _undone(self, migration: Migration) -> Iterator[str]:
+        if left := migration.left_behind:
+            yield f"{self._words.keys(left)} {'is' if left == 1 else 'are'} left"
+        if migration.records_left:
+            one = f"record is not a {self._words.form} yet"
+            many = f"records are not {self._words.forms} yet"
+            yield counted(migration.records_left, one, many)
+        if migration.hidden:
+            yield _hidden_keys(migration.hidden)
 
     def _done(self, migration: Migration) -> Iterator[str]:
+        """What a migration did, whether it reached its aim or not, and what it left as it was."""
         yield from self._town_lines()
         yield ""
         totals = []
         if self.plan.rename:
             yield from _families(self._words.done.capitalize(), migration.keys)
-            totals.append(f"{counted(migration.total, 'key', 'keys')} {self._words.done}")
-        merged = sum(migration.merged.values())
-        if merged:
+            totals.append(f"{counted(migration.total, 'key')} {self._words.done}")
+        if merged := sum(migration.merged.values()):
             yield from _families("Merged", migration.merged)
             totals.append(f"{merged} merged")
         if self.plan.convert:
             yield from _families("Converted", migration.converted)
-            records = counted(sum(migration.converted.values()), "record", "records")
-            totals.append(f"{records} converted")
+            totals.append(f"{counted(sum(migration.converted.values()), 'record')} converted")
         yield f"   Total: {', '.join(totals)} in {migration.effort.seconds:.2f} s"
         if migration.finished:
-            keys = counted(migration.finished, "key", "keys")
+            keys = counted(migration.finished, "key")
             yield f"   This run finished {keys} that a run with another plan had hidden."
         if migration.effort.reconnects:
             yield f"   The connection was lost {_times(migration.effort.reconnects)}."
         yield from self._unknown(migration)
         if migration.effort.evicted:
-            evicted = counted(migration.effort.evicted, "key", "keys")
+            evicted = counted(migration.effort.evicted, "key")
             yield (
                 f"   The server evicted {evicted} during the run, for lack of memory"
                 " (maxmemory-policy). Their data is lost; the server does not say which keys."
@@ -453,15 +424,21 @@ class TextReport:
             one, many = "record was a hash already.", "records were hashes already."
             yield f"   {counted(migration.already_hashes, one, many)}"
         yield ""
+        left = list(self._left(migration))
+        if left:
+            yield f"   Nothing was overwritten. Keys that were not {self._words.done}:"
+            yield from left
+            yield from self._merge_hint(migration)
 
     def _unknown(self, migration: Migration) -> Iterator[str]:
         """What the run cannot know: what was done by calls to which no reply came."""
         if lost := migration.effort.lost_replies:
-            calls, what = counted(lost, "call", "calls"), "it" if lost == 1 else "they"
-            where = "neither in these numbers nor in the file of --record"
+            what = "it" if lost == 1 else "they"
+            log = "neither in these numbers nor in the file of --record"
+            where = log if self.has_log else "not in these numbers"
             yield (
-                f"   No reply came to {calls}. What {what} changed is done, but is"
-                f" {where if self.has_record else 'not in these numbers'}."
+                f"   No reply came to {counted(lost, 'call')}."
+                f" What {what} changed is done, but is {where}."
             )
 
     def _left(self, found: Preview | Migration) -> Iterator[str]:
@@ -473,7 +450,7 @@ class TextReport:
             yield f"   {shown(key)} ({self.redactor.shown(found.unconverted[key])})"
 
     def _hidden(self, hidden: Mapping[bytes, bytes]) -> Iterator[str]:
-        """The keys on their way between shards, and what to do."""
+        """The keys in transit between shards, and what to do."""
         if hidden:
             yield ""
             yield "   Keys on their way between shards, safe under hidden names:"
@@ -523,17 +500,12 @@ class TextReport:
         yield from (f"{self.out.symbols.warning} {text}" for text in self._unreadable(migration))
 
     def _notes(self, count: Count | None) -> Iterator[str]:
-        """Yield further facts that a person should know."""
-        if count is None:
-            return
-        if self.plan.name == "hash" and count.total:
+        """Further facts that a person should know."""
+        if self.plan.name == "hash" and count and count.total:
             one = "old key does not have the town's name and is left out"
             many = "old keys do not have the town's name and are left out"
-            yield (
-                f"{counted(count.total, one, many)}: run '{self._command(RENAME)}' first, or"
-                f" '{self._command(UPGRADE)}' for both."
-            )
-        if self.plan.rename == "reverse" and count.new_only:
+            yield f"{counted(count.total, one, many)}: {self._advice(count)}."
+        if self.plan.rename == "reverse" and count and count.new_only:
             one = "key of events, dockets or missions has no old form: it stays."
             many = "keys of events, dockets and missions have no old form: they stay."
             yield counted(count.new_only, one, many)
@@ -548,9 +520,7 @@ class TextReport:
     def _unreadable(self, migration: Migration) -> Iterator[str]:
         """The agents and tasks that a current Tinytown cannot read, and the cure."""
         found = [
-            counted(number, family, f"{family}s")
-            for family, number in migration.unreadable.items()
-            if number
+            counted(number, family) for family, number in migration.unreadable.items() if number
         ]
         if found:
             yield (
@@ -575,14 +545,24 @@ def _names(keys: Iterable[bytes]) -> Iterator[str]:
     return (f"   {shown(key)}" for key in keys)
 
 
+def _hidden_keys(hidden: Collection[bytes]) -> str:
+    return counted(len(hidden), "key is hidden", "keys are hidden")
+
+
+def _other_towns(found: Collection[bytes]) -> str:
+    towns = sorted(map(shown, found))
+    more = f" and {len(towns) - _TOWNS_NAMED} more" if len(towns) > _TOWNS_NAMED else ""
+    return f"Other towns in this database: {', '.join(towns[:_TOWNS_NAMED]) or 'none'}{more}"
+
+
 def _databases(found: Mapping[int, int]) -> str:
     """The databases of a server that have keys, with their sizes."""
-    sizes = [f"{number} ({counted(found[number], 'key', 'keys')})" for number in sorted(found)]
+    sizes = [f"{number} ({counted(found[number], 'key')})" for number in sorted(found)]
     more = f" and {len(sizes) - _FEW} more" if len(sizes) > _FEW else ""
     return f"Databases of this server that have keys: {', '.join(sizes[:_FEW]) or 'none'}{more}"
 
 
-def _families(title: str, keys: Mapping[str, int]) -> Iterable[str]:
+def _families(title: str, keys: Mapping[str, int]) -> Iterator[str]:
     found = {family: number for family, number in keys.items() if number}
     yield f"   {title}:" if found else f"   {title}: none"
     width = len(str(max(found.values(), default=0)))

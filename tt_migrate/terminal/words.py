@@ -9,71 +9,47 @@ from tt_migrate.escape import shown_text
 from tt_migrate.plan import Plan
 from tt_migrate.results import Server
 
+_NAMED = "all keys already use town isolation format"
+
 
 @dataclass(frozen=True)
 class Words:
-    """Words and sentences for one plan. text_report.py shows where each is used."""
+    """Words and sentences for one plan. The defaults are those for RENAME.
 
-    noun: str
-    verb: str
-    task: str
-    done: str
-    key: str
-    keys: str
-    needs: str
-    need: str
-    found: str
-    question: str
-    touched: str
-    nothing_to_do: str
-    none_left: str
-    culprit: str
-    absent: str
+    text_report.py shows where each is used.
+    """
+
+    noun: str = "Migration"
+    verb: str = "migrate"
+    task: str = "migration"
+    done: str = "migrated"
+    key: str = "old key"
+    needs: str = "needs migration"
+    need: str = "need migration"
+    found: str = "Old keys"
+    question: str = "Old keys get the town's name"
+    touched: str = "touched"
+    nothing_to_do: str = f"No migration needed - {_NAMED}"
+    none_left: str = "No old keys are left."
+    culprit: str = "an old Tinytown"
+    absent: str = (
+        "The town has no keys here: no old keys that begin with tt:, and none with its name"
+    )
     former: str = "JSON string"
     form: str = "hash"
     forms: str = "hashes"
 
+    def keys(self, number: int) -> str:
+        """Return a number of keys that the plan moves: `1 old key`, `2 keys of the town`."""
+        return counted(number, self.key, self.key.replace("key", "keys"))
 
-_NAMED = "all keys already use town isolation format"
-_RENAME = Words(
-    noun="Migration",
-    verb="migrate",
-    task="migration",
-    done="migrated",
-    key="old key",
-    keys="old keys",
-    needs="needs migration",
-    need="need migration",
-    found="Old keys",
-    question="Old keys get the town's name",
-    touched="touched",
-    nothing_to_do=f"No migration needed - {_NAMED}",
-    none_left="No old keys are left.",
-    culprit="an old Tinytown",
-    absent="The town has no keys here: no old keys that begin with tt:, and none with its name",
-)
-_HASH = replace(
-    _RENAME,
-    task="conversion",
-    done="converted",
-    question="JSON strings become hashes",
-    nothing_to_do="No migration needed - all agents and tasks are hashes already",
-    none_left="No JSON strings are left.",
-)
-_UPGRADE = replace(
-    _RENAME,
-    question="Old keys get the town's name, JSON strings become hashes",
-    nothing_to_do=f"No migration needed - {_NAMED}, all agents and tasks are hashes",
-    none_left="No old keys and no JSON strings are left.",
-    absent="The town has no keys here: no old keys, and none with its name",
-)
+
 _REVERSE = Words(
     noun="Reversal",
     verb="rename back",
     task="reversal",
     done="renamed back",
     key="key of the town",
-    keys="keys of the town",
     needs="has a new-format name",
     need="have a new-format name",
     found="Keys of the town",
@@ -85,44 +61,48 @@ _REVERSE = Words(
     absent="No key here has the town's name",
 )
 
-
-_DOWNGRADE = replace(
-    _REVERSE,
-    noun="Downgrade",
-    task="downgrade",
-    question="Hashes become the JSON strings that 0.6 reads, the keys get their old names back",
-    nothing_to_do="Nothing to downgrade - no key of the town has an old form",
-    none_left="No keys of the town with an old form are left.",
-    former="hash",
-    form="JSON string",
-    forms="JSON strings",
-)
-
-_FROM_TOWN = Words(
-    noun="Renaming",
-    verb="rename",
-    task="renaming",
-    done="renamed",
-    key="key",
-    keys="keys",
-    needs="has the town's former name",
-    need="have the town's former name",
-    found="Keys with the former name",
-    question="The town's keys get its new name",
-    touched="touched",
-    nothing_to_do="Nothing to rename - no key that is surely the town's has its former name",
-    none_left="No key that is surely the town's has its former name.",
-    culprit="a Tinytown with the former name",
-    absent="The town has no keys here, under either name",
-)
-
 _WORDS = {
-    "rename": _RENAME,
-    "hash": _HASH,
-    "upgrade": _UPGRADE,
+    "rename": Words(),
+    "hash": Words(
+        task="conversion",
+        done="converted",
+        question="JSON strings become hashes",
+        nothing_to_do="No migration needed - all agents and tasks are hashes already",
+        none_left="No JSON strings are left.",
+    ),
+    "upgrade": Words(
+        question="Old keys get the town's name, JSON strings become hashes",
+        nothing_to_do=f"No migration needed - {_NAMED}, all agents and tasks are hashes",
+        none_left="No old keys and no JSON strings are left.",
+        absent="The town has no keys here: no old keys, and none with its name",
+    ),
     "reverse": _REVERSE,
-    "downgrade": _DOWNGRADE,
-    "from-town": _FROM_TOWN,
+    "downgrade": replace(
+        _REVERSE,
+        noun="Downgrade",
+        task="downgrade",
+        question="Hashes become the JSON strings that 0.6 reads, the keys get their old names back",
+        nothing_to_do="Nothing to downgrade - no key of the town has an old form",
+        none_left="No keys of the town with an old form are left.",
+        former="hash",
+        form="JSON string",
+        forms="JSON strings",
+    ),
+    "from-town": Words(
+        noun="Renaming",
+        verb="rename",
+        task="renaming",
+        done="renamed",
+        key="key",
+        needs="has the town's former name",
+        need="have the town's former name",
+        found="Keys with the former name",
+        question="The town's keys get its new name",
+        nothing_to_do="Nothing to rename - no key that is surely the town's has its former name",
+        none_left="No key that is surely the town's has its former name.",
+        culprit="a Tinytown with the former name",
+        absent="The town has no keys here, under either name",
+    ),
 }
 
 
@@ -136,9 +116,9 @@ def quoted(text: str) -> str:
     return text if is_plain else shlex.quote(text) if has_special else f'"{text}"'
 
 
-def counted(number: int, one: str, many: str) -> str:
-    """Return a number with its words: `1 key is left`, `2 keys are left`."""
-    return f"{number} {one if number == 1 else many}"
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its words: `1 key`, `2 keys`. `many`: if it is not `one` and an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def server_words(server: Server) -> str:

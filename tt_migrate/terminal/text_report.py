@@ -177,10 +177,6 @@ class TextReport:
         if guess is None and self.plan.from_town is not None and has_towns:
             yield _other_towns(result.towns)
 
-    def _move(self, key: bytes) -> str:
-        destination = self.plan.destination(self.town, key)
-        return f"   {shown(key)} {self.out.symbols.arrow} {shown(destination)}"
-
     def _listed(
         self,
         title: str,
@@ -204,21 +200,18 @@ class TextReport:
             yield from lines(ordered)
         yield ""
 
-    def _moves(self, keys: Iterable[bytes]) -> Iterator[str]:
-        # There may be a million keys, so a plain key is checked only once: its destination differs
-        # only at the start, which is checked once for all.
+    def _moves(
+        self, keys: Iterable[bytes], remark: Callable[[bytes], str] = lambda _: ""
+    ) -> Iterator[str]:
+        # There may be a million keys. A destination differs from its key in the beginning, which
+        # all keys share, so each key is escaped once.
         start, arrow = self.plan.name_start(self.town), self.out.symbols.arrow
         beginning = shown(self.plan.destination(self.town, b"-" * start))
-        is_plain = "\\" not in beginning
+        shared = 0
         for key in keys:
-            text = key.decode("ascii", "replace")
-            if is_plain and key.isascii() and text.isprintable() and "\\" not in text:
-                yield f"   {text} {arrow} {beginning}{text[start:]}"
-            else:
-                yield self._move(key)
-
-    def _merges(self, merges: Mapping[bytes, str], keys: Iterable[bytes]) -> Iterator[str]:
-        return (f"{self._move(key)} ({self.redactor.words(merges[key])})" for key in keys)
+            shared = shared or len(shown(key[:start]))
+            text = shown(key)
+            yield f"   {text} {arrow} {beginning}{text[shared:]}{remark(key)}"
 
     def _in_order(self, keys: Iterable[bytes]) -> Iterator[bytes]:
         return in_order(keys, self.plan.name_start(self.town))
@@ -265,7 +258,7 @@ class TextReport:
         yield ""
         words, start = self._words, self.plan.name_start(self.town)
         yield from self._listed(f"Keys to {words.verb}", preview.moves, start, self._moves)
-        merges = partial(self._merges, preview.merges)
+        merges = partial(self._moves, remark=_reason(preview.merges, self.redactor.words))
         title = "Keys to merge with their destination"
         yield from self._listed(title, preview.merges, start, merges)
         title = f"Records to convert from {words.former} to {words.form}"
@@ -442,12 +435,14 @@ class TextReport:
             )
 
     def _left(self, found: Preview | Migration) -> Iterator[str]:
-        for key in self._in_order(found.conflicts):
-            yield f"{self._move(key)} ({self.redactor.words(found.conflicts[key])})"
-        for key in self._in_order(found.failed):
-            yield f"{self._move(key)} ({self.redactor.shown(found.failed[key])})"
+        for reasons, show in (
+            (found.conflicts, self.redactor.words),
+            (found.failed, self.redactor.shown),
+        ):
+            yield from self._moves(self._in_order(reasons), _reason(reasons, show))
+        reason = _reason(found.unconverted, self.redactor.shown)
         for key in in_order(found.unconverted, town_key_start(self.town)):
-            yield f"   {shown(key)} ({self.redactor.shown(found.unconverted[key])})"
+            yield f"   {shown(key)}{reason(key)}"
 
     def _hidden(self, hidden: Mapping[bytes, bytes]) -> Iterator[str]:
         """The keys in transit between shards, and what to do."""
@@ -539,6 +534,10 @@ def _is_mergeable(key: bytes, start: int) -> bool:
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
+
+
+def _reason(reasons: Mapping[bytes, str], show: Callable[[str], str]) -> Callable[[bytes], str]:
+    return lambda key: f" ({show(reasons[key])})"
 
 
 def _names(keys: Iterable[bytes]) -> Iterator[str]:

@@ -33,7 +33,7 @@ FLAGS = {
     "TT_MIGRATE_FORCE": "force",
     "TT_MIGRATE_DRY_RUN": "dry_run",
     "TT_MIGRATE_UPGRADE": "upgrade",
-    "TT_MIGRATE_HASH": "to_hash",
+    "TT_MIGRATE_HASH": "hash",
     "TT_MIGRATE_VERBOSE": "verbose",
 }
 MEANINGS = dict.fromkeys(("true", "TRUE", "1", "yes", "on", "y", " true "), True) | dict.fromkeys(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from difflib import get_close_matches
 from io import BytesIO, TextIOWrapper
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,16 +28,9 @@ from tt_migrate.terminal.signals import StopSignals
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _EXCLUSIVE = (
-    ("--dry-run", "--check"),
-    ("--dry-run", "--record"),
-    ("--check", "--record"),
+    ("--dry-run", "--check", "--record"),
     ("--hash", "--upgrade", "--reverse", "--downgrade", "--from-town"),
-    ("--hash", "--legacy-prefix"),
-    ("--hash", "--on-conflict merge"),
-    ("--reverse", "--legacy-prefix"),
-    ("--reverse", "--on-conflict merge"),
-    ("--downgrade", "--legacy-prefix"),
-    ("--downgrade", "--on-conflict merge"),
+    *product(("--hash", "--reverse", "--downgrade"), ("--legacy-prefix", "--on-conflict merge")),
     ("--from-town", "--legacy-prefix"),
 )
 """Options that cannot be used together."""
@@ -54,14 +48,11 @@ class _Ratio(click.FloatRange):
         return ratio
 
 
-class _OwnName(click.Choice):  # type: ignore[type-arg] # generic since click 8.2
-    """The name of a command that may stand before its options."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value not in self.choices:
-            unknown = f"Got unexpected extra argument ({value}).{_meant(value, self.choices)}"
-            raise click.UsageError(unknown, ctx)
-        return super().convert(value, param, ctx)
+def _check_name(context: click.Context, parameter: click.Parameter, name: str | None) -> None:
+    """Accept `tt-migrate migrate` for `tt-migrate`, but not `tt migrate migrate`."""
+    if name is not None and (context.parent or name != migrate.name):
+        meant = "" if context.parent else f".{_meant(name, ['migrate'])}"
+        raise click.UsageError(f"Got unexpected extra argument ({name}){meant}", context)
 
 
 def _meant(word: str, words: Iterable[str]) -> str:
@@ -69,27 +60,25 @@ def _meant(word: str, words: Iterable[str]) -> str:
     return "".join(f" Did you mean '{near}'?" for near in get_close_matches(word, words, 1))
 
 
-class _GivenPath(click.Path):
-    """A path that is not empty. Path('') would be the current directory."""
+class _Path(click.Path):
+    """A path. `refused`: texts that a user takes for something else, each with the error."""
+
+    def __init__(self, refused: Mapping[str, str]) -> None:
+        super().__init__(path_type=Path)
+        self._refused = refused
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            self.fail("it is empty. Name a path, or leave the option out.", param, ctx)
+        if error := self._refused.get(value):
+            self.fail(error, param, ctx)
         return super().convert(value, param, ctx)
 
 
-class _RecordPath(_GivenPath):
-    """The path of a record. `-` would be taken for the standard output, which has the report."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "-":
-            self.fail(
-                "'-' names no file: the report goes to the standard output. Name another file, or"
-                " /dev/stdout for both.",
-                param,
-                ctx,
-            )
-        return super().convert(value, param, ctx)
+# Path('') would be the current directory.
+_EMPTY = {"": "it is empty. Name a path, or leave the option out."}
+_STDOUT = {
+    "-": "'-' names no file: the report goes to the standard output. Name another file, or"
+    " /dev/stdout for both."
+}
 
 
 def _option(section: str, *names: str, **attributes: Any) -> Callable[[_F], _F]:
@@ -145,7 +134,7 @@ _TOWN = _option(
     "--town",
     "town_dir",
     metavar="DIR",
-    type=_GivenPath(path_type=Path),
+    type=_Path(_EMPTY),
     default=Path(),
     help="The town's directory, with tinytown.toml in it or above it.  [default: .]",
 )
@@ -219,7 +208,6 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @_option(
     "What to do",
     "--hash",
-    "to_hash",
     is_flag=True,
     help="Convert agents and tasks from JSON strings to hashes.",
 )
@@ -273,7 +261,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
     type=click.IntRange(1, 1000),
     default=5,
     show_default=True,
-    help="How long one batch may hold the server, in milliseconds.",
+    help="How long one batch may block the server, in milliseconds.",
 )
 @_option(
     "Pace",
@@ -296,35 +284,24 @@ _HELP = {"help_option_names": ["-h", "--help"]}
     "Output",
     "--record",
     metavar="FILE",
-    type=_RecordPath(path_type=Path),
+    type=_Path(_EMPTY | _STDOUT),
     help="Append a JSON line to FILE for each key that was changed or left.",
 )
 @_option("Output", "-q", "--quiet", is_flag=True, help="Print only problems.")
 @_VERBOSE
 @_VERSION
-@click.argument("command", type=_OwnName(["migrate"]), required=False, metavar="")
+@click.argument("name", required=False, metavar="", expose_value=False, callback=_check_name)
 @click.pass_context
-def migrate(context: click.Context, /, command: str | None, **options: Any) -> dict[str, Any]:
+def migrate(context: click.Context, /, **options: Any) -> dict[str, Any]:
     """Return the options that are given, checked."""
-    if context.parent and command:
-        raise click.UsageError(f"Got unexpected extra argument ({command})", context)
     before = context.obj or {}
     options |= before
     typed = {name for name in options if _is_typed(context, name)}
-    chosen = {
-        "--dry-run": options["dry_run"],
-        "--check": options["check"],
-        "--hash": options["to_hash"],
-        "--upgrade": options["upgrade"],
-        "--reverse": options["reverse"],
-        "--downgrade": options["downgrade"],
-        "--from-town": options["from_town"] is not None,
-        "--legacy-prefix": options["legacy_prefix"],
-        "--on-conflict merge": options["on_conflict"] == "merge",
-        "--record": options["record"],
-    }
+    given = {name for name, value in options.items() if value not in (None, False)}
+    chosen = {f"--{name.replace('_', '-')}" for name in given}
+    chosen.add(f"--on-conflict {options['on_conflict']}")
     for exclusive in _EXCLUSIVE:
-        names = [name for name in exclusive if chosen[name]]
+        names = [name for name in exclusive if name in chosen]
         if len(names) > 1:
             raise click.UsageError(f"{' and '.join(names)} cannot be used together")
     return {**options, "typed": frozenset(typed | before.keys())}

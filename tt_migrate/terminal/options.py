@@ -21,9 +21,9 @@ class Options:
     town_dir: Path
     town_name: str | None
     redis_url: str | None
+    hash: bool
     dry_run: bool
     check: bool
-    to_hash: bool
     upgrade: bool
     reverse: bool
     downgrade: bool
@@ -43,7 +43,7 @@ class Options:
     @property
     def plan(self) -> Plan:
         """The plan that the options select. A check without one looks at all of an upgrade."""
-        if self.to_hash:
+        if self.hash:
             return HASH
         if self.reverse:
             return REVERSE
@@ -62,17 +62,18 @@ class Options:
     @property
     def checks_everything(self) -> bool:
         """Whether this is a check that names no plan."""
-        chosen = self.to_hash or self.reverse or self.downgrade or self.upgrade
+        chosen = self.hash or self.reverse or self.downgrade or self.upgrade
         return self.check and not chosen and self.from_town is None
 
     @property
     def shown(self) -> dict[str, Any]:
         """The options by their names, but for those that say which town and server."""
-        hidden = ("town_dir", "town_name", "redis_url", "to_hash", "typed")
-        values = {name: value for name, value in vars(self).items() if name not in hidden}
-        record = shown_text(str(self.record)) if self.record else None
-        former = None if self.from_town is None else shown_text(self.from_town)
-        return {"hash": self.to_hash, **values, "record": record, "from_town": former}
+        hidden = ("town_dir", "town_name", "redis_url", "typed")
+        return {
+            name: shown_text(str(value)) if isinstance(value, str | Path) else value
+            for name, value in vars(self).items()
+            if name not in hidden
+        }
 
     def repeated(self, url: str) -> str:
         """What a hint repeats of the command line, besides the plan.

@@ -34,8 +34,8 @@ class Migrator:
     cluster of several shards a redis.RedisCluster.
     `town`: the town's name, not empty.
     `plan`: what to do: RENAME, HASH, UPGRADE, REVERSE, DOWNGRADE, or what from_town() returns.
-    `max_pause_ms`: about how long one batch may hold the server, in milliseconds.
-    `nice`: the wait after each batch, as a multiple of the time that the batch held the server.
+    `max_pause_ms`: about how long one batch may block the server, in milliseconds.
+    `nice`: the wait after each batch, as a multiple of the time that the batch blocked the server.
     `progress`: called after each batch. An exception from it ends the run between two batches.
     `record`: called by migrate() after each batch that changed or left keys, with a list of Change.
     Their names cross the network then. An exception from it ends the run, as for `progress`.

@@ -43,7 +43,7 @@ class Effort:
     """What a run cost.
 
     `batches`: script calls. `seconds`: wall time. `max_pause_ms`: the longest time that one call
-    held the server, by the server's clock, in milliseconds; None if there is no clock.
+    blocked the server, by the server's clock, in milliseconds; None if there is no clock.
     `reconnects`: how often the connection was lost. `evicted`: keys that the server evicted during
     a migration; 0 if it evicts none or the user may not run INFO. `one_at_a_time`: why no call was
     sent ahead of the reply to the one before; empty if calls were. `lost_replies`: calls that could

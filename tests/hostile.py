@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
-Answer = Callable[[list[bytes]], bytes | Iterator[bytes]]
-"""Takes a command with its arguments. Returns the raw reply, whole or in pieces."""
+Answer = Callable[[list[bytes]], bytes]
+"""Takes a command with its arguments. Returns the raw reply."""
 
 
 @contextmanager
@@ -20,9 +20,7 @@ def hostile_server(answer: Answer) -> Iterator[str]:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with peer, peer.makefile("rb") as received, suppress(OSError):
             while command := _command(received):
-                said = answer(command)
-                for piece in [said] if isinstance(said, bytes) else said:
-                    peer.sendall(piece)
+                peer.sendall(answer(command))
 
     def accept() -> None:
         with suppress(OSError):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -709,17 +707,13 @@ def test_a_key_without_a_certificate_or_with_a_passphrase_is_refused(tls_town: P
 
 @pytest.mark.parametrize("kind_of_url", ["url", "unix"])
 def test_a_connection_that_was_closed_while_nobody_used_it_is_made_again(
-    newest: Server, monkeypatch: pytest.MonkeyPatch, kind_of_url: str
+    newest: Server, kind_of_url: str
 ) -> None:
     """As when a prompt is answered after a server with `timeout` has closed the connection."""
-    later = 0.0
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + later)
-    monkeypatch.setattr("tt_migrate.settings.deadline.time", clock)
     url = newest.url if kind_of_url == "url" else f"unix://{newest.socket}"
     newest.client().set("tt:inbox:1", 1)
     with open_client(Endpoint("--redis-url", url=url)) as client:
         migrator = Migrator(client, "town")
         migrator.check()
         newest.client().execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        later = 3600.0
         assert migrator.migrate().total == 1

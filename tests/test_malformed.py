@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from tests.command import assert_harmless, tt_in_process
@@ -209,30 +207,3 @@ def test_a_part_of_another_type_is_no_internal_error(operation: str) -> None:
             assert done.returncode in (0, 1, 3)
             assert_harmless(done)
     assert operation in reached
-
-
-@pytest.mark.parametrize("drop", [b"$10000\r\n" + b"x" * 9000, b">1\r\n$1\r\nx\r\n" * 900])
-def test_a_reply_that_comes_in_drops_ends_the_run(
-    drop: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tt_migrate.settings.deadline._GRACE_SECONDS", 0.2)
-    monkeypatch.setattr("tt_migrate.settings.deadline._SLOWEST_BYTES_A_SECOND", 1000)
-
-    sent: list[bytes] = []
-
-    def drops() -> Iterator[bytes]:
-        for byte in drop:
-            time.sleep(0.05)  # the pace of the drops, 20 bytes a second, is what is tested
-            sent.append(bytes([byte]))
-            yield sent[-1]
-
-    def answer(command: list[bytes]) -> bytes | Iterator[bytes]:
-        if command[0] == b"HELLO":
-            return hello()
-        return drops()
-
-    with hostile_server(answer) as address:
-        endpoint = Endpoint("--redis-url", url=f"redis://{address}?socket_timeout=0.3")
-        with open_client(endpoint) as client, pytest.raises(RedisTimeoutError):
-            Migrator(client, "town").count()
-    assert 0 < len(sent) < len(drop) / 2

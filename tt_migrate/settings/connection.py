@@ -26,7 +26,6 @@ from tt_migrate.escape import shown_text
 from tt_migrate.keyspace import town_bytes
 from tt_migrate.settings.checks import ConfigError, check_file
 from tt_migrate.settings.config import URL_SOURCES, Endpoint
-from tt_migrate.settings.deadline import DeadlineSocket
 from tt_migrate.settings.sentinel import MasterConnection, Sentinels
 from tt_migrate.settings.url import SECRETS, is_host, read_url, write_url
 
@@ -38,28 +37,23 @@ _TLS_FILES = {"ssl_certfile": "tls_cert", "ssl_keyfile": "tls_key", "ssl_ca_cert
 _TLS_FILE_BYTES = 16 << 20
 
 
-class _Bounded:
-    """Makes malformed and slow replies errors, in each of redis-py's kinds of connection."""
-
-    socket_timeout: float | None
+class _Strict:
+    """Makes malformed replies errors of redis-py, in each of its kinds of connection."""
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         with malformed_as_invalid():
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
 
-    def _connect(self) -> DeadlineSocket:
-        return DeadlineSocket(super()._connect(), self.socket_timeout or 0)  # type: ignore[misc]
 
-
-class _PlainConnection(_Bounded, Connection):
+class _PlainConnection(_Strict, Connection):
     pass
 
 
-class _TlsConnection(_Bounded, SSLConnection):
+class _TlsConnection(_Strict, SSLConnection):
     pass
 
 
-class _SocketConnection(_Bounded, UnixDomainSocketConnection):
+class _SocketConnection(_Strict, UnixDomainSocketConnection):
     pass
 
 
@@ -78,11 +72,11 @@ class _TlsNodeConnection(_Node, _TlsConnection):
     pass
 
 
-class _MasterConnection(_Bounded, MasterConnection, SentinelManagedConnection):
+class _MasterConnection(_Strict, MasterConnection, SentinelManagedConnection):
     pass
 
 
-class _TlsMasterConnection(_Bounded, MasterConnection, SentinelManagedSSLConnection):
+class _TlsMasterConnection(_Strict, MasterConnection, SentinelManagedSSLConnection):
     pass
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -51,8 +52,8 @@ class Output:
         self._stream = _buffered(stream)
         self._optional = optional
         self._begun = False
-        self.encoding = getattr(stream, "encoding", None) or "ascii"
-        self.symbols = _UNICODE if _encodable(_UNICODE, self.encoding) else _ASCII
+        self._encoding = getattr(stream, "encoding", None) or "ascii"
+        self.symbols = _UNICODE if _can_encode(_UNICODE, self._encoding) else _ASCII
         self.is_terminal = stream is not None and stream.isatty()
 
     @property
@@ -89,7 +90,11 @@ class Output:
     @property
     def width(self) -> int:
         """The characters that fit into a line of the terminal without moving the cursor on."""
-        return (self._columns() or _COLUMNS) - 1
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns if self._stream else 0
+        except OSError:
+            columns = 0
+        return (columns or _COLUMNS) - 1
 
     def over(self, text: str) -> None:
         """Overwrite the current line of a terminal, cut to its width."""
@@ -105,19 +110,14 @@ class Output:
             except OSError as error:
                 self._drop(error)
 
-    def _columns(self) -> int:
-        try:
-            return os.get_terminal_size(self._stream.fileno()).columns if self._stream else 0
-        except OSError:
-            return 0
-
     def _write(self, text: str) -> None:
         if self._stream is None and not self._optional and not self._begun:
             raise OutputError("cannot write the report: standard output is closed")
         self._begun = True
         if self._stream is not None:
             try:
-                self._stream.write(_encoded(text, self.encoding))
+                encoded = text.encode(self._encoding, "tt-migrate")
+                self._stream.write(encoded.decode(self._encoding))
             except OSError as error:
                 self._drop(error)
 
@@ -141,21 +141,19 @@ def _buffered(stream: TextIO | None) -> TextIO | None:
     return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors)
 
 
-def _encoded(text: str, encoding: str) -> str:
+def _can_encode(symbols: Symbols, encoding: str) -> bool:
     try:
-        text.encode(encoding)
+        "".join(vars(symbols).values()).encode(encoding)
     except UnicodeEncodeError:
-        return "".join(c if _encodable_text(c, encoding) else escaped(c) for c in text)
-    return text
-
-
-def _encodable(symbols: Symbols, encoding: str) -> bool:
-    return _encodable_text("".join(vars(symbols).values()), encoding)
-
-
-def _encodable_text(text: str, encoding: str) -> bool:
-    try:
-        text.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
         return False
     return True
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """Escape what an encoding lacks. A codec calls it."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(escaped, error.object[error.start : error.end])), error.end
+
+
+codecs.register_error("tt-migrate", _escape)

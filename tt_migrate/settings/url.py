@@ -27,18 +27,6 @@ _KINDS = {
 """The URL schemes, each with its canonical scheme. Tinytown accepts those without Sentinel."""
 
 _SENTINEL_PORT = 26379
-_OTHER_SPELLINGS = {
-    "sentinel": "redis+sentinel",
-    "redis-sentinel": "redis+sentinel",
-    "sentinels": "rediss+sentinel",
-    "rediss-sentinel": "rediss+sentinel",
-}
-_HOST = r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?"
-_OTHER_SENTINEL_URL = re.compile(
-    rf"[a-z-]+://(?P<login>[^/?#@]*@)?(?P<hosts>{_HOST}(?:,{_HOST})*)(?:/(?P<path>[\w./-]*))?"
-    r"(?:\?(?:[^#@]*&)?(?:sentinelMasterId=(?P<id>[\w.-]+))?[^#@]*)?(?:#(?P<name>[\w.-]+))?"
-)
-"""Other libraries have a master's name as the path, the fragment or a parameter."""
 
 _ALIASES = {"user": "username", "pass": "password"}
 """Other names for parameters that Tinytown accepts in unix:// URLs."""
@@ -108,7 +96,7 @@ def read_url(url: str, place: str) -> tuple[str, dict[str, Any]]:
         raise ConfigError(f"{place} is in quotes, which a shell would remove: leave them out")
     if scheme := _unknown_scheme(url):
         raise ConfigError(
-            f"{place} begins with {scheme}://, which is not supported: {_cure(scheme.lower(), url)}"
+            f"{place} begins with {scheme}://, which is not supported: {_cure(scheme.lower())}"
         )
     try:
         single, hosts = _split_hosts(url)
@@ -213,23 +201,19 @@ def _is_sentinels(scheme: str) -> bool:
     return scheme.lower().endswith("+sentinel")
 
 
-def _cure(scheme: str, url: str) -> str:
-    """What to use in place of a URL with an unknown scheme. Shows no login."""
+def _cure(scheme: str) -> str:
+    """What to use in place of an unknown scheme."""
     known = "redis://, rediss:// or unix://"
     if scheme in ("http", "https"):
         return (
             f"use {known}. This is the address of a REST service, no Redis URL: Upstash shows a"
             " rediss:// URL too"
         )
-    if scheme not in _OTHER_SPELLINGS:
+    if "sentinel" not in scheme:
         return f"use {known}"
-    found = _OTHER_SENTINEL_URL.fullmatch(url)
-    parts = (found["name"] or found["id"], found["path"]) if found else ()
-    path = "/".join(part.strip("/") for part in parts if part and part.strip("/"))
-    if not found or not path:
-        return f"use {_SENTINEL_FORM}"
-    login = "USER:PASSWORD@" if found["login"] else ""
-    return f"use {_OTHER_SPELLINGS[scheme]}://{login}{found['hosts']}/{path}"
+    # Other libraries write sentinel:// and redis-sentinel://, for TLS sentinels:// and rediss-.
+    has_tls = scheme.endswith("s") or scheme.startswith("rediss")
+    return f"use {_SENTINEL_FORM.replace('redis+', 'rediss+') if has_tls else _SENTINEL_FORM}"
 
 
 def _split_hosts(url: str) -> tuple[str, list[str]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
 from difflib import get_close_matches
 from io import BytesIO, TextIOWrapper
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -24,8 +24,6 @@ from tt_migrate.terminal.other_tt import hand_over
 from tt_migrate.terminal.output import Output, OutputError
 from tt_migrate.terminal.redaction import NO_SECRETS, without_url_passwords
 from tt_migrate.terminal.signals import StopSignals
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 _EXCLUSIVE = (
     ("--dry-run", "--check", "--record"),
@@ -81,21 +79,13 @@ _STDOUT = {
 }
 
 
-def _option(section: str, *names: str, **attributes: Any) -> Callable[[_F], _F]:
-    """An option that stands in a section of the help and can come from the environment."""
-    long = next(name for name in names if name.startswith("--"))
-    envvar = f"TT_MIGRATE_{long[2:].replace('-', '_').upper()}"
-    return click.option(
-        *names, cls=_Option, section=section, envvar=envvar, show_envvar=True, **attributes
-    )
-
-
 class _Option(click.Option):
-    """An option with the section of the help in which it stands."""
+    """An option that can come from the environment, by its name there."""
 
-    def __init__(self, *args: Any, section: str, **attributes: Any) -> None:
-        super().__init__(*args, **attributes)
-        self.section = section
+    def __init__(self, *names: str, **attributes: Any) -> None:
+        long = next(name for name in names if name.startswith("--"))
+        variable = f"TT_MIGRATE_{long[2:].replace('-', '_').upper()}"
+        super().__init__(names, envvar=variable, show_envvar=True, **attributes)
 
     def value_from_envvar(self, ctx: click.Context) -> Any:
         """Read the option's variable. A flag's says yes or no, in every version of click."""
@@ -112,24 +102,11 @@ class _Option(click.Option):
             raise click.UsageError(problem, ctx) from None
 
 
-class _Sections(click.Command):
-    """A command whose help shows options by section."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each section's options, and the rest under Other."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record:
-                section = getattr(parameter, "section", "Other")
-                sections.setdefault(section, []).append(record)
-        for section, records in sections.items():
-            with formatter.section(section):
-                formatter.write_dl(records)
+def _flag(*names: str, help: str) -> _Option:  # noqa: A002 - as click calls it
+    return _Option(*names, is_flag=True, help=help)
 
 
-_TOWN = _option(
-    "Town and server",
+_TOWN = _Option(
     "-t",
     "--town",
     "town_dir",
@@ -138,13 +115,110 @@ _TOWN = _option(
     default=Path(),
     help="The town's directory, with tinytown.toml in it or above it.  [default: .]",
 )
-_VERBOSE = _option(
-    "Output",
-    "-v",
-    "--verbose",
-    is_flag=True,
-    help="Show where settings come from, the server and the cost.",
-)
+_VERBOSE = _flag("-v", "--verbose", help="Show where settings come from, the server and the cost.")
+_SECTIONS = {
+    "What to do": [
+        _flag("-n", "--dry-run", help="Preview, change nothing."),
+        _flag(
+            "--check",
+            help="Print one line, change nothing; exit with status 1 if there is something to do.",
+        ),
+        _flag(
+            "--upgrade",
+            help="Do all that a current Tinytown needs: rename mt: keys and old keys, then --hash.",
+        ),
+        _flag("--hash", help="Convert agents and tasks from JSON strings to hashes."),
+        _flag("--reverse", help="Give the town's keys their old names back."),
+        _flag(
+            "--downgrade",
+            help="Do all that Tinytown 0.6 needs: convert hashes to JSON strings, then --reverse.",
+        ),
+        _Option(
+            "--from-town",
+            metavar="NAME",
+            help="Rename the keys of the town's former name NAME, events and missions included.",
+        ),
+        _Option(
+            "--on-conflict",
+            type=click.Choice(["skip", "merge"]),
+            default="skip",
+            show_default=True,
+            help="What to do with a key whose new name is taken.",
+        ),
+        _Option(
+            "--legacy-prefix",
+            type=click.Choice(["mt"]),
+            help="Rename version 0.1's keys (mt:agent:ID) too.",
+        ),
+        _flag("-y", "--force", help="Skip the confirmation prompt."),
+    ],
+    "Town and server": [
+        _TOWN,
+        _Option(
+            "--town-name",
+            metavar="NAME",
+            help="The town's name; by default, the one in its file.",
+        ),
+        _Option(
+            "--redis-url",
+            metavar="URL",
+            help="redis://, rediss://, unix:// or redis+sentinel://; by default REDIS_URL, else the"
+            " town's file.",
+        ),
+    ],
+    "Pace": [
+        _Option(
+            "--max-pause",
+            "max_pause_ms",
+            metavar="MS",
+            type=click.IntRange(1, 1000),
+            default=5,
+            show_default=True,
+            help="How long one batch may block the server, in milliseconds.",
+        ),
+        _Option(
+            "--nice",
+            metavar="RATIO",
+            type=_Ratio(0, 1000),
+            default=0,
+            show_default=True,
+            help="After each batch, wait RATIO times as long as it took.",
+        ),
+    ],
+    "Output": [
+        _flag("--json", help="Print one JSON document instead of text."),
+        _Option(
+            "--limit",
+            metavar="N",
+            type=click.IntRange(0),
+            help="List N keys of each family in a preview, 0: all."
+            "  [default: 20 on a terminal, else 0]",
+        ),
+        _Option(
+            "--record",
+            metavar="FILE",
+            type=_Path(_EMPTY | _STDOUT),
+            help="Append a JSON line to FILE for each key that was changed or left.",
+        ),
+        _flag("-q", "--quiet", help="Print only problems."),
+        _VERBOSE,
+    ],
+}
+"""The options, by the section of the help in which they stand."""
+
+
+class _Sections(click.Command):
+    """A command whose help shows options by section."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each section's options, and the rest under Other."""
+        listed = {*chain(*_SECTIONS.values())}
+        rest = [parameter for parameter in self.get_params(ctx) if parameter not in listed]
+        sections: dict[str, Iterable[click.Parameter]] = {**_SECTIONS, "Other": rest}
+        for section, parameters in sections.items():
+            records = [parameter.get_help_record(ctx) for parameter in parameters]
+            with formatter.section(section):
+                formatter.write_dl([record for record in records if record])
 
 
 def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -155,13 +229,16 @@ def _show_version(context: click.Context, parameter: click.Parameter, value: boo
         context.exit()
 
 
-_VERSION = click.option(
-    "--version",
+_VERSION = click.Option(
+    ["--version"],
     is_flag=True,
     expose_value=False,
     is_eager=True,
     callback=_show_version,
     help="Show the version and exit.",
+)
+_NAME = click.Argument(
+    ["name"], required=False, metavar="", expose_value=False, callback=_check_name
 )
 # Not in docstrings, which `python -OO` leaves out.
 _MIGRATE_HELP = """\
@@ -188,109 +265,11 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 
 @click.command(
     cls=_Sections,
+    params=[*chain(*_SECTIONS.values()), _VERSION, _NAME],
     context_settings=_HELP,
     help=_MIGRATE_HELP,
     epilog=_EXAMPLES + exit_status.HELP,
 )
-@_option("What to do", "-n", "--dry-run", is_flag=True, help="Preview, change nothing.")
-@_option(
-    "What to do",
-    "--check",
-    is_flag=True,
-    help="Print one line, change nothing; exit with status 1 if there is something to do.",
-)
-@_option(
-    "What to do",
-    "--upgrade",
-    is_flag=True,
-    help="Do all that a current Tinytown needs: rename mt: keys and old keys, then --hash.",
-)
-@_option(
-    "What to do",
-    "--hash",
-    is_flag=True,
-    help="Convert agents and tasks from JSON strings to hashes.",
-)
-@_option("What to do", "--reverse", is_flag=True, help="Give the town's keys their old names back.")
-@_option(
-    "What to do",
-    "--downgrade",
-    is_flag=True,
-    help="Do all that Tinytown 0.6 needs: convert hashes to JSON strings, then --reverse.",
-)
-@_option(
-    "What to do",
-    "--from-town",
-    metavar="NAME",
-    help="Rename the keys of the town's former name NAME, events and missions included.",
-)
-@_option(
-    "What to do",
-    "--on-conflict",
-    type=click.Choice(["skip", "merge"]),
-    default="skip",
-    show_default=True,
-    help="What to do with a key whose new name is taken.",
-)
-@_option(
-    "What to do",
-    "--legacy-prefix",
-    type=click.Choice(["mt"]),
-    help="Rename version 0.1's keys (mt:agent:ID) too.",
-)
-@_option("What to do", "-y", "--force", is_flag=True, help="Skip the confirmation prompt.")
-@_TOWN
-@_option(
-    "Town and server",
-    "--town-name",
-    metavar="NAME",
-    help="The town's name; by default, the one in its file.",
-)
-@_option(
-    "Town and server",
-    "--redis-url",
-    metavar="URL",
-    help="redis://, rediss://, unix:// or redis+sentinel://; by default REDIS_URL, else the town's"
-    " file.",
-)
-@_option(
-    "Pace",
-    "--max-pause",
-    "max_pause_ms",
-    metavar="MS",
-    type=click.IntRange(1, 1000),
-    default=5,
-    show_default=True,
-    help="How long one batch may block the server, in milliseconds.",
-)
-@_option(
-    "Pace",
-    "--nice",
-    metavar="RATIO",
-    type=_Ratio(0, 1000),
-    default=0,
-    show_default=True,
-    help="After each batch, wait RATIO times as long as it took.",
-)
-@_option("Output", "--json", is_flag=True, help="Print one JSON document instead of text.")
-@_option(
-    "Output",
-    "--limit",
-    metavar="N",
-    type=click.IntRange(0),
-    help="List N keys of each family in a preview, 0: all.  [default: 20 on a terminal, else 0]",
-)
-@_option(
-    "Output",
-    "--record",
-    metavar="FILE",
-    type=_Path(_EMPTY | _STDOUT),
-    help="Append a JSON line to FILE for each key that was changed or left.",
-)
-@_option("Output", "-q", "--quiet", is_flag=True, help="Print only problems.")
-@_VERBOSE
-@_VERSION
-@click.argument("name", required=False, metavar="", expose_value=False, callback=_check_name)
 @click.pass_context
 def migrate(context: click.Context, /, **options: Any) -> dict[str, Any]:
     """Return the options that are given, checked."""
@@ -334,10 +313,8 @@ class _SharedName(click.Group):
     help=_TT_HELP,
     invoke_without_command=True,
     subcommand_metavar="COMMAND [ARGS]...",
+    params=[_TOWN, _VERBOSE, _VERSION],
 )
-@_TOWN
-@_VERBOSE
-@_VERSION
 @click.pass_context
 def tt(context: click.Context, town_dir: Path, verbose: bool) -> None:
     """Keep the options that stand before a command; show the help if there is none."""

@@ -17,12 +17,7 @@ else:
     import tomli as tomllib
 
 from tt_migrate.escape import shown_text
-from tt_migrate.settings.checks import (
-    ConfigError,
-    check_file,
-    given_password,
-    town_name_problem,
-)
+from tt_migrate.settings.checks import ConfigError, check_file, given_password, town_name_problem
 from tt_migrate.settings.url import has_password
 
 _T = TypeVar("_T")
@@ -182,20 +177,16 @@ def _town_file(town_dir: Path) -> _Table:
         except NotADirectoryError:
             break
         except OSError as error:
-            raise ConfigError(
-                f"{shown_text(str(path))}: cannot be read: {error.strerror}"
-            ) from None
+            problem = f"cannot be read: {error.strerror}"
         except UnicodeDecodeError:
-            raise ConfigError(f"{shown_text(str(path))}: is not UTF-8 text") from None
+            problem = "is not UTF-8 text"
         except (ValueError, RecursionError) as error:
-            raise ConfigError(
-                f"{shown_text(str(path))}: is not valid {name[-4:].upper()}: {_where(error)}"
-            ) from None
-        if not isinstance(values, dict):
-            raise ConfigError(
-                f"{shown_text(str(path))}: must be a table of settings that contains 'name'"
-            )
-        return _Table(path, values)
+            problem = f"is not valid {name[-4:].upper()}: {_where(error)}"
+        else:
+            if isinstance(values, dict):
+                return _Table(path, values)
+            problem = "must be a table of settings that contains 'name'"
+        raise ConfigError(f"{shown_text(str(path))}: {problem}")
     town = _absolute(town_dir)
     deleted = ", because the current directory has been deleted"
     where = " or above it" if town.is_absolute() else deleted

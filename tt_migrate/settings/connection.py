@@ -45,49 +45,28 @@ class _Strict:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
 
 
-class _PlainConnection(_Strict, Connection):
-    pass
-
-
-class _TlsConnection(_Strict, SSLConnection):
-    pass
-
-
-class _SocketConnection(_Strict, UnixDomainSocketConnection):
-    pass
-
-
 class _Node:
-    """A connection to a node of a cluster. redis-py has its own function for it."""
+    """A connection to a node of a cluster. redis-py has a redis_connect_func of its own for it."""
 
     def on_connect(self) -> None:
         _shake_hands(self, super().on_connect)  # type: ignore[misc]
 
 
-class _NodeConnection(_Node, _PlainConnection):
-    pass
-
-
-class _TlsNodeConnection(_Node, _TlsConnection):
-    pass
-
-
-class _MasterConnection(_Strict, MasterConnection, SentinelManagedConnection):
-    pass
-
-
-class _TlsMasterConnection(_Strict, MasterConnection, SentinelManagedSSLConnection):
-    pass
+def _connection(*bases: type) -> Any:
+    return type(bases[-1].__name__, bases, {})
 
 
 _CLASSES = {
-    "redis": _PlainConnection,
-    "rediss": _TlsConnection,
-    "unix": _SocketConnection,
-    "redis+sentinel": _MasterConnection,
-    "rediss+sentinel": _TlsMasterConnection,
+    "redis": _connection(_Strict, Connection),
+    "rediss": _connection(_Strict, SSLConnection),
+    "unix": _connection(_Strict, UnixDomainSocketConnection),
+    "redis+sentinel": _connection(_Strict, MasterConnection, SentinelManagedConnection),
+    "rediss+sentinel": _connection(_Strict, MasterConnection, SentinelManagedSSLConnection),
 }
-_NODE_CLASSES = {"redis": _NodeConnection, "rediss": _TlsNodeConnection}
+_NODE_CLASSES = {
+    "redis": _connection(_Node, _Strict, Connection),
+    "rediss": _connection(_Node, _Strict, SSLConnection),
+}
 
 
 def open_client(endpoint: Endpoint) -> Redis:

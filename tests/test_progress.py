@@ -18,7 +18,7 @@ from tt_migrate.engine.tallies import MigrationTally
 from tt_migrate.plan import RENAME
 from tt_migrate.results import Effort, Migration, Progress
 from tt_migrate.terminal.output import Output
-from tt_migrate.terminal.progress import ProgressBar, ProgressLines, fitting
+from tt_migrate.terminal.progress import ProgressBar, ProgressLines, Watch, fitting
 
 
 def migration(total: int) -> Migration:
@@ -113,9 +113,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_the_bar_stays_in_its_line(clock: list[float]) -> None:
     stream = StringIO()
     bar = ProgressBar(Output(stream))
+    watch = Watch(bar)
     for n in range(10):
         clock[0] = n
-        bar(replace(HALF, scanned=n * 100_000, waiting=""))
+        watch(replace(HALF, scanned=n * 100_000, waiting=""))
     bar.close()
     first, *lines = stream.getvalue().split("\r")
     assert first == ""
@@ -127,19 +128,19 @@ def test_the_bar_stays_in_its_line(clock: list[float]) -> None:
 def test_the_bar_is_drawn_about_ten_times_a_second(clock: list[float]) -> None:
     stream = StringIO()
     bar = ProgressBar(Output(stream))
+    watch = Watch(bar)
     for n in range(300):
         clock[0] = n / 100
-        bar(replace(HALF, waiting=""))
+        watch(replace(HALF, waiting=""))
     assert 20 <= stream.getvalue().count("\r") <= 26
 
 
 def test_a_log_gets_a_dated_line_every_ten_seconds(clock: list[float]) -> None:
     stream = StringIO()
-    lines = ProgressLines(Output(stream))
+    watch = Watch(ProgressLines(Output(stream)))
     for n in range(36):
         clock[0] = n
-        lines(HALF)
-    lines.close()
+        watch(HALF)
     written = stream.getvalue().splitlines()
     assert len(written) == 3
     assert re.fullmatch(

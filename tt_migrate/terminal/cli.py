@@ -362,13 +362,8 @@ def _main(name: str, args: list[str], signals: StopSignals, out: Output, err: Ou
             hand_over(args)
         signals.finish()
         if isinstance(error, click.UsageError) and error.ctx and not _wants_json(args):
-            err.lines(
-                [
-                    *error.ctx.get_usage().splitlines(),
-                    f"Try '{error.ctx.command_path} --help' for help.",
-                    "",
-                ]
-            )
+            usage = error.ctx.get_usage().splitlines()
+            err.lines([*usage, f"Try '{error.ctx.command_path} --help' for help.", ""])
         _failed(without_url_passwords(error.format_message()), args, out, err)
         return exit_status.USAGE
     if not isinstance(options, dict):

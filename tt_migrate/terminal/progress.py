@@ -1,13 +1,18 @@
-"""The progress of a run: one line that is redrawn on a terminal, or dated lines."""
+"""The progress of a run: what is known of it, and how it is shown."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from datetime import datetime, timezone
+from typing import TypeVar
 
-from tt_migrate.results import Migration, Progress, Stage
+from tt_migrate.results import Effort, Migration, Progress, Result, Stage
 from tt_migrate.terminal.output import Output
+
+_R = TypeVar("_R")
 
 _QUIET_SECONDS = 0.5
 _REDRAW_SECONDS = 0.1
@@ -16,31 +21,66 @@ _BAR = 8
 _MINUTE, _HOUR = 60, 3600
 
 
-class ProgressBar:
-    """Shows how far a stage has got, once it takes long, in the last line of a terminal.
+class Watch:
+    """Follows a run: keeps the last result and the time, and shows the progress."""
 
-    Pass it as a Migrator's `progress`.
-    """
+    def __init__(self, display: ProgressBar | ProgressLines | None) -> None:
+        self._display = display
+        self._stage: Stage | None = None
+        self._so_far: Result | None = None
+        self._began = self._stage_began = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        """Receive a Migrator's progress."""
+        self._so_far = progress.so_far
+        if self._display:
+            now = time.monotonic()
+            if progress.stage != self._stage:
+                self._display.close()
+                self._stage, self._stage_began = progress.stage, now
+            self._display.show(progress, now - self._stage_began)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run began, or since its last operation began."""
+        return time.monotonic() - self._began
+
+    @property
+    def so_far(self) -> Result | None:
+        """The result so far; None before the first batch has ended."""
+        if self._so_far is None:
+            return None
+        return replace(self._so_far, effort=replace(self._so_far.effort, seconds=self.seconds))
+
+    @property
+    def effort(self) -> Effort:
+        """The cost of the run, or of its last operation."""
+        return self.so_far.effort if self.so_far else Effort(0, self.seconds, None, 0)
+
+    def follow(self, operation: Callable[[], _R]) -> _R:
+        """Carry out an operation of the Migrator. The display is closed when it ends."""
+        self._so_far, self._began = None, time.monotonic()
+        with closing(self._display) if self._display else nullcontext():
+            return operation()
+
+
+class ProgressBar:
+    """Shows how far a stage has got, once it takes long, in the last line of a terminal."""
 
     def __init__(self, out: Output) -> None:
         self._out = out
-        self._stage: Stage | None = None
-        self._since = 0.0
         self._drawn = 0.0
         self._waiting = ""
         self._is_open = False
 
-    def __call__(self, progress: Progress) -> None:
-        """Show the progress of the run."""
+    def show(self, progress: Progress, seconds: float) -> None:
+        """Show the progress of a stage that has taken so many seconds so far."""
         now = time.monotonic()
-        if progress.stage != self._stage:
-            self.close()
-            self._stage, self._since = progress.stage, now
-        is_long = self._is_open or progress.waiting or now - self._since > _QUIET_SECONDS
+        is_long = self._is_open or progress.waiting or seconds > _QUIET_SECONDS
         is_news = progress.waiting != self._waiting
         if is_long and (is_news or now - self._drawn > _REDRAW_SECONDS):
             self._is_open, self._drawn, self._waiting = True, now, progress.waiting
-            self._out.over(fitting(progress, now - self._since, self._out.width))
+            self._out.over(fitting(progress, seconds, self._out.width))
 
     def close(self) -> None:
         """End the line."""
@@ -50,26 +90,18 @@ class ProgressBar:
 
 
 class ProgressLines:
-    """Writes a dated line every 10 seconds, for the log of a job.
-
-    Pass it as a Migrator's `progress`.
-    """
+    """Writes a dated line every 10 seconds, for the log of a job."""
 
     def __init__(self, out: Output) -> None:
         self._out = out
-        self._stage: Stage | None = None
-        self._since = 0.0
         self._written = time.monotonic()
 
-    def __call__(self, progress: Progress) -> None:
-        """Write the progress of the run if a line is due."""
+    def show(self, progress: Progress, seconds: float) -> None:
+        """Write the progress of a stage if a line is due."""
         now = time.monotonic()
-        if progress.stage != self._stage:
-            self._stage, self._since = progress.stage, now
         if now - self._written >= _LINE_SECONDS:
             self._written = now
-            parts = (text for text, _ in _parts(progress, now - self._since))
-            self.write(", ".join(parts))
+            self.write(", ".join(text for text, _ in _parts(progress, seconds)))
 
     def close(self) -> None:
         """Do nothing: each line is ended."""

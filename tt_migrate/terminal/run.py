@@ -29,11 +29,10 @@ from tt_migrate.terminal.internal_error import internal_error
 from tt_migrate.terminal.json_report import JsonReport
 from tt_migrate.terminal.options import Options
 from tt_migrate.terminal.output import Output, OutputError
-from tt_migrate.terminal.progress import ProgressBar, ProgressLines
+from tt_migrate.terminal.progress import ProgressBar, ProgressLines, Watch
 from tt_migrate.terminal.redaction import Redactor
 from tt_migrate.terminal.signals import StoppedBySignal, StopSignals
 from tt_migrate.terminal.text_report import TextReport
-from tt_migrate.terminal.watch import Watch
 from tt_migrate.terminal.words import counted, server_words
 
 _LONGEST_ANSWER = 100

@@ -60,7 +60,7 @@ class Effort:
 
 
 class _Found:
-    """What all results say of the town as a whole."""
+    """What every result says about the town as a whole."""
 
     plan: Plan
     town: str
@@ -71,7 +71,7 @@ class _Found:
 
     @property
     def _is_known(self) -> bool:
-        """Whether the run knows of anything that concerns the town, apart from what is below."""
+        """Whether the run found or did something in the town, apart from `hidden`."""
         raise NotImplementedError
 
     @property
@@ -105,7 +105,7 @@ class Count(_Found):
     agents and tasks that are JSON strings in old keys whose destination is free. `hashes`: agents
     and tasks of the town that are hashes. `others`: agents and tasks that have another type or
     whose type the user may not read. `new_only`: keys of the town that do not exist in the old
-    format. `hidden`: keys on their way between the shards of a cluster, each with its hidden name;
+    format. `hidden`: keys in transit between the shards of a cluster, each with its hidden name;
     always empty elsewhere. `has_keys`: whether the town has keys in the new format. `databases`:
     keys in each database of the server that has some, if the town is absent; else None, or if the
     server does not tell.

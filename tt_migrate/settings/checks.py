@@ -1,4 +1,4 @@
-"""Checks what options, variables and files hand over: shells and files of variables add to it."""
+"""Checks names, passwords and files, and finds what shells and files of variables add to them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Password:
 def town_name_problem(option: str, name: str) -> str | None:
     """What is wrong with a town's name from an option or its variable; None if nothing is.
 
-    A town's file may have any name. From a shell or a file of variables, a carriage return, blanks
-    at the ends and quotes around a name are leftovers.
+    In a town's file, any name is right. From a shell or a file of variables, a carriage return,
+    blanks at the ends and quotes around a name are leftovers.
     """
     blanks = "".join(filter(_is_blank, name))
     bare = "".join(character for character in name if category(character) != "Cc").strip(blanks)
@@ -57,7 +57,7 @@ def is_quoted(text: str) -> bool:
 def given_password(name: str, environ: Mapping[str, str]) -> Password:
     """Return the password in a variable, or in the file that the variable `<name>_FILE` names.
 
-    One line end after it is left out. Raises ConfigError.
+    Drops one line end after it. Raises ConfigError.
     """
     source, text, path = name, environ.get(name), environ.get(f"{name}_FILE")
     if path and text:
@@ -81,7 +81,7 @@ def given_password(name: str, environ: Mapping[str, str]) -> Password:
 def _password_in(path: Path, variable: str) -> str:
     try:
         size = check_file(path, _PASSWORD_FILE_BYTES)
-        # A byte order mark is an editor's.
+        # Some editors begin a file with a byte order mark.
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape") if size else ""
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
@@ -111,5 +111,5 @@ def check_file(path: Path, most: int) -> int:
 
 
 def _is_blank(character: str) -> bool:
-    # A byte order mark and its kind are of the category Cf.
+    # Cf has the byte order mark.
     return character.isspace() or category(character) in ("Cc", "Cf")

@@ -197,7 +197,7 @@ def _town_file(town_dir: Path) -> _Table:
 
 
 def _with_parents(folder: Path) -> Iterator[Path]:
-    """A folder and those above it, from the nearest. One that does not exist has none."""
+    """A folder and its parents, nearest first. One that does not exist comes alone."""
     yield folder
     with suppress(OSError):
         folder.stat()

@@ -87,7 +87,7 @@ def open_client(endpoint: Endpoint) -> Redis:
     settings = _pool_settings(kind, parts)
     if addresses is None:
         return Redis.from_pool(ConnectionPool(**settings))
-    # What the URL says of TLS, the protocol and the time to wait counts for the Sentinels too.
+    # TLS, the protocol and the timeouts of the URL apply to the Sentinels too.
     common = {name: parts[name] for name in parts.keys() - {"username", "password", "db"}}
     common.setdefault("socket_connect_timeout", _SENTINEL_SECONDS)
     common.setdefault("socket_timeout", _SENTINEL_SECONDS)
@@ -100,10 +100,10 @@ def open_client(endpoint: Endpoint) -> Redis:
 
 
 def open_cluster(endpoint: Endpoint) -> RedisCluster:
-    """Return a client for the cluster of an endpoint, which must be one of its nodes.
+    """Return a connected client for the cluster of which the endpoint is a node.
 
-    It is connected. Replies are bytes. Raises ConfigError as open_client does, and for an endpoint
-    that is no host and port; redis.exceptions.RedisError if the cluster cannot be discovered.
+    Replies are bytes. Raises ConfigError as open_client does, and if the endpoint is no host and
+    port; redis.exceptions.RedisError if the cluster cannot be discovered.
     """
     kind, parts = _parts(endpoint)
     if kind not in _NODE_CLASSES:
@@ -126,12 +126,12 @@ def open_cluster(endpoint: Endpoint) -> RedisCluster:
     except RedisConnectionError as error:
         if "onnecting to" in str(error) or type(error) is not RedisConnectionError:
             raise
-        # redis-py asks for it when the servers are found. No other reply is nearly as large.
+        # redis-py sends COMMAND once it knows the servers. No other reply is nearly as large.
         raise CutOffError("the reply to COMMAND did not come") from error
 
 
 def _reason_of(error: BaseException | None) -> RedisError | None:
-    """What a server has said. redis-py takes any error of CLUSTER SLOTS for one of no cluster."""
+    """The server's own error. redis-py reports any error of CLUSTER SLOTS as a missing cluster."""
     while error:
         if isinstance(error, RedisError):
             return error
@@ -208,7 +208,7 @@ def _shake_hands(connection: Any, on_connect: Callable[[], object]) -> None:
     if connection.protocol == 3 and not isinstance(said, dict):
         raise InvalidResponse("the reply to HELLO is not a map")
     if connection.protocol == 3:
-        # Saves the engine a HELLO of its own.
+        # The engine finds it there, and sends no HELLO of its own.
         now = time.monotonic()
         handshake = Handshake(said, now, now - began)
         setattr(connection, "handshake", handshake)  # noqa: B010 - redis-py has no such name

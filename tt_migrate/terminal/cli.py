@@ -1,4 +1,4 @@
-"""The command line of `tt migrate` and `tt-migrate`. It uses click, and nothing of Redis."""
+"""The command line of `tt migrate` and `tt-migrate`. It imports no redis-py, which is slow."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _meant(word: str, words: Iterable[str]) -> str:
 
 
 class _Path(click.Path):
-    """A path. `refused`: texts that a user takes for something else, each with the error."""
+    """A path. `refused`: texts that would be misunderstood, each with its error."""
 
     def __init__(self, refused: Mapping[str, str]) -> None:
         super().__init__(path_type=Path)
@@ -80,7 +80,7 @@ _STDOUT = {
 
 
 class _Option(click.Option):
-    """An option that can come from the environment, by its name there."""
+    """An option that an environment variable can give: TT_MIGRATE_ and its name."""
 
     def __init__(self, *names: str, **attributes: Any) -> None:
         long = next(name for name in names if name.startswith("--"))
@@ -88,7 +88,7 @@ class _Option(click.Option):
         super().__init__(names, envvar=variable, show_envvar=True, **attributes)
 
     def value_from_envvar(self, ctx: click.Context) -> Any:
-        """Read the option's variable. A flag's says yes or no, in every version of click."""
+        """Read the option's variable. A flag's is true or false, in every version of click."""
         if not self.is_flag:
             return super().value_from_envvar(ctx)
         # For click 8.2.0 and 8.2.1, any text sets a flag.
@@ -292,11 +292,11 @@ def _is_typed(context: click.Context, name: str) -> bool:
 
 
 class _UnknownCommand(click.UsageError):
-    """The command is not one of ours, and perhaps one of Tinytown's."""
+    """The command is not ours. It may be Tinytown's."""
 
 
 class _SharedName(click.Group):
-    """A group whose program has the name of another program."""
+    """The commands of `tt`, whose name Tinytown's own program has too."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -317,9 +317,9 @@ class _SharedName(click.Group):
 )
 @click.pass_context
 def tt(context: click.Context, town_dir: Path, verbose: bool) -> None:
-    """Keep the options that stand before a command; show the help if there is none."""
+    """Keep the options before the command. Without a command, show the help."""
     values = {"town_dir": town_dir, "verbose": verbose}
-    # What stands before the command overrides the environment, as what follows it does.
+    # Options before the command override the environment, as those after it do.
     context.obj = {name: value for name, value in values.items() if _is_typed(context, name)}
     if context.invoked_subcommand is None:
         if context.obj:
@@ -346,7 +346,7 @@ def main(name: str, args: list[str], signals: StopSignals) -> int:
 
 
 def _main(name: str, args: list[str], signals: StopSignals, out: Output, err: Output) -> int:
-    # --help, --version and shell completion print. The last one prints bytes.
+    # What --help, --version and shell completion print. The last prints bytes.
     printed = BytesIO()
     stream = TextIOWrapper(printed, "utf-8", write_through=True)
     try:

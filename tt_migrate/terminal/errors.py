@@ -29,12 +29,12 @@ _Sign = type[Exception] | str
 _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     (
         (MasterAwayError,),
-        # Not a part of the text, where a word that is a password is hidden.
+        # Not part of {text}, where a word that equals a password is hidden.
         "{text}. If this machine cannot reach that address, correct it in sentinel monitor, or in"
         " replica-announce-ip of a promoted replica; sentinel announce-ip is a Sentinel's own",
     ),
     ((UnsupportedServerError, UnsyncedReplicaError, SentinelError), "{text}"),
-    # Comes before all that look for words, because its text can be anything.
+    # Before the signs that are words, because its text can be anything.
     (
         (redis_errors.InvalidResponse,),
         "the reply does not come from Redis. Is the address right, and is TLS on at both ends or"
@@ -195,8 +195,8 @@ def explain(
 ) -> str:
     """Explain an error of redis-py in one line: which server, what happened, what to do.
 
-    `shown_url`: the server's redacted URL. `redactor`: escapes the server's own text. `old_socket`:
-    as in Endpoint.
+    `shown_url`: the server's redacted URL. `redactor`: hides passwords in the server's own text
+    and escapes it. `old_socket`: as in Endpoint.
     """
     # A server repeats the arguments of an unknown command; for AUTH they include the password.
     text, _, _ = " ".join(str(error).split()).partition(", with args beginning with")

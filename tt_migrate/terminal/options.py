@@ -67,7 +67,7 @@ class Options:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """The options by their names, but for those that say which town and server."""
+        """The options by name, without those for the town and the server."""
         hidden = ("town_dir", "town_name", "redis_url", "typed")
         return {
             name: shown_text(str(value)) if isinstance(value, str | Path) else value
@@ -76,7 +76,7 @@ class Options:
         }
 
     def repeated(self, url: str) -> str:
-        """What a hint repeats of the command line, besides the plan.
+        """The options that a hint repeats, besides those for the plan.
 
         `url`: the server's redacted URL.
         """

@@ -26,7 +26,7 @@ def next_tt(environ: Mapping[str, str]) -> Path | None:
 
 
 def hand_over(args: Sequence[str]) -> None:
-    """Become the next `tt`, with the same arguments. Returns where there is none.
+    """Replace this process with the next `tt`, and the same arguments. Returns if there is none.
 
     A script called `tt` can lead back to this program. If so, this process or its parent has
     already handed over the same arguments.

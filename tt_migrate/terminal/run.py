@@ -184,7 +184,7 @@ class _Run:
         """Raise ConfigError for an odd former name, unless there are keys with it to rename."""
         former = self._options.from_town
         problem = town_name_problem("--from-town", former) if former else None
-        # Not followed: this is not the run that the user wants.
+        # Without progress, because it would pass for the run itself.
         if problem and not replace(migrator, progress=None).count().total:
             raise ConfigError(f"{problem}; no key has the name as it is")
 

@@ -91,7 +91,7 @@ class StopSignals:
             signal.signal(signum, signal.SIG_IGN)
 
     def stop_ticking(self) -> None:
-        """Stop the clock, which would go on in a program that takes this one's place."""
+        """Stop the clock: it would go on in a program that replaces this one."""
         if _TICKS:
             signal.setitimer(signal.ITIMER_REAL, 0)
 

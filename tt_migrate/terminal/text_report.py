@@ -35,8 +35,8 @@ class TextReport:
 
     `quiet`: only problems. `limit`: how many keys of each family a preview lists, 0: all.
     `has_log`: whether --record was given. The other fields have their values once the settings are
-    loaded. `server`: the redacted URL. `database`: its number in the server. `repeated`: what hints
-    repeat of the command line. `redactor`: escapes the server's own text.
+    loaded. `server`: the redacted URL. `database`: its number in the server. `repeated`: the
+    options that hints repeat. `redactor`: hides passwords in the server's text, and escapes it.
     """
 
     out: Output
@@ -153,10 +153,10 @@ class TextReport:
             yield f"   Former name: {shown_text(self.plan.from_town) or 'empty'}"
 
     def _absent(self, result: Result) -> Iterator[str]:
-        """That the town has no keys here, and where there are some.
+        """Say that the town has no keys here, and where to look.
 
-        A town that may be this one's former self, or all if the former name has no keys. The
-        databases that have keys: perhaps the URL has the wrong number, or leads to another server.
+        The town may have had another name. Or the URL has the wrong number of a database, or leads
+        to another server.
         """
         guess = result.former_guess
         if guess is not None:
@@ -184,7 +184,7 @@ class TextReport:
         start: int,
         lines: Callable[[Iterable[bytes]], Iterable[str]],
     ) -> Iterator[str]:
-        """The keys of a preview in order, of each family as many as the limit allows."""
+        """List keys in order, of each family as many as the limit allows."""
         if not keys:
             return
         yield f"   {title}:"
@@ -240,7 +240,7 @@ class TextReport:
         yield from self._last_lines(ambiguous, notes)
 
     def _hashes(self, count: Count | None, cure: str) -> Iterator[str]:
-        """That 0.6 must not be used on hashes with old names, where --reverse leaves them."""
+        """Warn that --reverse leaves hashes, which 0.6 cannot read."""
         if self.plan.name == "reverse" and count and count.hashes_total:
             hashes = counted(count.hashes_total, "record is a hash", "records are hashes")
             yield (
@@ -296,7 +296,7 @@ class TextReport:
                 yield from _families(title, keys)
 
     def _merge_hint(self, found: Preview | Migration) -> Iterator[str]:
-        """How to go on where --on-conflict merge can resolve a conflict."""
+        """Name --on-conflict merge where it can resolve a conflict."""
         start = self.plan.name_start(self.town)
         what = "Lists and stop flags"
         if self.plan.from_town is not None:
@@ -346,7 +346,7 @@ class TextReport:
             yield f"Old keys do not name their town: all of them {verb} to {self._town}."
 
     def _ended(self, migration: Migration) -> Iterator[str]:
-        """The report of a migration that changed something or did not reach its aim."""
+        """Report a migration that changed something, or that left something to do."""
         cure = f"Run '{self._command(RENAME)}', then '{self._command(DOWNGRADE)}'."
         yield from self._hashes(migration.before, cure)
         noun, symbols = self._words.noun, self.out.symbols
@@ -386,7 +386,7 @@ class TextReport:
             yield _hidden_keys(migration.hidden)
 
     def _done(self, migration: Migration) -> Iterator[str]:
-        """What a migration did, whether it reached its aim or not, and what it left as it was."""
+        """List what a migration did, and which keys it left as they were."""
         yield from self._town_lines()
         yield ""
         totals = []
@@ -424,7 +424,7 @@ class TextReport:
             yield from self._merge_hint(migration)
 
     def _unknown(self, migration: Migration) -> Iterator[str]:
-        """What the run cannot know: what was done by calls to which no reply came."""
+        """Say how many calls got no reply: it is not known what they did."""
         if lost := migration.effort.lost_replies:
             what = "it" if lost == 1 else "they"
             log = "neither in these numbers nor in the file of --record"
@@ -445,7 +445,7 @@ class TextReport:
             yield f"   {shown(key)}{reason(key)}"
 
     def _hidden(self, hidden: Mapping[bytes, bytes]) -> Iterator[str]:
-        """The keys in transit between shards, and what to do."""
+        """List the keys in transit between shards, and say what to do."""
         if hidden:
             yield ""
             yield "   Keys on their way between shards, safe under hidden names:"
@@ -474,7 +474,7 @@ class TextReport:
                 yield from self._after_renaming(migration.left.namesakes)
 
     def _after_renaming(self, namesakes: Mapping[bytes, Collection[bytes]]) -> Iterator[str]:
-        """What a person must know about a town that gets another name."""
+        """Say what else has to be changed where a town gets another name."""
         if self.plan.from_town is None:
             return
         yield from self._namesakes(namesakes)
@@ -495,7 +495,7 @@ class TextReport:
         yield from (f"{self.out.symbols.warning} {text}" for text in self._unreadable(migration))
 
     def _notes(self, count: Count | None) -> Iterator[str]:
-        """Further facts that a person should know."""
+        """Say which keys the plan leaves out."""
         if self.plan.name == "hash" and count and count.total:
             one = "old key does not have the town's name and is left out"
             many = "old keys do not have the town's name and are left out"
@@ -513,7 +513,7 @@ class TextReport:
             )
 
     def _unreadable(self, migration: Migration) -> Iterator[str]:
-        """The agents and tasks that a current Tinytown cannot read, and the cure."""
+        """Say which records a current Tinytown cannot read, and what to run."""
         found = [
             counted(number, family) for family, number in migration.unreadable.items() if number
         ]

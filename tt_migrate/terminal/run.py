@@ -127,13 +127,7 @@ class _Run:
             repeated=options.repeated(url),
             redactor=redactor,
         )
-        if options.from_town == settings.town:
-            raise ConfigError(
-                f"the town is still called {shown_text(settings.town)} ({settings.town_source}):"
-                " give its new name there, or with --town-name"
-            )
-        if options.from_town is not None and not options.from_town.strip():
-            raise ConfigError("--from-town is blank: give the town's former name")
+        _check_former_name(options.from_town, settings)
         self._old_socket, self._remark = settings.redis.old_socket, settings.redis.remark
         if options.verbose:
             self._err.lines(_settings(settings, url))
@@ -167,7 +161,7 @@ class _Run:
 
     def _operated(self, migrator: Migrator) -> Ending:
         options, watch = self._options, self._watch
-        self._check_former_name(migrator)
+        self._check_leftovers(migrator)
         if options.check:
             count = watch.follow(partial(self._checked, migrator))
             status = exit_status.LEFT_BEHIND if count.undone else exit_status.DONE
@@ -180,8 +174,12 @@ class _Run:
         migrator.check()
         return self._asked_and_migrated(migrator)
 
-    def _check_former_name(self, migrator: Migrator) -> None:
-        """Raise ConfigError for an odd former name, unless there are keys with it to rename."""
+    def _check_leftovers(self, migrator: Migrator) -> None:
+        """Refuse a former name that has leftovers of a shell, unless there are keys to rename.
+
+        Without this, a job whose variable has a carriage return renames nothing, with status 0.
+        Raises ConfigError.
+        """
         former = self._options.from_town
         problem = town_name_problem("--from-town", former) if former else None
         # Without progress, because it would pass for the run itself.
@@ -214,6 +212,16 @@ class _Run:
         if self._options.force:
             self._report.tell_towns(migration)
         self._report.tell(migration)
+
+
+def _check_former_name(former: str | None, settings: Settings) -> None:
+    if former == settings.town:
+        raise ConfigError(
+            f"the town is still called {shown_text(settings.town)} ({settings.town_source}):"
+            " give its new name there, or with --town-name"
+        )
+    if former is not None and not former.strip():
+        raise ConfigError("--from-town is blank: give the town's former name")
 
 
 def _confirmed(out: Output) -> bool:

@@ -17,7 +17,6 @@ import click
 from click.core import ParameterSource
 
 from tt_migrate.escape import shown_text
-from tt_migrate.plan import RENAME
 from tt_migrate.terminal import exit_status
 from tt_migrate.terminal.internal_error import internal_error
 from tt_migrate.terminal.other_tt import hand_over
@@ -380,6 +379,7 @@ def _main(name: str, args: list[str], signals: StopSignals, out: Output, err: Ou
 
 def _failed(message: str, args: list[str], out: Output, err: Output) -> None:
     if _wants_json(args) and not out.begun:
+        from tt_migrate.plan import RENAME
         from tt_migrate.terminal.json_report import JsonReport
 
         JsonReport(err, err, RENAME, stdout=out, mode=None).stopped(None, message, 0)

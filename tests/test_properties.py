@@ -146,7 +146,21 @@ def test_a_preview_shows_each_key_and_its_destination(
     moves = keys if plan == RENAME else [new_key(town, key) for key in keys]
     written = BytesIO()
     out = Output(TextIOWrapper(written, "utf-8"))
-    preview = Preview(plan, town, moves, {}, {}, {}, (), (), {}, (), 0, None, Effort(0, 0, None, 0))
+    preview = Preview(
+        plan=plan,
+        town=town,
+        moves=moves,
+        merges={},
+        conflicts={},
+        failed={},
+        ambiguous=(),
+        conversions=(),
+        unconverted={},
+        towns=(),
+        dbsize=0,
+        count=None,
+        effort=Effort(0, 0, None, 0),
+    )
     TextReport(out, out, plan, town=town).tell(preview)
     lines = [line for line in written.getvalue().decode().splitlines() if " → " in line]
     shown_moves = [f"   {shown(key)} → {shown(plan.destination(town, key))}" for key in moves]

@@ -59,15 +59,26 @@ class Effort:
     lost_replies: int = 0
 
 
-class _Found:
-    """What every result says about the town as a whole."""
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What every result says about the town as a whole.
+
+    `towns`: the other towns in the database. `ambiguous`: keys that may belong to another town.
+    `hidden`: keys in transit between the shards of a cluster, each with its hidden name; always
+    empty elsewhere. `has_keys`: whether the town has keys in the new format. `databases`: keys in
+    each database of the server that has some, if the town is absent; else None, or if the server
+    does not tell. A migration has the last three as they are after the run.
+    """
 
     plan: Plan
     town: str
     towns: Collection[bytes]
     ambiguous: Collection[bytes] | int
-    hidden: Mapping[bytes, bytes]
-    has_keys: bool
+    effort: Effort
+    server: Server | None = None
+    hidden: Mapping[bytes, bytes] = field(default_factory=dict)
+    has_keys: bool = True
+    databases: Mapping[int, int] | None = None
 
     @property
     def _is_known(self) -> bool:
@@ -94,43 +105,31 @@ class _Found:
         return _alike(self.plan, self.town, self.towns) if self.is_absent else None
 
 
-@dataclass(frozen=True)
-class Count(_Found):
+@dataclass(frozen=True, kw_only=True)
+class Count(Found):
     """How much there is to do.
 
     `keys`: keys to move, by family, including those with conflicts: old keys, or with REVERSE the
-    town's keys. `conflicts`: how many of them have a destination that exists. `ambiguous`: keys
-    that may belong to another town. `towns`: the other towns in the database. `dbsize`: keys in it,
-    None if unknown. `strings`: agents and tasks of the town that are JSON strings. `old_strings`:
-    agents and tasks that are JSON strings in old keys whose destination is free. `hashes`: agents
-    and tasks of the town that are hashes. `others`: agents and tasks that have another type or
-    whose type the user may not read. `new_only`: keys of the town that do not exist in the old
-    format. `hidden`: keys in transit between the shards of a cluster, each with its hidden name;
-    always empty elsewhere. `has_keys`: whether the town has keys in the new format. `databases`:
-    keys in each database of the server that has some, if the town is absent; else None, or if the
-    server does not tell.
+    town's keys. `conflicts`: how many of them have a destination that exists. `dbsize`: keys in the
+    database, None if unknown. `strings`: agents and tasks of the town that are JSON strings.
+    `old_strings`: agents and tasks that are JSON strings in old keys whose destination is free.
+    `hashes`: agents and tasks of the town that are hashes. `others`: agents and tasks that have
+    another type or whose type the user may not read. `new_only`: keys of the town that do not exist
+    in the old format. The other fields: as in Found.
 
     The numbers can be too high, because SCAN may return a key twice while the server resizes its
     hash table. Zero is always exact.
     """
 
-    plan: Plan
-    town: str
     keys: Mapping[str, int]
     conflicts: int
     ambiguous: int
-    towns: Collection[bytes]
     dbsize: int | None
     strings: Mapping[str, int]
     old_strings: Mapping[str, int]
     hashes: Mapping[str, int]
     others: int
     new_only: int
-    effort: Effort
-    server: Server | None = None
-    hidden: Mapping[bytes, bytes] = field(default_factory=dict)
-    has_keys: bool = True
-    databases: Mapping[int, int] | None = None
 
     @property
     def total(self) -> int:
@@ -204,25 +203,22 @@ class Left:
         return self.count.hashes_total if self.count else 0
 
 
-@dataclass(frozen=True)
-class Preview(_Found):
+@dataclass(frozen=True, kw_only=True)
+class Preview(Found):
     """What the plan would change, key by key, without duplicates and in no order.
 
     `moves`: keys that would be renamed. `merges`: keys that would be merged with their destination,
     and how. `conflicts`: keys whose destination exists, and why they would stay. `failed`: keys
-    that could not be looked at, and the server's error. `ambiguous`: keys that may belong to
-    another town. `conversions`: records that would become hashes, by the name that they will have.
-    `unconverted`: records that would stay as they are, and why. `towns`: the other towns in the
-    database. `dbsize`: keys in it, None if unknown. `count`: the numbers of a Count, which can be
-    too high like those; None if the plan needs none. `refused`: commands that the plan can need and
-    that the user may not run or the server lacks, so that a migration would be refused. Redis
-    before 7.0 does not report all of them. `hidden`, `has_keys` and `databases`: as in Count.
-    `adjusted`: as in Migration; its numbers can be too high too. `namesakes`: names that several
-    agents have, where a town's name changes, and the agents' ids.
+    that could not be looked at, and the server's error. `conversions`: records that would become
+    hashes, by the name that they will have. `unconverted`: records that would stay as they are, and
+    why. `dbsize`: keys in the database, None if unknown. `count`: the numbers of a Count, which can
+    be too high like those; None if the plan needs none. `refused`: commands that the plan can need
+    and that the user may not run or the server lacks, so that a migration would be refused. Redis
+    before 7.0 does not report all of them. `adjusted`: as in Migration; its numbers can be too high
+    too. `namesakes`: names that several agents have, where a town's name changes, and the agents'
+    ids. The other fields: as in Found.
     """
 
-    plan: Plan
-    town: str
     moves: Collection[bytes]
     merges: Mapping[bytes, str]
     conflicts: Mapping[bytes, str]
@@ -230,17 +226,11 @@ class Preview(_Found):
     ambiguous: Collection[bytes]
     conversions: Collection[bytes]
     unconverted: Mapping[bytes, str]
-    towns: Collection[bytes]
     dbsize: int | None
     count: Count | None
-    effort: Effort
     refused: Collection[str] = ()
-    server: Server | None = None
-    hidden: Mapping[bytes, bytes] = field(default_factory=dict)
     adjusted: Mapping[str, int] = field(default_factory=dict)
-    has_keys: bool = True
     namesakes: Mapping[bytes, Collection[bytes]] = field(default_factory=dict)
-    databases: Mapping[int, int] | None = None
 
     @property
     def keys(self) -> Mapping[str, int]:
@@ -296,23 +286,19 @@ class Preview(_Found):
         )
 
 
-@dataclass(frozen=True)
-class Migration(_Found):
+@dataclass(frozen=True, kw_only=True)
+class Migration(Found):
     """What was done.
 
     `keys`: keys renamed, by family, as the server replied. `merged`: keys merged with their
     destination, by family. `converted`: records that became hashes, by family. `conflicts`,
-    `failed`, `ambiguous`, `unconverted`: keys that were left as they are, as in Preview. `towns`:
-    the other towns in the database. `before`: what a REVERSE counted before it began. `left`: what
-    the final pass found left to do. Both are None if the run had no such pass. `hidden`: as in
-    Count, after the final pass. `adjusted`: what DOWNGRADE had to change in records so that 0.6 can
-    read them, and how often. `has_keys` and `databases`: as in Count, after the run.
-    `finished`: keys that a run with another plan had hidden in a cluster, and that now have the
-    names which it chose.
+    `failed`, `unconverted`: keys that were left as they are, as in Preview. `before`: what a
+    REVERSE counted before it began. `left`: what the final pass found left to do. Both are None if
+    the run had no such pass. `adjusted`: what DOWNGRADE had to change in records so that 0.6 can
+    read them, and how often. `finished`: keys that a run with another plan had hidden in a cluster,
+    and that now have the names which it chose. The other fields: as in Found.
     """
 
-    plan: Plan
-    town: str
     keys: Mapping[str, int]
     merged: Mapping[str, int]
     converted: Mapping[str, int]
@@ -320,16 +306,10 @@ class Migration(_Found):
     failed: Mapping[bytes, str]
     ambiguous: Collection[bytes]
     unconverted: Mapping[bytes, str]
-    towns: Collection[bytes]
     before: Count | None
     left: Left | None
-    effort: Effort
-    server: Server | None = None
-    hidden: Mapping[bytes, bytes] = field(default_factory=dict)
     adjusted: Mapping[str, int] = field(default_factory=dict)
-    has_keys: bool = True
     finished: int = 0
-    databases: Mapping[int, int] | None = None
 
     @property
     def _is_known(self) -> bool:

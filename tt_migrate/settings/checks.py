@@ -80,9 +80,8 @@ def given_password(name: str, environ: Mapping[str, str]) -> Password:
 
 def _password_in(path: Path, variable: str) -> str:
     try:
-        size = check_file(path, _PASSWORD_FILE_BYTES)
         # Some editors begin a file with a byte order mark.
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape") if size else ""
+        text = read_file(path, _PASSWORD_FILE_BYTES).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
         raise ConfigError(f"{variable}: {shown_text(str(path))} {problem}") from None
@@ -91,10 +90,11 @@ def _password_in(path: Path, variable: str) -> str:
     return text
 
 
-def check_file(path: Path, most: int) -> int:
-    """Check that a path is a readable regular file of at most `most` bytes; return its size.
+def read_file(path: Path, most: int) -> bytes:
+    """Return what is in a regular file of at most `most` bytes.
 
-    Anything else, such as a FIFO or a device, could block the read or never end.
+    Reading anything else, such as a FIFO or a device, could block or never end. So could a file
+    that has no size, such as /proc/kmsg: it counts as empty.
 
     Raises OSError with the reason as its `strerror`.
     """
@@ -105,9 +105,8 @@ def check_file(path: Path, most: int) -> int:
         raise OSError(errno.EINVAL, "it is not a regular file")
     if status.st_size > most:
         raise OSError(errno.EFBIG, f"it is larger than {most >> 10} KiB")
-    with path.open("rb"):
-        pass
-    return status.st_size
+    with path.open("rb") as file:
+        return file.read(status.st_size)
 
 
 def _is_blank(character: str) -> bool:

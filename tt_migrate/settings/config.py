@@ -17,7 +17,7 @@ else:
     import tomli as tomllib
 
 from tt_migrate.escape import shown_text
-from tt_migrate.settings.checks import ConfigError, check_file, given_password, town_name_problem
+from tt_migrate.settings.checks import ConfigError, given_password, read_file, town_name_problem
 from tt_migrate.settings.url import has_password
 
 _T = TypeVar("_T")
@@ -167,10 +167,8 @@ def _town_file(town_dir: Path) -> _Table:
     for path in (folder / name for folder in _with_parents(town_dir) for name in _TOWN_FILES):
         name = path.name
         try:
-            size = check_file(path, _TOWN_FILE_BYTES)
-            # Reading a file without a size, such as /proc/kmsg, may never end. Tinytown accepts a
-            # byte order mark too.
-            text = path.read_text("utf-8-sig") if size else ""
+            # Tinytown accepts a byte order mark too.
+            text = read_file(path, _TOWN_FILE_BYTES).decode("utf-8-sig")
             values = tomllib.loads(text) if name.endswith("toml") else json.loads(text)
         except FileNotFoundError:
             continue

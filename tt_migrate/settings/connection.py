@@ -24,7 +24,7 @@ from tt_migrate.engine.replies import malformed_as_invalid
 from tt_migrate.engine.server import Handshake
 from tt_migrate.escape import shown_text
 from tt_migrate.keyspace import town_bytes
-from tt_migrate.settings.checks import ConfigError, check_file
+from tt_migrate.settings.checks import ConfigError, read_file
 from tt_migrate.settings.config import URL_SOURCES, Endpoint
 from tt_migrate.settings.sentinel import MasterConnection, Sentinels
 from tt_migrate.settings.url import SECRETS, is_host, read_url, write_url
@@ -247,7 +247,7 @@ def _check_files(parameters: dict[str, Any], endpoint: Endpoint) -> None:
             of_table = path == str(getattr(endpoint, field))
             fields.append(f"'redis.{field}'" if of_table else f"'{parameter}' of the URL")
             try:
-                if not check_file(Path(path), _TLS_FILE_BYTES):
+                if not read_file(Path(path), _TLS_FILE_BYTES):
                     raise OSError(errno.EINVAL, "it is empty")
             except OSError as error:
                 where = f"{endpoint.source}: {fields[-1]}: {shown_text(path)}"

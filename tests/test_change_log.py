@@ -29,7 +29,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def told(path: Path) -> dict[str, tuple[str, str | None, str | None]]:
-    """Return what the record says of each key, which it names once."""
+    """Return what the change log says of each key, which it names once."""
     found = lines(path)
     names = [line["from"] + (" #" if line["action"] == "converted" else "") for line in found]
     assert max(Counter(names).values(), default=0) <= 1
@@ -49,12 +49,12 @@ def test_each_key_has_one_line_with_what_became_of_it_and_why(
         redis.rpush(key, key)
     redis.mset({"tt:stop:1": 1, "tt:my-project:stop:1": 2, "tt:stop:2": 1, "mt:task:9": "{}"})
     redis.mset({"tt:my-project:stop:2": 1, "tt:activity:1": 1, "tt:my-project:activity:1": 2})
-    record = tmp_path / "record.jsonl"
-    args = ("--upgrade", "--on-conflict", "merge", "--force", "--record", str(record))
+    log = tmp_path / "record.jsonl"
+    args = ("--upgrade", "--on-conflict", "merge", "--force", "--record", str(log))
     began = datetime.now(timezone.utc) - timedelta(seconds=1)
     assert tt(*args, url=server.url).returncode == 1
     new = "tt:my-project:"
-    assert told(record) == {
+    assert told(log) == {
         "tt:agent:1": ("renamed", new + "agent:1", None),
         "tt:agent:2": ("renamed", new + "agent:2", None),
         "tt:agent:3": ("left", new + "agent:3", "destination exists and differs"),
@@ -78,7 +78,7 @@ def test_each_key_has_one_line_with_what_became_of_it_and_why(
         new + "agent:3": ("left", new + "agent:3", "has another id than its key"),
         new + "task:9": ("left", new + "task:9", "has no id"),
     }
-    for line in lines(record):
+    for line in lines(log):
         assert list(line) == ["time", "action", "from", "to", "reason"]
         assert began <= datetime.fromisoformat(line["time"]) <= datetime.now(timezone.utc)
 
@@ -89,9 +89,9 @@ def test_a_failure_is_left_with_the_servers_words_escaped(newest: Server, tmp_pa
     allowed = ("~tt:agent:yes", "~tt:my-project:*")
     redis.execute_command("ACL", "SETUSER", "some", "on", ">s3cr3ts3cr3t", "+@all", *allowed)
     url = newest.url.replace("//", "//some:s3cr3ts3cr3t@")
-    record = tmp_path / "record"
-    assert tt("--force", "--record", str(record), url=url).returncode == 1
-    found = told(record)
+    log = tmp_path / "record"
+    assert tt("--force", "--record", str(log), url=url).returncode == 1
+    found = told(log)
     assert found.pop("tt:agent:yes")[0] == "renamed"
     assert set(found) == {"tt:agent:\\xff\\n", "tt:agent:no"}
     for action, _, reason in found.values():
@@ -99,39 +99,39 @@ def test_a_failure_is_left_with_the_servers_words_escaped(newest: Server, tmp_pa
         assert "ermission" in (reason or "")
 
 
-def test_a_record_is_appended_to_and_a_second_run_adds_nothing(
+def test_a_change_log_is_appended_to_and_a_second_run_adds_nothing(
     newest: Server, tmp_path: Path
 ) -> None:
-    record = tmp_path / "record"
-    record.write_text('{"mine": 1}\n')
+    log = tmp_path / "record"
+    log.write_text('{"mine": 1}\n')
     newest.client().set("tt:inbox:1", 1)
     for _ in range(2):
-        assert tt("--force", "--record", str(record), url=newest.url).returncode == 0
-    mine, renamed = lines(record)
+        assert tt("--force", "--record", str(log), url=newest.url).returncode == 0
+    mine, renamed = lines(log)
     assert mine == {"mine": 1}
     assert renamed["from"] == "tt:inbox:1"
 
 
-def test_reverse_and_hash_are_recorded_too(newest: Server, tmp_path: Path) -> None:
+def test_reverse_and_hash_are_logged_too(newest: Server, tmp_path: Path) -> None:
     newest.client().set("tt:my-project:agent:1", RECORD % 1)
-    record = tmp_path / "record"
+    log = tmp_path / "record"
     for operation in ("--hash", "--reverse"):
-        tt(operation, "--force", url=newest.url, TT_MIGRATE_RECORD=str(record))
-    assert [(line["action"], line["to"]) for line in lines(record)] == [
+        tt(operation, "--force", url=newest.url, TT_MIGRATE_RECORD=str(log))
+    assert [(line["action"], line["to"]) for line in lines(log)] == [
         ("converted", "tt:my-project:agent:1"),
         ("renamed", "tt:agent:1"),
     ]
 
 
 @pytest.mark.parametrize("mode", ["--dry-run", "--check"])
-def test_a_record_of_what_does_not_happen_is_a_usage_error(mode: str, tmp_path: Path) -> None:
+def test_a_change_log_of_what_does_not_happen_is_a_usage_error(mode: str, tmp_path: Path) -> None:
     done = tt(mode, "--record", str(tmp_path / "record"))
     assert done.returncode == 2
     assert "--record cannot be used together" in done.stderr
     assert not (tmp_path / "record").exists()
 
 
-def test_a_record_that_cannot_be_opened_is_an_error_before_anything_is_changed(
+def test_a_change_log_that_cannot_be_opened_is_an_error_before_anything_is_changed(
     newest: Server, tmp_path: Path
 ) -> None:
     newest.client().set("tt:inbox:1", 1)
@@ -152,21 +152,21 @@ def test_a_full_disk_ends_the_run_with_whole_lines_and_the_totals(
 ) -> None:
     redis = newest.client()
     redis.mset({f"tt:inbox:{n:05}": 1 for n in range(20_000)})
-    record = tmp_path / "record"
+    log = tmp_path / "record"
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
-    command = [*TT, "--force", "--max-pause", "1", "--record", str(record)]
+    command = [*TT, "--force", "--max-pause", "1", "--record", str(log)]
     command += ["--redis-url", newest.url, "--town-name", "t"]
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment(), preexec_fn=limit, check=False
     )
     assert done.returncode == 2
-    assert f"cannot write the change log {record}: File too large" in done.stderr
+    assert f"cannot write the change log {log}: File too large" in done.stderr
     moved = len(redis.keys("tt:t:inbox:*"))
     assert f"Total: {moved} keys migrated" in done.stdout
-    assert 0 < len(lines(record)) < moved < 20_000
+    assert 0 < len(lines(log)) < moved < 20_000
 
 
 def test_a_run_that_is_killed_leaves_whole_lines_up_to_a_batch(
@@ -174,21 +174,21 @@ def test_a_run_that_is_killed_leaves_whole_lines_up_to_a_batch(
 ) -> None:
     redis = newest.client()
     redis.mset({f"tt:inbox:{n:06}": 1 for n in range(30_000)})
-    record = tmp_path / "record"
-    command = [*TT, "--force", "--max-pause", "1", "--nice", "20", "--record", str(record)]
+    log = tmp_path / "record"
+    command = [*TT, "--force", "--max-pause", "1", "--nice", "20", "--record", str(log)]
     command += ["--redis-url", newest.url, "--town-name", "t"]
     with subprocess.Popen(command, env=environment()) as process:
-        wait_until(lambda: record.exists() and record.stat().st_size > 100_000)
+        wait_until(lambda: log.exists() and log.stat().st_size > 100_000)
         process.send_signal(signal.SIGKILL)
-    renamed = {line["to"] for line in lines(record)}
+    renamed = {line["to"] for line in lines(log)}
     moved = {key.decode() for key in redis.scan_iter("tt:t:inbox:*")}
-    assert len(lines(record)) == len(renamed)
+    assert len(lines(log)) == len(renamed)
     assert renamed <= moved
-    assert len(moved - renamed) < 3_000, "at most a batch that was not recorded yet"
+    assert len(moved - renamed) < 3_000, "at most a batch that was not logged yet"
     assert len(moved) < 30_000
 
 
-def test_without_a_record_no_name_crosses_the_network(newest: Server) -> None:
+def test_without_a_change_log_no_name_crosses_the_network(newest: Server) -> None:
     redis = newest.client()
     redis.mset({f"tt:inbox:{n}": 1 for n in range(20_000)})
     before = redis.info("stats")["total_net_output_bytes"]
@@ -212,7 +212,7 @@ class _StopError(Exception):
     pass
 
 
-def test_what_was_done_is_told_before_a_record_can_fail(newest: Server) -> None:
+def test_what_was_done_is_told_before_a_change_log_can_fail(newest: Server) -> None:
     redis: Redis = newest.client()
     redis.mset({f"tt:inbox:{n}": 1 for n in range(3000)})
     totals: list[int] = []

@@ -13,6 +13,8 @@ from tt_migrate.engine.announced import Announced, about, is_unreachable
 from tt_migrate.engine.replies import malformed_as_invalid
 from tt_migrate.settings.url import is_host
 
+_REFUSALS = (redis_errors.AuthenticationError, redis_errors.NoPermissionError)
+
 
 class SentinelError(MasterNotFoundError):
     """The Sentinels name no master. The message is one line that says why and what to do."""
@@ -105,6 +107,3 @@ class MasterConnection:
                 f"the master that the Sentinels name, {place}, does not answer: a failover may be"
                 " about to begin, so try again later"
             ) from None
-
-
-_REFUSALS = (redis_errors.AuthenticationError, redis_errors.NoPermissionError)

@@ -45,21 +45,16 @@ class Output:
 
     Every method that writes, except `as_it_is`, escapes unprintable characters. It raises
     OutputError if writing fails for another reason, unless the stream is `optional`: then the text
-    is dropped.
+    is dropped. `begun`: whether anything was written.
     """
 
     def __init__(self, stream: TextIO | None, *, optional: bool = False) -> None:
         self._stream = _buffered(stream)
         self._optional = optional
-        self._begun = False
+        self.begun = False
         self._encoding = getattr(stream, "encoding", None) or "ascii"
         self.symbols = _UNICODE if _can_encode(_UNICODE, self._encoding) else _ASCII
         self.is_terminal = stream is not None and stream.isatty()
-
-    @property
-    def begun(self) -> bool:
-        """Whether anything was written."""
-        return self._begun
 
     @property
     def lost(self) -> bool:
@@ -111,9 +106,9 @@ class Output:
                 self._drop(error)
 
     def _write(self, text: str) -> None:
-        if self._stream is None and not self._optional and not self._begun:
+        if self._stream is None and not self._optional and not self.begun:
             raise OutputError("cannot write the report: standard output is closed")
-        self._begun = True
+        self.begun = True
         if self._stream is not None:
             try:
                 encoded = text.encode(self._encoding, "tt-migrate")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.command import tt
 from tests.servers import Server
+from tests.tables import each
 from tests.users import refusals, user_without
 
 WAYS = [("--check",), ("--dry-run",), ("--force",), ()]
@@ -56,7 +57,7 @@ def test_keys_of_version_0_1_are_not_denied_where_nobody_looked_for_them(newest:
     assert f"{ABSENT}, and none with its name" in tt("--check", url=newest.url).stdout
 
 
-@pytest.mark.parametrize("way", WAYS)
+@each("way", WAYS)
 def test_a_way_back_says_only_that_no_key_has_the_name(
     newest: Server, way: tuple[str, ...]
 ) -> None:
@@ -85,8 +86,8 @@ def test_a_renamed_town_is_looked_for_under_both_names(
         redis.flushdb()
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("keys", [1, 2])
+@each("way", WAYS)
+@each("keys", [1, 2])
 def test_ambiguous_keys_may_be_the_towns(newest: Server, way: tuple[str, ...], keys: int) -> None:
     for key in ("tt:task:backlog", "tt:agent:events")[:keys]:
         newest.client().set(key, 1)
@@ -101,7 +102,7 @@ def test_ambiguous_keys_may_be_the_towns(newest: Server, way: tuple[str, ...], k
     assert "is known to be" not in tt(*way, url=newest.url).stdout
 
 
-@pytest.mark.parametrize("way", WAYS)
+@each("way", WAYS)
 def test_an_empty_server_has_no_database_with_keys(newest: Server, way: tuple[str, ...]) -> None:
     done = tt(*way, url=newest.url)
     assert (done.returncode, DATABASES + "none" in done.stdout) == (0, True)
@@ -113,8 +114,8 @@ def test_quiet_says_nothing_for_it_is_no_problem(elsewhere: Server, way: tuple[s
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("key", ["tt:my-project:agent:1", "tt:my-project:events"])
+@each("way", WAYS)
+@each("key", ["tt:my-project:agent:1", "tt:my-project:events"])
 def test_a_town_with_keys_is_not_absent_and_costs_nothing_more(
     server: Server, key: str, way: tuple[str, ...]
 ) -> None:
@@ -133,7 +134,7 @@ def test_a_town_with_keys_is_not_absent_and_costs_nothing_more(
     assert DATABASES not in tt(*way, url=server.url).stdout
 
 
-@pytest.mark.parametrize("way", WAYS)
+@each("way", WAYS)
 def test_without_the_permission_for_info_nothing_more_is_refused(
     server: Server, way: tuple[str, ...]
 ) -> None:
@@ -149,7 +150,7 @@ def test_without_the_permission_for_info_nothing_more_is_refused(
     assert refusals(server) == seen
 
 
-@pytest.mark.parametrize("way", WAYS)
+@each("way", WAYS)
 def test_a_cluster_has_one_database(shard: Server, way: tuple[str, ...]) -> None:
     done = tt(*way, url=shard.url)
     assert (done.returncode, ABSENT in done.stdout, DATABASES in done.stdout) == (0, True, False)

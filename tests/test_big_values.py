@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from tests.servers import Server
+from tests.tables import each
 from tests.test_lua import WAYS, assert_a_record_of_this_size_is_converted
 from tt_migrate import DOWNGRADE, HASH, UPGRADE, Migrator, Plan
 
@@ -76,7 +77,7 @@ def test_a_record_of_many_fields_is_converted(server: Server) -> None:
     assert sorted(redis.keys()) == [b"tt:town:agent:1", b"tt:town:agent:2"]
 
 
-@pytest.mark.parametrize("key_id", ["agent", "task", "inbox", "mission", "docket", "events"])
+@each("key_id", ["agent", "task", "inbox", "mission", "docket", "events"])
 def test_a_key_that_begins_like_a_record_stays(newest: Server, key_id: str) -> None:
     """`tt:town:agent:task:tt-migrate` is task `tt-migrate` of town `town:agent`."""
     redis = newest.client()

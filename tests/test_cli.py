@@ -17,6 +17,7 @@ import pytest
 
 from tests.command import TT, assert_harmless, environment, script, tt, tt_in_process
 from tests.servers import Kind, Server, StartServer
+from tests.tables import each
 from tests.users import refusals, user_without
 from tt_migrate import Migrator
 from tt_migrate.terminal.cli import migrate
@@ -79,7 +80,7 @@ def test_a_preview_with_nothing_but_conflicts_suggests_no_migration(newest: Serv
     assert "to perform migration" not in done.stdout
 
 
-@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--check",), ("--force",)])
+@each("options", [(), ("--dry-run",), ("--check",), ("--force",)])
 def test_nothing_to_do_is_said_with_the_town_in_every_mode(
     newest: Server, options: tuple[str, ...]
 ) -> None:
@@ -387,14 +388,14 @@ def test_nice_takes_a_number_from_0_to_1000(example: Server, ratio: str) -> None
     assert example.client().exists("tt:agent:abc123") == 1
 
 
-@pytest.mark.parametrize("number", ["9" * 5000, "-1", "1e3", "5.5", "nan", "0x5", ""])
+@each("number", ["9" * 5000, "-1", "1e3", "5.5", "nan", "0x5", ""])
 def test_max_pause_takes_a_whole_number(number: str) -> None:
     done = tt_in_process("--max-pause", number)
     assert (done.returncode, done.stdout) == (2, "")
     assert "--max-pause" in done.stderr
 
 
-@pytest.mark.parametrize(
+@each(
     ("arguments", "is_json"),
     [
         (("--json", "--nonsense"), True),
@@ -486,7 +487,7 @@ def test_version_and_help_need_no_server() -> None:
     assert "--quiet" in text
 
 
-@pytest.mark.parametrize(
+@each(
     "options",
     [
         ("--nonsense",),
@@ -628,7 +629,7 @@ def test_a_report_that_finds_no_room_is_no_success_however_python_buffers(
 RECORD = '{"id": "1"}'
 
 
-@pytest.mark.parametrize(
+@each(
     ("keys", "found"),
     [
         ({"tt:inbox:1": 1}, "1 old key needs migration"),
@@ -640,7 +641,7 @@ RECORD = '{"id": "1"}'
         ),
     ],
 )
-@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+@each("quiet", [(), ("--quiet",)])
 def test_check_finds_all_that_a_current_tinytown_cannot_read(
     server: Server, keys: dict[str, object], found: str, quiet: tuple[str, ...]
 ) -> None:
@@ -670,7 +671,7 @@ def test_check_without_permission_to_ask_for_types_looks_at_names(server: Server
     assert tt("--upgrade", "--check", url=url, town="town").returncode == 3
 
 
-@pytest.mark.parametrize(
+@each(
     ("variables", "same"),
     [
         ({"TT_MIGRATE_DRY_RUN": "1"}, ("--dry-run",)),

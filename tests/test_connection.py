@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from tests.busy import busy
 from tests.servers import Kind, Server, StartServer
+from tests.tables import each
 from tests.test_config import closed
 from tests.waiting import wait_until
 from tt_migrate import Migrator
@@ -48,7 +49,7 @@ def failure(endpoint: Endpoint, *command: str) -> str:
     return text
 
 
-@pytest.mark.parametrize(
+@each(
     ("given_url", "shown"),
     [
         ("redis://localhost", "redis://localhost:6379/0"),
@@ -100,7 +101,7 @@ def test_a_table_is_shown_as_a_url() -> None:
     assert redacted(Endpoint("f", host="h", port=1, tls=True)) == "rediss://h:1/0"
 
 
-@pytest.mark.parametrize(
+@each(
     "wrong",
     [
         "http://h",
@@ -172,7 +173,7 @@ def test_a_doubtful_url_is_refused(wrong: str) -> None:
         assert " 'ss'" not in str(caught.value), "what may be the end of a password is not named"
 
 
-@pytest.mark.parametrize(
+@each(
     ("wrong", "says"),
     [
         ("redis://h?nonsense=hidden", "an unknown parameter 'nonsense'"),
@@ -234,7 +235,7 @@ def test_a_url_works_as_it_is_shown_with_the_password_in_its_place(
     assert read_url(shown, "") == (kind, {**defaults, **parts})
 
 
-@pytest.mark.parametrize(
+@each(
     "host", ["redis://:hidden@h", "h h", "[::1]", " ", "\0", "x" * 70, "a..b", "h?x", "h#x", "h:1"]
 )
 def test_a_table_whose_host_is_none_is_refused(host: str) -> None:
@@ -318,8 +319,8 @@ def test_connecting_takes_no_permission(server: Server) -> None:
         assert client.dbsize() == 0
 
 
-@pytest.mark.parametrize("scheme", ["redis", "unix", "valkey", "redis+unix"])
-@pytest.mark.parametrize("query", ["", "?protocol=resp2", "?protocol=resp3"])
+@each("scheme", ["redis", "unix", "valkey", "redis+unix"])
+@each("query", ["", "?protocol=resp2", "?protocol=resp3"])
 def test_connecting_asks_nothing_that_a_server_refuses(
     server: Server, scheme: str, query: str
 ) -> None:
@@ -410,7 +411,7 @@ def test_a_server_that_repeats_the_password_is_explained_without_it(
     assert ping(url(f"redis://:hidden@127.0.0.1:{server.port}?protocol=2"))
 
 
-@pytest.mark.parametrize(
+@each(
     ("settings", "command", "says"),
     [
         ({"min-replicas-to-write": 1}, "SET k v", "too few of its replicas"),
@@ -458,7 +459,7 @@ def test_a_missing_permission_is_explained(server: Server, command: str) -> None
     assert "Needed are SCRIPT LOAD, " in text
 
 
-@pytest.mark.parametrize(
+@each(
     "greeting",
     [
         "HTTP/1.1 400 Bad Request",
@@ -500,7 +501,7 @@ def test_something_that_is_not_redis_is_explained(greeting: str) -> None:
             assert "the reply does not come from Redis" in failure(endpoint)
 
 
-@pytest.mark.parametrize("garbage", ["220 mail", "$x", "*many", "%1\r\n*0\r\n:1", ":x"])
+@each("garbage", ["220 mail", "$x", "*many", "%1\r\n*0\r\n:1", ":x"])
 def test_a_malformed_reply_after_the_handshake_is_explained(garbage: str) -> None:
     def serve(peer: socket.socket) -> None:
         peer.recv(1000)

@@ -17,6 +17,7 @@ from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.midway import cut_connections, quick_patience
 from tests.servers import Server
+from tests.tables import each
 from tests.users import user_without
 from tt_migrate import (
     DOWNGRADE,
@@ -214,7 +215,7 @@ RECORDS = {
 }
 
 
-@pytest.mark.parametrize("records", [*product(RECORDS, repeat=2), *product(RECORDS, repeat=3)])
+@each("records", [*product(RECORDS, repeat=2), *product(RECORDS, repeat=3)])
 def test_the_order_of_scan_does_not_matter_to_records_with_one_new_name(
     newest: Server, records: tuple[str, ...]
 ) -> None:

@@ -17,6 +17,7 @@ from tests.hash_to_json import json_of
 from tests.json_to_hash import RecordError, fields_of
 from tests.keyspaces import contents
 from tests.servers import Server
+from tests.tables import each
 from tt_migrate import DOWNGRADE, UPGRADE, Migrator
 
 FIXTURE = Path(__file__).parent / "fixtures" / "tinytown-0.6.0.json"
@@ -138,7 +139,7 @@ def test_an_upgrade_after_a_downgrade_gives_the_same_hash(family: str, data: st.
     assert fields_of(family, ID.encode(), text) == fields
 
 
-@pytest.mark.parametrize(
+@each(
     ("family", "changed", "name", "value", "said"),
     [
         ("agent", {"state": "draining"}, "state", "stopped", "state draining became stopped"),
@@ -170,7 +171,7 @@ def test_what_a_rule_changes_is_said(
     assert (record[name], changes) == (value, [said])
 
 
-@pytest.mark.parametrize(
+@each(
     ("family", "changed"),
     [
         ("agent", {"created_at": None}),

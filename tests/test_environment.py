@@ -23,6 +23,7 @@ from redis import SSLConnection
 from tests.command import environment, script, tt_in_process
 from tests.command import tt as typed_tt
 from tests.servers import Server
+from tests.tables import each
 from tests.test_connection import forward_to, listener
 from tt_migrate.engine.scripts import source
 
@@ -136,7 +137,7 @@ ODD_NAMES = {
 """Names with what shells and files of variables leave, and how messages show them."""
 
 
-@pytest.mark.parametrize("name", ODD_NAMES)
+@each("name", ODD_NAMES)
 def test_a_towns_name_with_a_leftover_is_refused_and_shown(newest: Server, name: str) -> None:
     newest.client().set("tt:stop:1", 1)
     for args, variables in (
@@ -153,7 +154,7 @@ def test_a_towns_name_with_a_leftover_is_refused_and_shown(newest: Server, name:
     assert newest.client().keys() == [b"tt:stop:1"]
 
 
-@pytest.mark.parametrize("name", ["o'neil's", "a'", "\U0001f469\u200d\U0001f4bb", "\udcff", "x\\"])
+@each("name", ["o'neil's", "a'", "\U0001f469\u200d\U0001f4bb", "\udcff", "x\\"])
 def test_an_unusual_name_is_taken(newest: Server, name: str) -> None:
     newest.client().set("tt:stop:1", 1)
     assert tt("--force", url=newest.url, town=name).returncode == 0
@@ -182,7 +183,7 @@ def test_a_former_name_that_is_blank_is_refused(newest: Server, name: str) -> No
         assert done.stderr == "Error: --from-town is blank: give the town's former name\n"
 
 
-@pytest.mark.parametrize("name", ["", " ", "\r", '""', "' '"])
+@each("name", ["", " ", "\r", '""', "' '"])
 def test_a_town_name_with_nothing_in_it_is_blank(newest: Server, name: str) -> None:
     done = tt("--check", "--town-name", name, url=newest.url, town=None)
     assert done.returncode == 2

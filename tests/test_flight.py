@@ -27,6 +27,7 @@ from tests.command import TT, environment
 from tests.midway import cut_connections, quick_patience, stay_near
 from tests.midway import fill as fill_with
 from tests.servers import Kind, Server, StartServer
+from tests.tables import each
 from tests.test_recovery import at_batch
 from tests.users import refusals, user_without
 from tests.waiting import wait_until
@@ -181,8 +182,8 @@ def test_a_word_for_a_cursor_needs_the_key_that_keeps_it(newest: Server, word: s
         scan(newest.client(), word, kept_in="")
 
 
-@pytest.mark.parametrize("kept_in", ["x", "tt:town:agent:1", "tt:other:flight:", "tt:agent:1"])
-@pytest.mark.parametrize("cursor", [0, "kept", "end"])
+@each("kept_in", ["x", "tt:town:agent:1", "tt:other:flight:", "tt:agent:1"])
+@each("cursor", [0, "kept", "end"])
 def test_only_a_key_of_a_flight_can_keep_a_cursor(
     newest: Server, cursor: object, kept_in: str
 ) -> None:
@@ -193,7 +194,7 @@ def test_only_a_key_of_a_flight_can_keep_a_cursor(
     assert newest.client().get(kept_in) == b"precious"
 
 
-@pytest.mark.parametrize("nice", ["", "-1", "nan", "1001", "much", "inf"])
+@each("nice", ["", "-1", "nan", "1001", "much", "inf"])
 def test_a_malformed_nice_is_named(newest: Server, nice: str) -> None:
     fill(newest.client(), 1000)
     with pytest.raises(ResponseError, match=r"^BADARG nice: "):
@@ -201,7 +202,7 @@ def test_a_malformed_nice_is_named(newest: Server, nice: str) -> None:
     assert flight_keys(newest.client()) == []
 
 
-@pytest.mark.parametrize("value", ["", "0 0 0", "x 0 200", "5 0", "5 0 200 7", "5 -1 200"])
+@each("value", ["", "0 0 0", "x 0 200", "5 0", "5 0 200 7", "5 -1 200"])
 def test_a_value_that_is_no_cursor_is_gone(newest: Server, value: str) -> None:
     redis = newest.client()
     fill(redis, 1000)

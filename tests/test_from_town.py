@@ -22,6 +22,7 @@ from redis.exceptions import ResponseError
 from tests.command import assert_harmless, tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
+from tests.tables import each
 from tests.users import user_with
 from tt_migrate import (
     DOWNGRADE,
@@ -36,7 +37,6 @@ from tt_migrate import (
     from_town,
 )
 from tt_migrate.keyspace import town_start
-from tt_migrate.terminal.words import command_for
 
 ID, OTHER, MISSION = (str(UUID(int=n, version=4)) for n in (1, 2, 3))
 
@@ -197,7 +197,7 @@ ALIKE = [
 ]
 
 
-@pytest.mark.parametrize(("town", "other"), [pair for one in ALIKE for pair in permutations(one)])
+@each(("town", "other"), [pair for one in ALIKE for pair in permutations(one)])
 def test_of_two_towns_whose_names_begin_alike_only_one_moves(
     newest: Server, town: str, other: str
 ) -> None:
@@ -208,9 +208,7 @@ def test_of_two_towns_whose_names_begin_alike_only_one_moves(
     assert result.total >= len(KINDS) - 2
 
 
-@pytest.mark.parametrize(
-    "new", ["x:events", "x:docket", f"x:mission:{MISSION}", "x:agent", "old:a"]
-)
+@each("new", ["x:events", "x:docket", f"x:mission:{MISSION}", "x:agent", "old:a"])
 def test_a_key_gets_no_name_that_may_be_another_towns(newest: Server, new: str) -> None:
     redis = newest.client()
     found_town(redis, "old")
@@ -321,7 +319,7 @@ def test_ids_need_not_be_uuids(redis: Redis) -> None:
     assert check_move(redis, "old", "new").total == len(keys)
 
 
-@pytest.mark.parametrize("old", ["old name", "-x", "a'b", "é", "\udcff", "a\nb", "{a}"])
+@each("old", ["old name", "-x", "a'b", "é", "\udcff", "a\nb", "{a}"])
 def test_a_former_name_can_be_any_text(newest: Server, old: str) -> None:
     redis = newest.client()
     start = b"tt:%b:" % old.encode("utf-8", "surrogateescape")
@@ -510,7 +508,7 @@ def test_agents_that_still_run_under_the_old_name_are_told(newest: Server) -> No
     assert (result.total, result.appeared) == (10, 1)
 
 
-@pytest.mark.parametrize(
+@each(
     ("towns", "former"),
     [
         (["old"], "old"),
@@ -521,7 +519,7 @@ def test_agents_that_still_run_under_the_old_name_are_told(newest: Server) -> No
         ([], None),
     ],
 )
-@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--check",), ("--upgrade", "--force")])
+@each("options", [(), ("--dry-run",), ("--check",), ("--upgrade", "--force")])
 def test_a_town_without_keys_is_told_of_its_former_name(
     newest: Server, options: tuple[str, ...], towns: list[str], former: str | None
 ) -> None:
@@ -555,8 +553,8 @@ def test_the_same_name_and_options_that_make_no_sense_are_status_2(newest: Serve
         Migrator(newest.client(), "new", from_town("new"))
 
 
-@pytest.mark.parametrize("town", ["a", "a:events"])
-@pytest.mark.parametrize("plan", [RENAME, UPGRADE, HASH, REVERSE, DOWNGRADE], ids=command_for)
+@each("town", ["a", "a:events"])
+@each("plan", [RENAME, UPGRADE, HASH, REVERSE, DOWNGRADE])
 def test_events_are_no_agents_of_a_town_with_a_longer_name(
     newest: Server, town: str, plan: Plan
 ) -> None:
@@ -594,7 +592,7 @@ def test_a_name_that_another_key_of_the_town_leaves_is_free(either: Server) -> N
 LARGEST = 2**64 - 1
 
 
-@pytest.mark.parametrize(
+@each(
     ("old", "new", "joined"),
     [
         (["5-1 a", "5-2 c", "5-3 d"], ["5-1 b"], ["5-1 a", "5-2 c", "5-3 d", "5-4 b"]),
@@ -654,8 +652,8 @@ def test_a_joined_stream_goes_on_after_the_last_id_of_both(redis: Redis, town: s
         redis.xadd("tt:new:events", {"a": "b"}, id="9-1")
 
 
-@pytest.mark.parametrize("ttl", ["old", "new"])
-@pytest.mark.parametrize("last", ["old", "new"])
+@each("ttl", ["old", "new"])
+@each("last", ["old", "new"])
 def test_two_empty_streams_keep_the_longer_ttl_and_the_last_id(
     redis: Redis, ttl: str, last: str
 ) -> None:
@@ -700,9 +698,7 @@ def test_lists_of_mission_events_are_merged(redis: Redis) -> None:
     assert merged == [b"new 2", b"new 1", b"old 2", b"old 1"]
 
 
-@pytest.mark.parametrize(
-    "old", ["a b", "a\nb", "a'b", 'a"b', "a\\", "a$b", "\udcff\udcfe", "\u202e'x", "é"]
-)
+@each("old", ["a b", "a\nb", "a'b", 'a"b', "a\\", "a$b", "\udcff\udcfe", "\u202e'x", "é"])
 def test_a_hint_can_be_pasted_into_a_shell(newest: Server, old: str) -> None:
     newest.client().set(town_start(old) + b"stop:1", 1)
     done = tt("--check", url=newest.url, town="new")

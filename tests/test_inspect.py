@@ -16,6 +16,7 @@ from tests.command import tt
 from tests.keyspaces import contents
 from tests.midway import cut_connections, fill, follow, quick_patience
 from tests.servers import Kind, Server, StartServer
+from tests.tables import each
 from tests.users import refusals, user_with, user_without
 from tests.waiting import wait_until
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan, Progress, from_town
@@ -121,7 +122,7 @@ def test_a_key_of_the_name_that_is_tried_is_not_touched(server: Server) -> None:
     assert contents(redis) == before
 
 
-@pytest.mark.parametrize(
+@each(
     "args",
     [
         (),
@@ -158,7 +159,7 @@ def test_a_command_that_a_plan_can_need_is_missed_before_the_first_write(
         assert contents(redis) == before
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=command_for)
+@each("plan", PLANS)
 @pytest.mark.every_kind
 def test_a_preview_names_the_commands_that_a_migration_would_miss(
     server: Server, plan: Plan
@@ -200,7 +201,7 @@ def test_a_probe_that_is_not_permitted_is_refused_once_a_run_at_most(server: Ser
     assert len(redis.keys("tt:town:agent:*")) == 1000
 
 
-@pytest.mark.parametrize(
+@each(
     "denied",
     [
         ("eval",),
@@ -212,9 +213,8 @@ def test_a_probe_that_is_not_permitted_is_refused_once_a_run_at_most(server: Ser
         ("exists", "hlen"),
         ("get", "lrange"),
     ],
-    ids=" ".join,
 )
-@pytest.mark.parametrize("plan", [RENAME, MERGE], ids=command_for)
+@each("plan", [RENAME, MERGE])
 @pytest.mark.every_kind
 def test_what_is_refused_is_refused_once_in_all_that_a_run_does(
     server: Server, plan: Plan, denied: tuple[str, ...]
@@ -265,7 +265,7 @@ def test_the_permissions_of_the_readme_are_enough_without_eval(server: Server) -
     assert Migrator(few, "town").migrate().total == 2
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=command_for)
+@each("plan", PLANS)
 def test_a_run_leaves_no_error_behind(server: Server, plan: Plan) -> None:
     redis = server.client()
     town_of_old(redis)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import pytest
+from tests.tables import each
 
 ROOT = Path(__file__).parent.parent
 DATA = {"escape", "keyspace", "plan", "results"}
@@ -43,7 +43,7 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+@each("file", FILES)
 def test_a_room_imports_only_what_is_below_it(file: Path) -> None:
     assert imported(file) <= MAY_IMPORT[room_of(file)]
 

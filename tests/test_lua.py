@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 
 from tests.keyspaces import contents, read_hash, write_hash
 from tests.servers import Kind, Server, StartServer
+from tests.tables import each
 from tests.waiting import wait_until
 from tt_migrate.engine.replies import MigrateReply, PreviewReply
 from tt_migrate.engine.scripts import GUARDS, headed, script_for, source
@@ -206,8 +207,8 @@ def test_a_batch_stops_at_its_time_budget(redis: Redis) -> None:
     assert 1 <= short < whole
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=command_for)
-@pytest.mark.parametrize("operation", OPERATIONS)
+@each("plan", PLANS)
+@each("operation", OPERATIONS)
 def test_a_malformed_argument_is_named_and_nothing_is_written(
     newest: Server, plan: Plan, operation: str
 ) -> None:
@@ -239,7 +240,7 @@ def refusal(redis: Redis, script: str, *args: str) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("operation", [*OPERATIONS, "agents"])
+@each("operation", [*OPERATIONS, "agents"])
 def test_the_start_of_keys_with_a_former_name_is_checked(newest: Server, operation: str) -> None:
     more = {**MORE, "agents": ("",)}[operation]
     for start in ("x", "tt:", "tt:old", "old:", ":"):
@@ -248,8 +249,8 @@ def test_the_start_of_keys_with_a_former_name_is_checked(newest: Server, operati
         assert said.startswith("BADARG from: "), start
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("start", ["", "tt:town:"])
+@each("operation", OPERATIONS)
+@each("start", ["", "tt:town:"])
 def test_a_former_name_is_needed_where_keys_move_from_it(
     newest: Server, operation: str, start: str
 ) -> None:
@@ -280,7 +281,7 @@ def test_agents_names_the_agents_of_both_names_of_a_town(redis: Redis) -> None:
     assert redis.eval(script, 0, *args[:4], "TYPE", "tt:old:")[-1] == []
 
 
-@pytest.mark.parametrize("names", ["", "2", "yes", "tt:agent:1"])
+@each("names", ["", "2", "yes", "tt:agent:1"])
 def test_names_are_asked_for_with_1_and_not_with_0(newest: Server, names: str) -> None:
     redis = newest.client()
     redis.set("tt:agent:1", 1)
@@ -309,7 +310,7 @@ def test_migrate_names_what_it_renamed_and_merged_if_asked(redis: Redis, names: 
         ]
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@each("operation", OPERATIONS)
 def test_keys_are_refused(newest: Server, operation: str) -> None:
     args = ("t", "0", "10", "1000", "", *MORE[operation])
     with pytest.raises(ResponseError, match=r"^BADARG"):
@@ -409,7 +410,7 @@ def test_a_key_the_user_may_not_rename_does_not_stop_the_rest(server: Server) ->
     assert redis.get("tt:agent:no") == b"2"
 
 
-@pytest.mark.parametrize(
+@each(
     ("denied", "operation"),
     [("scan", "count"), ("exists", "preview"), ("scan", "migrate"), ("renamenx", "migrate")],
 )
@@ -485,7 +486,7 @@ def test_left_counts_keys_that_move_and_strings(redis: Redis) -> None:
     assert strings == [1, 1]
 
 
-@pytest.mark.parametrize("town", ["task", "a:b", "x[1]*?\\^-", "backlog", "agent"])
+@each("town", ["task", "a:b", "x[1]*?\\^-", "backlog", "agent"])
 def test_left_finds_the_same_as_count_whatever_the_town_is_called(
     newest: Server, town: str
 ) -> None:

@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-import pytest
 from redis import Redis
 
+from tests.tables import each
 from tt_migrate import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, from_town
 from tt_migrate.engine import replies
 from tt_migrate.engine.scripts import needs, source
 from tt_migrate.keyspace import FAMILIES, RECORDS, SINCE_0_7
-from tt_migrate.terminal.words import command_for
 
 LUA = Path(__file__).parent.parent / "lua"
 FILES = sorted(path.stem for path in LUA.glob("*.lua"))
@@ -54,7 +53,7 @@ def field_names(name: str) -> Iterator[str]:
         yield field
 
 
-@pytest.mark.parametrize("name", FILES)
+@each("name", FILES)
 def test_a_header_begins_with_the_files_name_and_says_what_it_needs(name: str) -> None:
     lines = header(name).splitlines()
     assert lines[0].startswith(f"-- {name}.lua: ")
@@ -66,7 +65,7 @@ def test_a_header_begins_with_the_files_name_and_says_what_it_needs(name: str) -
     assert [part for part in parts if f"-- {part} " not in header(name)] == []
 
 
-@pytest.mark.parametrize("name", sorted({*FILES} - {*CALLS, *ITEMS}))
+@each("name", sorted({*FILES} - {*CALLS, *ITEMS}))
 def test_a_part_gives_what_it_says(name: str) -> None:
     said = header(name).partition("-- Gives")[2].replace("\n--", "").partition(" in place of")[0]
     code = text(name)[len(header(name)) :]
@@ -76,12 +75,11 @@ def test_a_part_gives_what_it_says(name: str) -> None:
     assert given == defined
 
 
-@pytest.mark.parametrize(
+@each(
     "plan",
     [RENAME, HASH, UPGRADE, REVERSE, DOWNGRADE, MERGE, from_town("old", merge=True)],
-    ids=command_for,
 )
-@pytest.mark.parametrize("operation", [*CALLS, *ITEMS])
+@each("operation", [*CALLS, *ITEMS])
 def test_a_script_stands_after_all_that_it_needs(operation: str, plan: Any) -> None:
     chosen = {"<moves>": plan.moves, "<records>": plan.records, "<conflicts>": plan.conflicts}
     chosen |= {"<renames>": "rename", "<destinations>": "occupant"}
@@ -101,7 +99,7 @@ def test_a_script_carries_no_part_that_it_does_not_need() -> None:
     assert "equal_hashes" not in source("count", MERGE)
 
 
-@pytest.mark.parametrize("operation", [name for name in CALLS if name != "locate"])
+@each("operation", [name for name in CALLS if name != "locate"])
 def test_a_reply_has_the_fields_of_its_header(redis: Redis, operation: str) -> None:
     redis.mset({"tt:agent:1": 1, "tt:inbox:1": 1, "tt:town:inbox:1": 2, "tt:town:task:1": "{}"})
     reply = getattr(replies, f"{operation.capitalize()}Reply")

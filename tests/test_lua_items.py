@@ -12,6 +12,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from tests.servers import Server
+from tests.tables import each
 from tests.test_lua import packed
 from tt_migrate import RENAME
 from tt_migrate.engine.hidden import Transfer, mark_of
@@ -62,7 +63,7 @@ def frozen(redis: Redis, move: Transfer) -> bytes:
     return bytes(value)
 
 
-@pytest.mark.parametrize("operation", ITEMS)
+@each("operation", ITEMS)
 def test_malformed_arguments_are_refused_before_anything_is_changed(
     newest: Server, operation: str
 ) -> None:
@@ -90,7 +91,7 @@ def test_malformed_arguments_are_refused_before_anything_is_changed(
     assert redis.keys() == [b"key"]
 
 
-@pytest.mark.parametrize("operation", ITEMS)
+@each("operation", ITEMS)
 def test_a_call_ends_when_its_time_is_used_but_does_one_item(redis: Redis, operation: str) -> None:
     redis.set("key", 1)
     words = [word.encode() for word in ITEMS[operation]] * 500
@@ -453,7 +454,7 @@ def test_missions_and_events_that_were_made_anew_are_united(
         assert [entry for entry, _ in entries] == expected
 
 
-@pytest.mark.parametrize(
+@each(
     ("key", "destination", "family"),
     [
         ("tt:agent:1", "tt:town:agent:1", "agent"),
@@ -482,7 +483,7 @@ def test_a_transfer_is_a_towns_by_what_its_two_names_have_in_common(
     assert move.family("town") == family
 
 
-@pytest.mark.parametrize(
+@each(
     ("destination", "is_of"),
     [
         ("tt:town:events", True),

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
+from tests.tables import each
 from tests.users import user_without
 from tt_migrate import RENAME, UPGRADE, Migration, Migrator, Plan, Progress
 from tt_migrate.engine.scripts import source
@@ -33,7 +34,7 @@ def values(redis: Redis, key: str) -> list[Any]:
     return list(redis.lrange(key, 0, -1))
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "joined"),
     [
         ("inbox:1", [b"o1", b"o2", b"n1", b"n2", b"n3"]),
@@ -84,7 +85,7 @@ def test_activity_keeps_the_ten_newest_and_the_longer_ttl(redis: Redis) -> None:
     assert 2990 < redis.ttl("tt:town:activity:1") <= 3000
 
 
-@pytest.mark.parametrize(
+@each(
     ("family", "old", "new", "merged"),
     [
         ("stop", 1000, 3000, 3000),
@@ -262,7 +263,7 @@ def test_a_hash_that_has_all_fields_of_the_other_and_one_more_is_not_equal(
     assert contents(redis) == before
 
 
-@pytest.mark.parametrize("length", [1, 50, 51, 120, 12_800, 12_801, 13_057])
+@each("length", [1, 50, 51, 120, 12_800, 12_801, 13_057])
 def test_lists_that_differ_in_one_place_are_not_equal(newest: Server, length: int) -> None:
     """Tries places at each edge of the compared parts, and between the edges."""
     redis = newest.client()
@@ -335,8 +336,8 @@ def test_a_key_whose_destination_is_protected_is_listed_and_the_rest_goes_on(
     assert values(redis, "tt:town:inbox:19") == [b"new"]
 
 
-@pytest.mark.parametrize("agents", [0, 200])
-@pytest.mark.parametrize("denied", ["type", "lrange", "pttl", "ltrim", "lpush"])
+@each("agents", [0, 200])
+@each("denied", ["type", "lrange", "pttl", "ltrim", "lpush"])
 def test_a_command_that_a_merge_may_not_run_ends_the_run_and_what_was_moved_is_told(
     server: Server, denied: str, agents: int
 ) -> None:
@@ -414,8 +415,8 @@ def test_of_one_id_the_oldest_messages_come_first_whichever_is_found_first(redis
         assert values(redis, f"tt:town:inbox:{n}") == [b"oldest", b"old", b"new"]
 
 
-@pytest.mark.parametrize("name", ["backlog", "events", "broadcast"])
-@pytest.mark.parametrize("family", ["agent", "inbox", "task"])
+@each("name", ["backlog", "events", "broadcast"])
+@each("family", ["agent", "inbox", "task"])
 def test_version_0_1_knew_no_towns_so_that_its_names_are_never_ambiguous(
     newest: Server, family: str, name: str
 ) -> None:
@@ -437,7 +438,7 @@ def test_version_0_1_knew_no_towns_so_that_its_names_are_never_ambiguous(
     assert redis.get(f"tt:{family}:{name}") == b"of a town"
 
 
-@pytest.mark.parametrize("key", ["mt:urgent:1", "mt:backlog", "mt:stop:1", "mt:agent:1:2", "mt:"])
+@each("key", ["mt:urgent:1", "mt:backlog", "mt:stop:1", "mt:agent:1:2", "mt:"])
 def test_what_version_0_1_never_had_is_not_touched(newest: Server, key: str) -> None:
     redis = newest.client()
     redis.set(key, 1)

@@ -18,6 +18,7 @@ from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.midway import fill, follow
 from tests.servers import Server, StartServer
+from tests.tables import each
 from tests.waiting import wait_until
 from tt_migrate import RENAME, Migration, Migrator, Progress
 from tt_migrate.engine.scripts import GUARDS, headed, script_for
@@ -81,9 +82,7 @@ def test_only_the_clients_database_is_migrated(server: Server) -> None:
     assert server.client(db=2).keys() == [b"tt:town:agent:1"]
 
 
-@pytest.mark.parametrize(
-    "town", ["task", "agent", "backlog", "a:b", "x[1]*?\\", "日本", " ", "%", "tt"]
-)
+@each("town", ["task", "agent", "backlog", "a:b", "x[1]*?\\", "日本", " ", "%", "tt"])
 def test_a_second_run_moves_nothing_whatever_the_town_is_called(redis: Redis, town: str) -> None:
     for key in (b"tt:agent:\xff\x00", b"tt:task:1", b"tt:inbox:agent", b"tt:stop:x", b"tt:backlog"):
         redis.set(key, key)
@@ -284,7 +283,7 @@ def test_migrating_takes_constant_memory_on_the_client(newest: Server) -> None:
     assert (peak(10_000) - peak(1000)) / 9000 < 15
 
 
-@pytest.mark.parametrize(
+@each(
     "make_client",
     [
         lambda server: server.client(decode_responses=True),
@@ -295,7 +294,6 @@ def test_migrating_takes_constant_memory_on_the_client(newest: Server) -> None:
             BlockingConnectionPool.from_url(server.url, max_connections=1)
         ),
     ],
-    ids=["decoding", "resp2", "resp3-decoding", "single-connection", "blocking-pool"],
 )
 def test_any_redis_py_client_will_do(
     newest: Server, make_client: Callable[[Server], Redis]

@@ -25,6 +25,7 @@ from tests.command import tt_in_process
 from tests.faults import is_master, masters
 from tests.midway import quick_patience
 from tests.servers import Server, StartServer, cluster_state, newest_kind
+from tests.tables import each
 from tests.test_one_shard import in_cluster, joined
 from tests.users import refusals, user_without
 from tests.waiting import wait_until
@@ -130,7 +131,7 @@ def test_a_replica_that_has_just_become_a_master_is_no_foreign_server(cluster: C
     )
 
 
-@pytest.mark.parametrize(
+@each(
     ("reply", "words"),
     [
         ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is 'no'", "master down"),

@@ -18,6 +18,7 @@ from tests.hash_to_json import json_of
 from tests.json_to_hash import RecordError
 from tests.keyspaces import contents
 from tests.servers import Server
+from tests.tables import each
 from tests.test_downgrade import ID, NOW, OTHER, hash_of
 from tests.users import user_without
 from tt_migrate import DOWNGRADE, HASH, RENAME, UPGRADE, Migrator
@@ -42,7 +43,7 @@ def put_two(redis: Redis, family: str = "task", **changed: Any) -> None:
     redis.hset(f"tt:my-project:task:{OTHER}", mapping=other)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@each(
     ("tags", "reason"),
     [
         (r'["\ud800"]', "has text that is no valid Unicode"),
@@ -67,8 +68,8 @@ def test_tags_that_cannot_be_converted_are_listed_and_the_rest_is_done(
     assert {*redis.keys()} == {odd, f"tt:task:{OTHER}".encode()}
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, r'["\ud800"]', "[" * 1_000 + "]" * 1_000])
-@pytest.mark.parametrize("name", ["name", "description", "result", "nickname"])
+@each("text", ["[" * 100_000, r'["\ud800"]', "[" * 1_000 + "]" * 1_000])
+@each("name", ["name", "description", "result", "nickname"])
 def test_such_texts_stay_texts_in_other_fields(text: str, name: str) -> None:
     stored, _ = json_of("task", ID.encode(), hash_of("task", **{name: text}))
     try:
@@ -77,8 +78,8 @@ def test_such_texts_stay_texts_in_other_fields(text: str, name: str) -> None:
         assert text.encode() in stored
 
 
-@pytest.mark.parametrize("mistake", ["nil .. ''", "error('x')", "error({})", "OVERFLOW.x"])
-@pytest.mark.parametrize("plan", [DOWNGRADE, HASH, UPGRADE])
+@each("mistake", ["nil .. ''", "error('x')", "error({})", "OVERFLOW.x"])
+@each("plan", [DOWNGRADE, HASH, UPGRADE])
 def test_an_error_of_our_own_in_one_record_is_listed_with_it(
     redis: Redis, mistake: str, plan: Plan
 ) -> None:
@@ -119,7 +120,7 @@ def test_any_other_error_of_our_own_is_no_malformed_reply(
     assert f"internal: {error.__name__}" in done.stderr
 
 
-@pytest.mark.parametrize(
+@each(
     "time",
     [
         *("2024-99-99T99:99:99Z", "2024-02-30T00:00:00Z", "2023-02-29T00:00:00Z"),
@@ -137,7 +138,7 @@ def test_what_is_no_time_is_refused(time: str) -> None:
             json_of(family, ID.encode(), hash_of(family, **{name: time}))
 
 
-@pytest.mark.parametrize(
+@each(
     "time",
     [
         *(NOW, "2024-02-29T23:59:60Z", "2024-05-05T12:30:60.5Z", "2000-02-29t00:00:00z"),

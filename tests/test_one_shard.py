@@ -20,6 +20,7 @@ from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.midway import quick_patience
 from tests.servers import Kind, Server, StartServer, cluster_state, newest_kind
+from tests.tables import each
 from tests.test_recovery import at_batch
 from tests.users import refusals, user_without
 from tests.waiting import wait_until
@@ -67,8 +68,8 @@ def write_town(redis: Redis) -> None:
     redis.set("tt:agent:a}b{c", json.dumps({"id": "a}b{c"}))
 
 
-@pytest.mark.parametrize("plan", [*PLANS, DOWNGRADE, from_town("x", merge=True)], ids=command_for)
-@pytest.mark.parametrize("layout", ["server", "shard", "shards"])
+@each("plan", [*PLANS, DOWNGRADE, from_town("x", merge=True)])
+@each("layout", ["server", "shard", "shards"])
 def test_no_script_is_near_the_limit_of_local_variables(
     newest: Server, plan: Plan, layout: Layout
 ) -> None:
@@ -284,7 +285,7 @@ def test_rename_replies_like_renamenx(shard: Server) -> None:
 
 
 @pytest.mark.every_kind
-@pytest.mark.parametrize("command", ["PTTL", "DUMP", "RESTORE", "DEL"])
+@each("command", ["PTTL", "DUMP", "RESTORE", "DEL"])
 def test_a_rename_that_is_refused_half_way_leaves_the_key_where_it_was(
     shard: Server, command: str
 ) -> None:
@@ -337,7 +338,7 @@ def test_a_key_that_the_user_may_not_touch_stays_and_the_rest_moves(shard: Serve
 
 
 @pytest.mark.every_kind
-@pytest.mark.parametrize("command", ["PTTL", "DUMP", "RESTORE", "DEL"])
+@each("command", ["PTTL", "DUMP", "RESTORE", "DEL"])
 def test_a_permission_to_copy_is_missed_before_the_first_write(shard: Server, command: str) -> None:
     redis = shard.client()
     write_town(redis)

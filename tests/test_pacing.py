@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.tables import each
 from tt_migrate.engine.pacing import Pace, pace_for
 
 
@@ -16,7 +17,7 @@ def settle(pace: Pace, microseconds_a_key: float, batches: int = 6) -> Pace:
     return pace
 
 
-@pytest.mark.parametrize("microseconds_a_key", [0.3, 1, 4, 20])
+@each("microseconds_a_key", [0.3, 1, 4, 20])
 def test_a_step_settles_at_a_twentieth_of_a_batch(microseconds_a_key: float) -> None:
     pace = settle(pace_for(5), microseconds_a_key)
     step = pace.count * microseconds_a_key

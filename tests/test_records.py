@@ -23,6 +23,7 @@ from tests.records import (
     written_by_python,
 )
 from tests.servers import Server
+from tests.tables import each
 from tt_migrate import UPGRADE
 from tt_migrate.engine.replies import packed
 from tt_migrate.engine.scripts import source
@@ -91,7 +92,7 @@ def test_a_value_becomes_this_text(newest: Server) -> None:
     assert_a_field_becomes(newest, '{"id":"a","field":%s}', "field", stored)
 
 
-@pytest.mark.parametrize("counter", ["tasks_completed", "rounds_completed"])
+@each("counter", ["tasks_completed", "rounds_completed"])
 def test_a_counter_ends_as_a_decimal_integer(newest: Server, counter: str) -> None:
     stored = {
         "5": "5",
@@ -370,7 +371,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("family", ["agent", "task"])
+@each("family", ["agent", "task"])
 def test_a_shape_of_one_record_is_not_taken_for_that_of_another(
     newest: Server, family: str
 ) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.tables import each
 from tt_migrate.settings.config import Endpoint
 from tt_migrate.settings.connection import secrets
 from tt_migrate.terminal.errors import explain
@@ -70,7 +70,7 @@ def test_nothing_is_hidden_where_there_is_no_secret() -> None:
     assert NO_SECRETS.words("a\x1bb\\") == "a\\x1bb\\"
 
 
-@pytest.mark.parametrize(
+@each(
     ("endpoint", "hidden"),
     [
         (Endpoint("f", password="s3cr3t"), {"s3cr3t"}),
@@ -95,7 +95,7 @@ def test_an_explanation_hides_what_the_server_repeats_and_keeps_our_own_words() 
     assert "lines" not in explain(error, "redis://h", Redactor.hiding(b"two\r\n  lines"))
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "command"),
     [
         ("unknown command 'HSET', with args beginning with: 'a' 'b'", "the command HSET"),
@@ -112,7 +112,7 @@ def test_a_command_that_is_not_known_is_named_with_the_cause(text: str, command:
     assert "rename-command" in said
 
 
-@pytest.mark.parametrize(
+@each(
     "typed",
     [
         "redis://:s3cr3t@h",

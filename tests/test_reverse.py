@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
@@ -12,6 +11,7 @@ from redis import Redis
 from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
+from tests.tables import each
 from tests.test_properties import foreign_keys, old_keys, towns, values, write
 from tt_migrate import REVERSE, Migrator
 from tt_migrate.keyspace import new_key, town_bytes
@@ -19,7 +19,7 @@ from tt_migrate.keyspace import new_key, town_bytes
 TOWNS = ["task", "agent", "backlog", "a:b", "x[1]*?\\^-", "日本", " ", "%", "tt", "events"]
 
 
-@pytest.mark.parametrize("town", TOWNS)
+@each("town", TOWNS)
 def test_the_seven_families_go_back_whatever_the_town_is_called(redis: Redis, town: str) -> None:
     start = f"tt:{town}:"
     names = ["agent:1", "inbox:1", "urgent:1", "task:1", "activity:1", "stop:1", "backlog"]
@@ -71,8 +71,8 @@ def test_a_name_that_would_be_a_towns_own_is_never_made(newest: Server) -> None:
     assert redis.keys() == [b"tt:town:task:backlog"]
 
 
-@pytest.mark.parametrize("name", ["backlog", "events", "broadcast"])
-@pytest.mark.parametrize("family", ["agent", "inbox", "urgent", "task", "activity", "stop"])
+@each("name", ["backlog", "events", "broadcast"])
+@each("family", ["agent", "inbox", "urgent", "task", "activity", "stop"])
 def test_of_two_towns_whose_names_begin_alike_only_one_goes_back(
     newest: Server, family: str, name: str
 ) -> None:
@@ -90,7 +90,7 @@ def test_of_two_towns_whose_names_begin_alike_only_one_goes_back(
     assert sorted(redis.keys()) == sorted([f"tt:{family}:{n}".encode() for n in (1, 2)] + [own])
 
 
-@pytest.mark.parametrize("town", ["agent", "inbox", "urgent", "task", "activity", "stop"])
+@each("town", ["agent", "inbox", "urgent", "task", "activity", "stop"])
 def test_a_town_named_like_a_family_comes_there_and_back(newest: Server, town: str) -> None:
     redis = newest.client()
     names = [f"{family}:1" for family in ("agent", "inbox", "urgent", "task", "activity", "stop")]
@@ -138,7 +138,7 @@ def test_prompt_check_preview_and_json_serve_the_way_back(newest: Server) -> Non
     assert tt("--reverse", "--check", url=url, town="town").returncode == 0
 
 
-@pytest.mark.parametrize(
+@each(
     "options",
     [
         ("--hash", "--upgrade"),

@@ -19,6 +19,7 @@ from tests.hostile import bulk, hello, hostile_server
 from tests.midway import quick_patience
 from tests.sentinels import MASTER_PASSWORD, SENTINEL_PASSWORD, Watched, state_of, watch
 from tests.servers import Kind, Server, StartError, StartServer, newest_kind
+from tests.tables import each
 from tests.test_connection import forward_to, listener
 from tests.test_recovery import at_batch
 from tests.waiting import wait_until
@@ -371,7 +372,7 @@ def test_the_database_of_the_url_is_used(watched: Watched) -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each(
     ("given", "shown"),
     [
         ("redis+sentinel://h/m", "redis+sentinel://h:26379/m/0"),
@@ -395,7 +396,7 @@ def test_a_url_is_shown_without_either_password(given: str, shown: str) -> None:
     assert {secret.decode() for secret in secrets(endpoint(given))} == hidden
 
 
-@pytest.mark.parametrize(
+@each(
     "url",
     [
         "redis+sentinel://h",
@@ -418,7 +419,7 @@ def test_an_invalid_url_is_answered_with_the_form(url: str) -> None:
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
+@each(
     ("url", "right"),
     [
         ("sentinel://:secret@h1:1,h2/m/0", "redis+sentinel"),

@@ -5,11 +5,10 @@ from __future__ import annotations
 import subprocess
 from urllib.parse import quote
 
-import pytest
-
 from tests.command import assert_harmless, on_a_terminal, read_all, read_until, tt_in_process
 from tests.hostile import bulk, error, hello, hostile_server, inspection
 from tests.servers import Server
+from tests.tables import each
 
 PASSWORDS = ["correct-horse", "a\nb", 'q"\\', "total", ".*", "(", "x", "é☃", "p w  d"]
 MODES = [("--force",), ("--dry-run",), ("--check",), ()]
@@ -25,8 +24,8 @@ def server_spelling(command: list[bytes]) -> bytes:
     return b" ".join(repr(argument)[1:].encode() for argument in command)
 
 
-@pytest.mark.parametrize("password", PASSWORDS)
-@pytest.mark.parametrize("refused", [b"HELLO", b"SCRIPT", b"EVALSHA"])
+@each("password", PASSWORDS)
+@each("refused", [b"HELLO", b"SCRIPT", b"EVALSHA"])
 def test_a_server_that_repeats_all_it_was_told_does_not_give_the_password_away(
     password: str, refused: bytes
 ) -> None:
@@ -108,7 +107,7 @@ def test_the_bar_shows_no_words_of_the_server() -> None:
     assert "hunter2" not in shown
 
 
-@pytest.mark.parametrize("options", MODES)
+@each("options", MODES)
 def test_names_that_differ_are_not_shown_alike(newest: Server, options: tuple[str, ...]) -> None:
     redis = newest.client()
     names = [b"\x1b", b"\\x1b", b"\xc2\x85", b"\x85", b"\\u0085", b"\xff", b"\\xff"]

@@ -13,6 +13,7 @@ import pytest
 
 from tests.command import TT, chdir, tt
 from tests.servers import Server
+from tests.tables import each
 from tt_migrate.settings.checks import ConfigError
 from tt_migrate.settings.config import Endpoint, load_settings
 from tt_migrate.settings.connection import open_client, redacted
@@ -158,7 +159,7 @@ def test_the_socket_of_a_json_files_town_is_in_its_directory(tmp_path: Path) -> 
     assert endpoint(tmp_path).socket_path == tmp_path / ".tt" / "redis.sock"
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "says"),
     [
         ("", "'name' is missing"),
@@ -189,7 +190,7 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, says: str
     assert "hidden" not in message
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     ["{", "[]", "5", "[" * 100_000, '{"name": "t",}', '{"name": ' + "9" * 5000 + "}"],
 )

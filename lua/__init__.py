@@ -1,1 +1,1 @@
-"""The scripts that run inside Redis; `tt_migrate.engine.scripts` reads them."""
+"""The scripts that run inside Redis; `tt_migrate.engine.calls.scripts` reads them."""

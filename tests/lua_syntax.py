@@ -1,4 +1,6 @@
-"""Compile Lua files like Redis: `lua_syntax.py FILE...` exits with 1 if one does not compile.
+"""Compile Lua files like Redis: `lua_syntax.py PATH...` exits with 1 if one does not compile.
+
+A path is a file, or a folder with files.
 
 Redis embeds Lua 5.1. Globals are not checked: Redis refuses them when the tests run the scripts.
 """
@@ -21,9 +23,11 @@ def problem(path: Path) -> str | None:
 
 
 def main(names: Sequence[str]) -> int:
-    found = [text for text in map(problem, map(Path, names)) if text]
-    print("\n".join(found) or f"{len(names)} Lua files are good")
-    return 1 if found or not names else 0
+    paths = [*map(Path, names)]
+    files = [file for path in paths for file in (path.rglob("*.lua") if path.is_dir() else [path])]
+    found = [text for text in map(problem, files) if text]
+    print("\n".join(found) or f"{len(files)} Lua files are good")
+    return 1 if found or not files else 0
 
 
 if __name__ == "__main__":

@@ -11,19 +11,19 @@ from redis.retry import Retry
 
 from tests.servers import Server
 from tests.waiting import wait_until
-from tt_migrate.engine.patience import PATIENCE
+from tt_migrate.engine.calls.retry import RETRY
 
 _RETRY_SECONDS = 0.01
 
 
-def quick_patience(
+def quick_retry(
     tries: int = 3000, *, at: int = 0, act: Callable[[], object] = lambda: None
 ) -> Retry:
-    """Return a Migrator's patience that waits for 10 ms before each retry.
+    """Return a Migrator's retry that waits for 10 ms before each retry.
 
     `act` is called once, at failure number `at`.
     """
-    return Retry(_Quick(at, act), tries, PATIENCE._supported_errors)
+    return Retry(_Quick(at, act), tries, RETRY._supported_errors)
 
 
 class _Quick(AbstractBackoff):
@@ -56,8 +56,8 @@ def stay_near(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Far away, calls are sent ahead, and a key keeps the cursor.
     """
-    monkeypatch.setattr("tt_migrate.engine.flight._WORTH_SECONDS", 60)
-    monkeypatch.setattr("tt_migrate.engine.flight._SURELY_FAR_SECONDS", 60)
+    monkeypatch.setattr("tt_migrate.engine.passes.in_flight._WORTH_SECONDS", 60)
+    monkeypatch.setattr("tt_migrate.engine.passes.in_flight._SURELY_FAR_SECONDS", 60)
 
 
 def fill(redis: Redis, keys: int, start: str = "tt:agent:", value: str = "") -> None:

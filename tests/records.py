@@ -17,7 +17,7 @@ from redis import Redis
 from tests.hash_to_json import json_of
 from tests.json_to_hash import RecordError, fields_of
 from tt_migrate import DOWNGRADE, UPGRADE
-from tt_migrate.engine.scripts import source
+from tt_migrate.engine.calls.scripts import source
 
 ID = "12345678-9abc-def0-1234-56789abcdef0"
 _NAMES = (
@@ -167,18 +167,18 @@ def read_by_lua(
     reader: str = "fields_of",
     record_id: str = ID,
 ) -> list[Any]:
-    """What lua/fields.lua makes of each record: the fields in order, or the reason.
+    """What lua/parts/fields.lua makes of each record: the fields in order, or the reason.
 
-    `reader`: `quick_fields_of` for lua/shapes.lua.
+    `reader`: `quick_fields_of` for lua/parts/shapes.lua.
     """
-    script = source("migrate", UPGRADE).partition("local problem = flight")[0]
+    script = source("migrate", UPGRADE).partition("local problem = cursor")[0]
     script += _SCRIPT % (reader, record_id, "ARGV[n + 1]")
     return _run(redis, script, family, records)
 
 
 def written_by_lua(redis: Redis, family: str, records: list[dict[bytes, bytes]]) -> list[Any]:
-    """What lua/to_json.lua makes of each hash: the JSON and what was changed, or the reason."""
-    script = source("migrate", DOWNGRADE).partition("local problem = flight")[0]
+    """What lua/conversions/to_json.lua makes of each hash: the JSON and the changes, or why not."""
+    script = source("migrate", DOWNGRADE).partition("local problem = cursor")[0]
     script += _SCRIPT % ("json_of", ID, "cmsgpack.unpack(ARGV[n + 1])")
     packed = [redis.eval("return cmsgpack.pack(ARGV)", 0, *_flat(one)) for one in records]
     return _run(redis, script, family, packed)

@@ -15,7 +15,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
-from tests.midway import cut_connections, quick_patience
+from tests.midway import cut_connections, quick_retry
 from tests.servers import Server
 from tests.tables import each
 from tests.users import user_without
@@ -29,7 +29,7 @@ from tt_migrate import (
     Plan,
     Progress,
 )
-from tt_migrate.engine.scripts import source
+from tt_migrate.engine.calls.scripts import source
 from tt_migrate.terminal.words import command_for
 
 MERGE = replace(UPGRADE, merge=True)
@@ -320,7 +320,7 @@ def test_a_lost_connection_in_mid_conversion_is_no_loss(either: Server) -> None:
             cut_connections(other)
 
     result = Migrator(
-        *(redis, "town", HASH), max_pause_ms=0.2, progress=progress, patience=quick_patience()
+        *(redis, "town", HASH), max_pause_ms=0.2, progress=progress, retry=quick_retry()
     ).migrate()
     assert result.effort.reconnects >= 1
     assert result.complete

@@ -347,7 +347,7 @@ def test_the_readme_says_first_what_matters_first() -> None:
 
 def sources() -> str:
     """The program's texts, where neighbouring literals are one."""
-    files = (*(ROOT / "tt_migrate").rglob("*.py"), *(ROOT / "lua").glob("*.lua"))
+    files = (*(ROOT / "tt_migrate").rglob("*.py"), *(ROOT / "lua").rglob("*.lua"))
     text = "\n".join(file.read_text("utf-8") for file in files)
     return re.sub(r'"\s+f?"', "", text)
 
@@ -429,7 +429,8 @@ def test_the_files_that_are_named_exist(file: str) -> None:
     named = set(
         re.findall(r"`([\w./-]+\.(?:py|lua|toml|yml|md))`", (ROOT / file).read_text("utf-8"))
     )
-    places = (ROOT, ROOT / "tt_migrate", ROOT / "lua", *(ROOT / "tt_migrate").iterdir())
+    rooms = [*(ROOT / "tt_migrate").rglob("*/"), *(ROOT / "lua").rglob("*/")]
+    places = (ROOT, ROOT / "tt_migrate", ROOT / "lua", *rooms)
     missing = {name for name in named if not any((place / name).is_file() for place in places)}
     assert len(named) > 3
     assert missing == set()
@@ -439,3 +440,9 @@ def test_the_architecture_names_every_file_of_the_rooms() -> None:
     text = (ROOT / "docs/architecture.md").read_text("utf-8")
     for file in (ROOT / "tt_migrate").rglob("*.py"):
         assert file.name == "__init__.py" or f"{file.name}`" in text, file
+    lua = ROOT / "lua"
+    for file in (*lua.glob("*.lua"), *(lua / "cluster").glob("*.lua")):
+        assert f"{file.name}`" in text, file
+    for place in lua.iterdir():
+        is_room = place.is_dir() and not place.name.startswith("__")
+        assert not is_room or f"`{place.name}/`" in text, place

@@ -25,7 +25,7 @@ from tests.command import tt as typed_tt
 from tests.servers import Server
 from tests.tables import each
 from tests.test_connection import forward_to, listener
-from tt_migrate.engine.scripts import source
+from tt_migrate.engine.calls.scripts import source
 
 ROOT = Path(__file__).parent.parent
 CLICKS = ("8.1.8", "8.2.0", "8.2.1", "8.2.2", "8.3.3", "8.4.2", "installed")

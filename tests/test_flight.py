@@ -24,7 +24,7 @@ from redis.exceptions import ResponseError
 
 from bench.machinery.process import delayed
 from tests.command import TT, environment
-from tests.midway import cut_connections, quick_patience, stay_near
+from tests.midway import cut_connections, quick_retry, stay_near
 from tests.midway import fill as fill_with
 from tests.servers import Kind, Server, StartServer
 from tests.tables import each
@@ -32,8 +32,8 @@ from tests.test_recovery import at_batch
 from tests.users import refusals, user_without
 from tests.waiting import wait_until
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migration, Migrator, Plan, Progress
-from tt_migrate.engine.driver import Driver
-from tt_migrate.engine.scripts import source
+from tt_migrate.engine.calls.scripts import source
+from tt_migrate.engine.passes.driver import Driver
 from tt_migrate.results import Server as SaidServer
 
 pytestmark = pytest.mark.far
@@ -332,9 +332,7 @@ def migrator(
     max_pause_ms: float = PAUSE_MS,
 ) -> Migrator:
     """Return a Migrator that connects anew soon after a loss."""
-    return Migrator(
-        *(redis, "town", plan, max_pause_ms), progress=progress, patience=quick_patience()
-    )
+    return Migrator(*(redis, "town", plan, max_pause_ms), progress=progress, retry=quick_retry())
 
 
 ACTS_OF_A_PREVIEW = ("the connection is lost", "the scripts are flushed")
@@ -567,7 +565,7 @@ def test_a_health_check_of_the_client_comes_not_between_replies(newest: Server, 
 def test_a_connection_with_replies_to_come_is_not_given_back(
     newest: Server, monkeypatch: pytest.MonkeyPatch, far: Far
 ) -> None:
-    monkeypatch.setattr("tt_migrate.engine.driver._LANDING_SECONDS", 0.05)
+    monkeypatch.setattr("tt_migrate.engine.passes.driver._LANDING_SECONDS", 0.05)
     admin = newest.client()
     fill(admin)
 
@@ -587,7 +585,7 @@ def test_a_server_of_another_kind_gets_one_call_at_a_time(
 ) -> None:
     fill(newest.client(), 1000)
     said = SaidServer(name, "7.0.0", "master")
-    monkeypatch.setattr("tt_migrate.engine.session.server_of", lambda handshake: said)
+    monkeypatch.setattr("tt_migrate.engine.calls.session.server_of", lambda handshake: said)
     with far(newest) as redis:
         result = Migrator(redis, "town", max_pause_ms=PAUSE_MS).migrate()
     check_moved(newest.client(), result, 1000)

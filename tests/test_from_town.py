@@ -296,7 +296,7 @@ def test_a_mission_can_have_the_name_of_a_family(newest: Server) -> None:
 
 
 def test_a_key_that_is_gone_when_its_type_is_asked_for_is_nobodys(newest: Server) -> None:
-    lua = Path(__file__).parent.parent / "lua"
+    lua = Path(__file__).parent.parent / "lua/parts"
     text = "\n".join((lua / f"{name}.lua").read_text() for name in ("batch", "keyspace", "owner"))
     call = "return tostring(family_of('tt:a:', 'tt:a:events:agent:1'))"
     assert newest.client().eval(f"{text}\n{call}", 0) == b"nil"

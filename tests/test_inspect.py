@@ -14,14 +14,14 @@ from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, Respo
 
 from tests.command import tt
 from tests.keyspaces import contents
-from tests.midway import cut_connections, fill, follow, quick_patience
+from tests.midway import cut_connections, fill, follow, quick_retry
 from tests.servers import Kind, Server, StartServer
 from tests.tables import each
 from tests.users import refusals, user_with, user_without
 from tests.waiting import wait_until
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan, Progress, from_town
-from tt_migrate.engine.scripts import script_for
-from tt_migrate.engine.server import UnsyncedReplicaError
+from tt_migrate.engine.calls.scripts import script_for
+from tt_migrate.engine.calls.server import UnsyncedReplicaError
 from tt_migrate.plan import COPYING_COMMANDS, OPTIONAL_COMMANDS
 from tt_migrate.results import Server as SaidServer
 from tt_migrate.terminal.words import command_for
@@ -248,8 +248,8 @@ def test_what_is_refused_is_refused_once_however_often_the_connection_breaks(
             cut_connections(redis)
 
     # Without TIME, Redis 6.2 and 7.0 have no clock: a batch is one step, and each costs a retry.
-    patience = quick_patience()
-    migrator = Migrator(less, "town", max_pause_ms=0.2, progress=cut, patience=patience)
+    retry = quick_retry()
+    migrator = Migrator(less, "town", max_pause_ms=0.2, progress=cut, retry=retry)
     result = migrator.migrate()
     assert (result.total, result.remaining) == (400, 0)
     assert result.effort.reconnects >= 3
@@ -310,7 +310,7 @@ def test_a_script_flag_that_the_server_does_not_know_is_done_without(
     redis = own_server(kind=kind).client()
     town_of_old(redis)
     said = SaidServer("redis", version, "master")
-    monkeypatch.setattr("tt_migrate.engine.session.server_of", lambda handshake: said)
+    monkeypatch.setattr("tt_migrate.engine.calls.session.server_of", lambda handshake: said)
     assert Migrator(redis, "town").count().total == 2
     assert Migrator(redis, "town").preview().total == 1
     assert Migrator(redis, "town", MERGE).migrate().complete

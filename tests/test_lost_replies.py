@@ -29,15 +29,15 @@ from tests.test_connection import listener
 from tests.test_recovery import at_batch
 from tests.users import user_without
 from tt_migrate import DOWNGRADE, HASH, RENAME, UPGRADE, Change, Migrator, Plan
-from tt_migrate.engine.crew import Crew
-from tt_migrate.engine.hidden import Transfer
+from tt_migrate.engine.calls.retry import RETRY
+from tt_migrate.engine.calls.scripts import Script, source
+from tt_migrate.engine.cluster.hidden import Transfer
+from tt_migrate.engine.cluster.side_by_side import Worker
+from tt_migrate.engine.cluster.workers import WorkerPool
 from tt_migrate.engine.one_server import OneServer
-from tt_migrate.engine.patience import PATIENCE
-from tt_migrate.engine.scripts import Script, source
-from tt_migrate.engine.side_by_side import Worker
 from tt_migrate.terminal.errors import explain
 
-PATIENT = Retry(NoBackoff(), 16, PATIENCE._supported_errors)
+PATIENT = Retry(NoBackoff(), 16, RETRY._supported_errors)
 KEYS = 300
 LIMIT = "normal 40000 0 0"
 """The smallest reply that Redis counts is one of more than 16 kB."""
@@ -126,7 +126,7 @@ def firewall(request: pytest.FixtureRequest, newest: Server) -> Iterator[tuple[F
 @pytest.fixture
 def always_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any time without a word is a long one."""
-    monkeypatch.setattr("tt_migrate.engine.silence.SILENT_SECONDS", 0)
+    monkeypatch.setattr("tt_migrate.engine.calls.idle.SILENT_SECONDS", 0)
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_a_run_resumes_after_a_reply_to_any_call_is_lost(newest: Server, number:
         client_of(address) as client,
     ):
         # One SCAN step of 100 keys is a batch.
-        result = Migrator(client, "my-project", max_pause_ms=0.001, patience=PATIENT).migrate()
+        result = Migrator(client, "my-project", max_pause_ms=0.001, retry=PATIENT).migrate()
     assert moved(newest.client()) == KEYS
     assert result.complete
     assert (result.effort.reconnects, result.effort.lost_replies) == (1, 1)
@@ -218,7 +218,7 @@ def test_every_first_write_of_a_pass_may_lose_its_reply(newest: Server, plan: Pl
         return is_first
 
     with losing(newest, first) as address, client_of(address) as client:
-        result = Migrator(client, "my-project", plan, patience=PATIENT).migrate()
+        result = Migrator(client, "my-project", plan, retry=PATIENT).migrate()
     assert result.complete
     assert result.effort.lost_replies == 1
     assert result.effort.reconnects > result.effort.lost_replies
@@ -232,7 +232,7 @@ def test_the_first_call_of_a_pass_that_reads_may_lose_its_reply(
 ) -> None:
     newest.client().mset(agents([0] * 30))
     with losing(newest, lambda call, _: call == 2) as address, client_of(address) as client:
-        result = getattr(Migrator(client, "my-project", UPGRADE, patience=PATIENT), operation)()
+        result = getattr(Migrator(client, "my-project", UPGRADE, retry=PATIENT), operation)()
     assert result.total == 30
     assert (result.effort.reconnects, result.effort.lost_replies) == (1, 0)
 
@@ -263,9 +263,7 @@ def test_replies_get_smaller_where_the_server_closes_the_connection_for_large_on
     told: list[Change] = []
     with client_of(f"127.0.0.1:{newest.port}") as client:
         # Without a limit of time, a batch is as large as can be.
-        run = Migrator(
-            client, "my-project", max_pause_ms=1000, record=told.extend, patience=PATIENT
-        )
+        run = Migrator(client, "my-project", max_pause_ms=1000, record=told.extend, retry=PATIENT)
         result = run.migrate()
     redis.config_set("client-output-buffer-limit", "normal 0 0 0")
     assert (result.remaining, moved(redis)) == (0, 20_000)
@@ -276,7 +274,7 @@ def test_replies_get_smaller_where_the_server_closes_the_connection_for_large_on
 def test_replies_get_large_again_where_not_their_size_was_the_cause(
     newest: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tt_migrate.engine.driver._SMALL_REPLIES", 3)
+    monkeypatch.setattr("tt_migrate.engine.passes.driver._SMALL_REPLIES", 3)
     newest.client().mset({f"tt:inbox:{n}": n for n in range(3000)})
     budgets: list[int] = []
 
@@ -287,7 +285,7 @@ def test_replies_get_large_again_where_not_their_size_was_the_cause(
         return len(budgets) < 3
 
     with losing(newest, loses) as address, client_of(address) as client:
-        result = Migrator(client, "my-project", max_pause_ms=0.05, patience=PATIENT).migrate()
+        result = Migrator(client, "my-project", max_pause_ms=0.05, retry=PATIENT).migrate()
     assert result.complete
     full = budgets[0]
     assert budgets[:6] == [full, full, *[full // 8] * 3, full]
@@ -299,7 +297,7 @@ def test_a_preview_works_where_large_replies_do_not_pass(newest: Server, plan: P
     redis.mset(agents([1000] * 300))
     redis.config_set("client-output-buffer-limit", LIMIT)
     with client_of(f"127.0.0.1:{newest.port}") as client:
-        run = Migrator(client, "my-project", plan, max_pause_ms=1000, patience=PATIENT)
+        run = Migrator(client, "my-project", plan, max_pause_ms=1000, retry=PATIENT)
         preview = run.preview()
         upgraded = run.migrate() if plan.convert else None
     redis.config_set("client-output-buffer-limit", "normal 0 0 0")
@@ -323,7 +321,7 @@ def test_records_that_no_call_and_no_reply_can_carry_are_converted(
     redis.config_set("client-output-buffer-limit", LIMIT)
     redis.config_set("proto-max-bulk-len", "1mb")
     with client_of(f"127.0.0.1:{newest.port}") as client:
-        run = Migrator(client, "my-project", plan, patience=PATIENT)
+        run = Migrator(client, "my-project", plan, retry=PATIENT)
         preview, result = run.preview(), run.migrate()
     redis.config_set("client-output-buffer-limit", "normal 0 0 0")
     redis.config_set("proto-max-bulk-len", "512mb")
@@ -337,7 +335,7 @@ def test_a_conflict_whose_records_no_reply_can_carry_has_its_reason(newest: Serv
     redis.mset({**agents([100_000, 0]), **agents([0, 5], "tt:my-project:agent:")})
     redis.config_set("client-output-buffer-limit", LIMIT)
     with client_of(f"127.0.0.1:{newest.port}") as client:
-        run = Migrator(client, "my-project", replace(UPGRADE, merge=True), patience=PATIENT)
+        run = Migrator(client, "my-project", replace(UPGRADE, merge=True), retry=PATIENT)
         conflicts = run.migrate().conflicts
     redis.config_set("client-output-buffer-limit", "normal 0 0 0")
     reasons = [conflicts[f"tt:agent:{UUID(int=n)}".encode()] for n in (0, 1)]
@@ -346,12 +344,12 @@ def test_a_conflict_whose_records_no_reply_can_carry_has_its_reason(newest: Serv
 
 def test_the_error_names_the_limit_where_nothing_passes(newest: Server) -> None:
     newest.client().set("tt:inbox:1", 1)
-    hopeless = Retry(NoBackoff(), 3, PATIENCE._supported_errors)
+    hopeless = Retry(NoBackoff(), 3, RETRY._supported_errors)
     with (
         losing(newest, lambda _, call: call[1] == MIGRATE) as address,
         client_of(address) as client,
     ):
-        run = Migrator(client, "my-project", patience=hopeless)
+        run = Migrator(client, "my-project", retry=hopeless)
         with pytest.raises(RedisConnectionError) as caught:
             run.migrate()
     text = explain(caught.value, "URL")
@@ -367,7 +365,7 @@ def test_replies_that_are_lost_far_away(newest: Server) -> None:
         address = held.enter_context(losing(newest, lambda call, _: call in (2, 9)))
         port = held.enter_context(delayed(int(address.split(":")[1]), 10))
         client = held.enter_context(client_of(f"127.0.0.1:{port}"))
-        result = Migrator(client, "my-project", max_pause_ms=0.1, patience=PATIENT).migrate()
+        result = Migrator(client, "my-project", max_pause_ms=0.1, retry=PATIENT).migrate()
     assert result.complete
     assert moved(newest.client()) == 3000
     assert result.effort.lost_replies >= 2
@@ -423,7 +421,7 @@ def test_a_connection_of_the_callers_own_comes_back_to_its_database(
     admin = newest.client(single_connection_client=True)
     cut = at_batch(2, lambda: admin.client_kill_filter(_type="normal", skipme=True))
     result = Migrator(
-        selected, "my-project", max_pause_ms=0.001, progress=cut, patience=PATIENT
+        selected, "my-project", max_pause_ms=0.001, progress=cut, retry=PATIENT
     ).migrate()
     assert result.effort.reconnects == 1
     assert (result.total, result.remaining) == (KEYS, 0)
@@ -465,7 +463,7 @@ def test_a_server_that_was_replaced_at_the_very_end_is_noticed(
         listener(lambda peer: Forgetful(ports[0]).serve(peer)) as port,
         client_of(f"127.0.0.1:{port}", decode_responses=True) as client,
     ):
-        result = Migrator(client, "my-project", patience=PATIENT).migrate()
+        result = Migrator(client, "my-project", retry=PATIENT).migrate()
         client.connection_pool.disconnect()
     assert (result.total, result.remaining) == (5, 0)
     assert moved(other.client()) == 2
@@ -490,7 +488,7 @@ def test_each_shard_may_lose_the_reply_to_its_first_call_of_each_script(
     cluster: Cluster, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Keys that were hidden when the reply was lost get their names back, and are moved again.
-    monkeypatch.setattr("tt_migrate.engine.relocation.YOUNG_MILLISECONDS", 600_000)
+    monkeypatch.setattr("tt_migrate.engine.cluster.relocation.YOUNG_MILLISECONDS", 600_000)
     fill(cluster, [("SET", key, value.decode()) for key, value in agents([0] * 60).items()])
 
     def first(seen: set[bytes]) -> Loses:
@@ -505,7 +503,7 @@ def test_each_shard_may_lose_the_reply_to_its_first_call_of_each_script(
         addresses = [held.enter_context(losing(server, first(set()))) for server in cluster.masters]
         ports = [int(address.split(":")[1]) for address in addresses]
         client = held.enter_context(behind(cluster, ports))
-        result = Migrator(client, "my-project", plan, patience=PATIENT).migrate()
+        result = Migrator(client, "my-project", plan, retry=PATIENT).migrate()
     assert result.complete
     assert len([*cluster.client().scan_iter("tt:my-project:agent:*", count=1000)]) == 60
     # Marks tell what became of keys. A lost reply to a conversion leaves that open.
@@ -537,17 +535,17 @@ def test_the_idle_connections_of_a_cluster_are_made_anew(cluster: Cluster, *, re
 def test_a_shard_that_is_idle_while_others_are_scanned_is_asked_on_a_new_connection(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tt_migrate.engine.silence.SILENT_SECONDS", 0)
+    monkeypatch.setattr("tt_migrate.engine.calls.idle.SILENT_SECONDS", 0)
     fill(cluster, [("SET", f"tt:inbox:{n}", str(n)) for n in range(60)])
     walls = [Forgetful(server.port, resets=True) for server in cluster.masters]
-    everywhere = Crew.everywhere
+    everywhere = WorkerPool.everywhere
 
-    def then_forgotten(crew: Crew, work: Callable[[Worker], object]) -> None:
-        everywhere(crew, work)
+    def then_forgotten(pool: WorkerPool, work: Callable[[Worker], object]) -> None:
+        everywhere(pool, work)
         for wall in walls:
             wall.forget()
 
-    monkeypatch.setattr(Crew, "everywhere", then_forgotten)
+    monkeypatch.setattr(WorkerPool, "everywhere", then_forgotten)
     with ExitStack() as held:
         ports = [held.enter_context(listener(wall.serve)) for wall in walls]
         client = held.enter_context(behind(cluster, ports, socket_timeout=5))
@@ -560,7 +558,7 @@ def test_replies_get_smaller_on_shards_too(cluster: Cluster) -> None:
     client = cluster.client()
     for server in cluster.masters:
         server.client().config_set("client-output-buffer-limit", LIMIT)
-    run = Migrator(client, "my-project", UPGRADE, max_pause_ms=1000, patience=PATIENT)
+    run = Migrator(client, "my-project", UPGRADE, max_pause_ms=1000, retry=PATIENT)
     preview, result = run.preview(), run.migrate()
     for server in cluster.masters:
         server.client().config_set("client-output-buffer-limit", "normal 0 0 0")
@@ -618,14 +616,14 @@ TOO_LARGE = {
 def test_a_key_that_nothing_can_carry_to_its_shard_is_listed_and_the_rest_is_moved(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, what: str, large: int
 ) -> None:
-    monkeypatch.setattr("tt_migrate.engine.relocation._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("tt_migrate.engine.cluster.relocation._PAUSE_SECONDS", 0.01)
     settings, size = TOO_LARGE[what]
     values = {f"tt:inbox:{n}": noise(size) if n < large else b"%d" % n for n in range(200)}
     client = cluster.client()
     for key, value in values.items():
         client.set(key, value)
     with limited(cluster, **settings):
-        result = Migrator(client, "my-project", patience=PATIENT).migrate()
+        result = Migrator(client, "my-project", retry=PATIENT).migrate()
     assert {*result.failed} == {f"tt:inbox:{n}".encode() for n in range(large)}
     for reason in result.failed.values():
         assert reason.startswith("the connection to 127.0.0.1:")
@@ -641,18 +639,18 @@ def test_a_key_that_nothing_can_carry_to_its_shard_is_listed_and_the_rest_is_mov
 def test_a_hidden_key_that_nothing_can_carry_gets_its_name_back(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr("tt_migrate.engine.relocation._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("tt_migrate.engine.cluster.relocation._PAUSE_SECONDS", 0.01)
     # The second run waits for a young mark of the first, but not for its own.
-    monkeypatch.setattr("tt_migrate.engine.sharded.TAKE_OVER_MILLISECONDS", 400)
-    monkeypatch.setattr("tt_migrate.engine.sharded._STEADY_SECONDS", 0.05)
+    monkeypatch.setattr("tt_migrate.engine.cluster.round.TAKE_OVER_MILLISECONDS", 400)
+    monkeypatch.setattr("tt_migrate.engine.cluster.sharded._STEADY_SECONDS", 0.05)
     settings, size = TOO_LARGE[what]
     client = cluster.client()
     hidden = Transfer(b"tt:inbox:1", b"tt:my-project:inbox:1", b"1-0123abcd-1").hidden
     client.set(hidden, noise(size))
     client.set("tt:inbox:2", "2")
     with limited(cluster, **settings):
-        result = Migrator(client, "my-project", patience=PATIENT).migrate()
-        second = Migrator(client, "my-project", patience=PATIENT).migrate()
+        result = Migrator(client, "my-project", retry=PATIENT).migrate()
+        second = Migrator(client, "my-project", retry=PATIENT).migrate()
     assert [*result.failed] == [*second.failed] == [b"tt:inbox:1"]
     assert (result.total, {*result.hidden}) == (1, set())
     assert client.get("tt:inbox:1") == noise(size)
@@ -669,7 +667,7 @@ def test_a_key_whose_new_name_is_taken_is_a_conflict_whatever_its_size(cluster: 
     client.set(hidden, noise(100_000))
     client.set("tt:my-project:inbox:2", "new")
     with limited(cluster, client_output_buffer_limit=LIMIT):
-        result = Migrator(client, "my-project", patience=PATIENT).migrate()
+        result = Migrator(client, "my-project", retry=PATIENT).migrate()
     assert {*result.failed, *result.conflicts} == {b"tt:inbox:1", b"tt:inbox:2"}
     assert client.get("tt:inbox:1") == client.get("tt:inbox:2") == noise(100_000)
 
@@ -688,7 +686,7 @@ def test_conflicts_whose_records_no_reply_can_carry_have_their_reasons_on_shards
         ],
     )
     client = cluster.client()
-    run = Migrator(client, "my-project", replace(UPGRADE, merge=True), patience=PATIENT)
+    run = Migrator(client, "my-project", replace(UPGRADE, merge=True), retry=PATIENT)
     with limited(cluster, client_output_buffer_limit=LIMIT):
         conflicts = [operation().conflicts for operation in (run.preview, run.migrate)]
     for found in conflicts:
@@ -708,6 +706,6 @@ def test_two_connections_that_are_lost_hide_no_key_and_leave_nothing_unsaid(
         ]
         ports = [int(address.split(":")[1]) for address in calls]
         client = held.enter_context(behind(cluster, ports))
-        result = Migrator(client, "my-project", patience=PATIENT).migrate()
+        result = Migrator(client, "my-project", retry=PATIENT).migrate()
     assert (result.total, result.complete, result.effort.lost_replies) == (3000, True, 0)
     assert result.effort.reconnects >= 3

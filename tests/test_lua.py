@@ -15,8 +15,8 @@ from tests.keyspaces import contents, read_hash, write_hash
 from tests.servers import Kind, Server, StartServer
 from tests.tables import each
 from tests.waiting import wait_until
-from tt_migrate.engine.replies import MigrateReply, PreviewReply
-from tt_migrate.engine.scripts import GUARDS, headed, script_for, source
+from tt_migrate.engine.calls.replies import MigrateReply, PreviewReply
+from tt_migrate.engine.calls.scripts import GUARDS, headed, script_for, source
 from tt_migrate.plan import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Plan, from_town
 from tt_migrate.terminal.words import command_for
 
@@ -694,7 +694,7 @@ def test_a_hash_whose_record_could_not_be_removed_is_removed(redis: Redis, place
     key = put(redis, UPGRADE, **{f"field {n}": "x" for n in range(2000)})
     redis.pexpire(key, 60_000)
     before = redis.dump(key)
-    start, separator, end = source("migrate", UPGRADE).partition("-- to_hash.lua")
+    start, separator, end = source("migrate", UPGRADE).partition("-- conversions/to_hash.lua")
     name = "name" if "DEL" in place else "key"
     refusal = f"if redis.call('HLEN', {name}) > 400 then error({{err = 'ERR refused'}}, 0) end\n"
     refusing = end.replace(place, refusal + place, 1)

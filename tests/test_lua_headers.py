@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -12,12 +13,12 @@ from redis import Redis
 
 from tests.tables import each
 from tt_migrate import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, from_town
-from tt_migrate.engine import replies
-from tt_migrate.engine.scripts import needs, source
+from tt_migrate.engine.calls import replies
+from tt_migrate.engine.calls.scripts import needs, source
 from tt_migrate.keyspace import FAMILIES, RECORDS, SINCE_0_7
 
 LUA = Path(__file__).parent.parent / "lua"
-FILES = sorted(path.stem for path in LUA.glob("*.lua"))
+FILES = sorted(str(path.relative_to(LUA).with_suffix("")) for path in LUA.rglob("*.lua"))
 SCAN = ("town", "0", "100", "1000000", "", "")
 FLIGHT = (*SCAN, "", "0")
 CALLS: dict[str, tuple[object, ...]] = {
@@ -30,11 +31,14 @@ CALLS: dict[str, tuple[object, ...]] = {
     "locate": (),
 }
 """The operations, each with valid arguments."""
-ITEMS = ("freeze", "apply", "finish", "forget", "give_back", "facts", "weigh")
+ITEMS = [
+    f"cluster/{name}"
+    for name in ("freeze", "apply", "finish", "forget", "give_back", "facts", "weigh")
+]
 """The operations of clusters with several shards. test_lua_items.py calls them."""
 MERGE = replace(UPGRADE, merge=True)
-CHOSEN = ("<moves>", "<records>", "<conflicts>", "<renames>", "<destinations>", "<counting>")
-"""What stands for a file that the plan or the layout chooses."""
+CHOSEN = ("moves", "conversions", "conflicts", "renames", "destinations", "counts")
+"""The folders of which the plan or the layout chooses a file."""
 
 
 def text(name: str) -> str:
@@ -59,7 +63,7 @@ def test_a_header_begins_with_the_files_name_and_says_what_it_needs(name: str) -
     assert lines[0].startswith(f"-- {name}.lua: ")
     assert all(line.startswith("--") for line in lines)
     assert sum(line.startswith("-- Needs  ") for line in lines) == 1
-    assert {*needs(text(name))} <= {*FILES, *CHOSEN}
+    assert {*needs(text(name))} <= {*FILES, *(f"<{name}>" for name in CHOSEN)}
     is_operation = name in (*CALLS, *ITEMS)
     parts = ("KEYS", "ARGV", "Reply", "Errors") if is_operation else ("Gives",)
     assert [part for part in parts if f"-- {part} " not in header(name)] == []
@@ -81,16 +85,28 @@ def test_a_part_gives_what_it_says(name: str) -> None:
 )
 @each("operation", [*CALLS, *ITEMS])
 def test_a_script_stands_after_all_that_it_needs(operation: str, plan: Any) -> None:
-    chosen = {"<moves>": plan.moves, "<records>": plan.records, "<conflicts>": plan.conflicts}
-    chosen |= {"<renames>": "rename", "<destinations>": "occupant"}
-    chosen["<counting>"] = "counting" if plan.needs_count else "no_counting"
-    if not plan.rename and operation == "migrate":
-        chosen["<moves>"] = "nothing_moves"
-    order = re.findall(r"(?m)^-- (\w+)\.lua: ", source(operation, plan))
+    order = re.findall(r"(?m)^-- ([\w/]+)\.lua: ", source(operation.rpartition("/")[2], plan))
     assert order[-1] == operation
     assert len(order) == len({*order})
     for n, name in enumerate(order):
-        assert {chosen.get(needed, needed) for needed in needs(text(name))} <= {*order[:n]}
+        before = {*order[:n]}
+        for needed in needs(text(name)):
+            folder = needed.strip("<>")
+            is_there = needed in before or f"{folder}/{getattr(plan, folder, '')}" in before
+            assert is_there or len([one for one in before if one.startswith(f"{folder}/")]) == 1
+
+
+def test_what_is_called_is_no_part_and_no_two_files_need_each_other_on_any_way() -> None:
+    """A choice needs what all files of its folder need."""
+    called = {*CALLS, *ITEMS}
+    graph = {}
+    for name in FILES:
+        needed = {place.strip("<>") for place in needs(text(name))}
+        assert not needed & called, name
+        graph[name] = needed
+    for folder in CHOSEN:
+        graph[folder] = {name for name in FILES if name.startswith(f"{folder}/")}
+    assert [*TopologicalSorter(graph).static_order()]
 
 
 def test_a_script_carries_no_part_that_it_does_not_need() -> None:
@@ -112,9 +128,9 @@ def test_a_reply_has_the_fields_of_its_header(redis: Redis, operation: str) -> N
 
 def test_the_families_are_the_same_in_lua_and_in_python() -> None:
     for names, families, file in (
-        ("FAMILIES", FAMILIES, "keyspace"),
-        ("RECORDS", RECORDS, "keyspace"),
-        ("FAMILIES", (*FAMILIES, *SINCE_0_7), "from_town"),
+        ("FAMILIES", FAMILIES, "parts/keyspace"),
+        ("RECORDS", RECORDS, "parts/keyspace"),
+        ("FAMILIES", (*FAMILIES, *SINCE_0_7), "moves/from_town"),
     ):
         found = re.search(rf"(?m)^local {names} = {{(.*)}}$", text(file))
         assert found

@@ -15,8 +15,8 @@ from tests.servers import Server
 from tests.tables import each
 from tests.test_lua import packed
 from tt_migrate import RENAME
-from tt_migrate.engine.hidden import Transfer, mark_of
-from tt_migrate.engine.scripts import source
+from tt_migrate.engine.calls.scripts import source
+from tt_migrate.engine.cluster.hidden import Transfer, mark_of
 from tt_migrate.plan import Plan
 
 pytestmark = pytest.mark.every_kind

@@ -19,12 +19,12 @@ from redis.retry import Retry
 from tests.command import assert_harmless, tt_in_process
 from tests.hostile import bulk, hello, hostile_server, inspection
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan
-from tt_migrate.engine.patience import PATIENCE
-from tt_migrate.engine.scripts import GUARDS, headed, script_for
+from tt_migrate.engine.calls.retry import RETRY
+from tt_migrate.engine.calls.scripts import GUARDS, headed, script_for
 from tt_migrate.settings.config import Endpoint
 from tt_migrate.settings.connection import open_client
 
-IMPATIENCE = Retry(NoBackoff(), 0, PATIENCE._supported_errors)
+IMPATIENCE = Retry(NoBackoff(), 0, RETRY._supported_errors)
 
 scalars = st.one_of(
     st.integers(-(2**63), 2**63 - 1).map(lambda n: b":%d\r\n" % n),
@@ -83,7 +83,7 @@ def test_every_malformed_reply_is_an_error_of_redis_py(
         endpoint = Endpoint("--redis-url", url=f"redis://{address}?socket_timeout=0.3")
         # A reply that happens to be well-formed succeeds. Every other reply raises RedisError.
         with open_client(endpoint) as client, suppress(RedisError):
-            getattr(Migrator(client, "town", plan, patience=IMPATIENCE), act)()
+            getattr(Migrator(client, "town", plan, retry=IMPATIENCE), act)()
 
 
 def encoded(value: Any) -> bytes:

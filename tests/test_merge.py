@@ -18,7 +18,7 @@ from tests.servers import Server
 from tests.tables import each
 from tests.users import user_without
 from tt_migrate import RENAME, UPGRADE, Migration, Migrator, Plan, Progress
-from tt_migrate.engine.scripts import source
+from tt_migrate.engine.calls.scripts import source
 
 MERGE = Plan("rename", rename="forward", merge=True)
 OLDEST = replace(RENAME, oldest=True)

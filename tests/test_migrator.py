@@ -21,7 +21,7 @@ from tests.servers import Server, StartServer
 from tests.tables import each
 from tests.waiting import wait_until
 from tt_migrate import RENAME, Migration, Migrator, Progress
-from tt_migrate.engine.scripts import GUARDS, headed, script_for
+from tt_migrate.engine.calls.scripts import GUARDS, headed, script_for
 
 
 def test_values_and_ttls_of_every_type_arrive_unchanged(redis: Redis) -> None:

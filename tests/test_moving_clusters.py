@@ -23,27 +23,27 @@ from redis.retry import Retry
 from tests.clusters import Cluster, fill
 from tests.command import tt_in_process
 from tests.faults import is_master, masters
-from tests.midway import quick_patience
+from tests.midway import quick_retry
 from tests.servers import Server, StartServer, cluster_state, newest_kind
 from tests.tables import each
 from tests.test_one_shard import in_cluster, joined
 from tests.users import refusals, user_without
 from tests.waiting import wait_until
 from tt_migrate import Migrator, Progress
-from tt_migrate.engine.announced import server_of_error
-from tt_migrate.engine.driver import Driver
-from tt_migrate.engine.patience import PATIENCE, PassingError, as_passing, patiently, two_words
-from tt_migrate.engine.permissions import Refusals
-from tt_migrate.engine.pipeline import Failure, Pipeline
-from tt_migrate.engine.server import check_data
-from tt_migrate.engine.session import Session
-from tt_migrate.engine.shards import Courier, Operation
-from tt_migrate.engine.slots import ALL_SLOTS, Look, check_still, look_at
+from tt_migrate.engine.calls.announced import server_of_error
+from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.retry import RETRY, PassingError, as_passing, retried, two_words
+from tt_migrate.engine.calls.server import check_data
+from tt_migrate.engine.calls.session import Session
+from tt_migrate.engine.calls.slots import ALL_SLOTS, Look, check_still, look_at
+from tt_migrate.engine.cluster.pipeline import Failure, Pipeline
+from tt_migrate.engine.cluster.shards import Operation, Router
+from tt_migrate.engine.passes.driver import Driver
 from tt_migrate.results import Server as ServerState
 from tt_migrate.terminal.errors import explain
 
 KEYS = 40
-FEW = Retry(NoBackoff(), 2, PATIENCE._supported_errors)
+FEW = Retry(NoBackoff(), 2, RETRY._supported_errors)
 
 
 @pytest.fixture
@@ -73,21 +73,21 @@ def test_a_failover_under_any_step_is_survived(
 ) -> None:
     """WAIT fails too on a server that has become a replica. Its error says less than the call's."""
     fill(cluster, [("RPUSH", f"tt:inbox:{n}", "a", f"{n}") for n in range(KEYS)])
-    send = Courier._send
+    send = Router._send
     taken: list[str] = []
 
     def failing_over(
-        courier: Courier, name: str, operation: Operation, *args: Any, **kwargs: Any
+        router: Router, name: str, operation: Operation, *args: Any, **kwargs: Any
     ) -> Any:
         if operation.script.operation == step and not taken:
-            courier._server(name)
+            router._server(name)
             taken.append(name)
             take_over(cluster, int(name.rpartition(":")[2]))
-        return send(courier, name, operation, *args, **kwargs)
+        return send(router, name, operation, *args, **kwargs)
 
-    monkeypatch.setattr(Courier, "_send", failing_over)
-    monkeypatch.setattr("tt_migrate.engine.sharded.TAKE_OVER_MILLISECONDS", 300)
-    monkeypatch.setattr("tt_migrate.engine.relocation.YOUNG_MILLISECONDS", 200)
+    monkeypatch.setattr(Router, "_send", failing_over)
+    monkeypatch.setattr("tt_migrate.engine.cluster.round.TAKE_OVER_MILLISECONDS", 300)
+    monkeypatch.setattr("tt_migrate.engine.cluster.relocation.YOUNG_MILLISECONDS", 200)
     done = Migrator(cluster.client(), "town").migrate()
     assert taken
     assert done.complete
@@ -156,9 +156,7 @@ def test_why_a_run_waits_is_said_whatever_redis_py_makes_of_the_reply(
     if code not in ("ASK", "MOVED", "READONLY", "LOADING"):  # those of clusters and connections
         waits: list[Exception] = []
         with pytest.raises(PassingError):
-            patiently(
-                Retry(NoBackoff(), 1, (PassingError,)), raiser(error), waits.append, begun=True
-            )
+            retried(Retry(NoBackoff(), 1, (PassingError,)), raiser(error), waits.append, begun=True)
         assert two_words(waits[0]) == words
 
 
@@ -255,9 +253,9 @@ def test_a_scan_that_missed_keys_because_their_slot_moved_is_made_again(
 def test_slots_that_do_not_come_to_rest_are_no_all_clear(cluster: Cluster, slot: Slot) -> None:
     for operation in ("count", "preview"):
         with pytest.raises(PassingError, match="TRYAGAIN"):
-            getattr(Migrator(cluster.client(), "town", patience=FEW), operation)()
+            getattr(Migrator(cluster.client(), "town", retry=FEW), operation)()
     with pytest.raises(PassingError) as raised:
-        Migrator(cluster.client(), "town", patience=FEW).migrate()
+        Migrator(cluster.client(), "town", retry=FEW).migrate()
     said = explain(raised.value, cluster.url)
     assert "slots are moving: run it again" in said
     assert "one shard" not in said
@@ -294,7 +292,7 @@ def test_slots_are_still_only_if_all_servers_agree() -> None:
 def test_a_master_that_hangs_is_given_up_and_named(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
-    monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 1)
+    monkeypatch.setattr("tt_migrate.engine.calls.retry.LONGEST_STANDSTILL_SECONDS", 1)
     fill(cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(3000)])
     hanging = masters(cluster)[1]
     times: list[float] = []
@@ -374,21 +372,21 @@ def test_a_look_at_one_shard_whose_slots_move_is_no_all_clear(
     leaving = Leaving(here, there)
     for operation in ("check", "dry-run", "force"):
         with monkeypatch.context() as few:
-            few.setattr("tt_migrate.terminal.run.Migrator", partial(Migrator, patience=FEW))
+            few.setattr("tt_migrate.terminal.run.Migrator", partial(Migrator, retry=FEW))
             done = tt_in_process(f"--{operation}", "--redis-url", here.url, "--town-name", "town")
         assert (done.returncode, "No migration needed" in done.stdout) == (3, False)
         assert "slots are moving: run it again" in done.stderr
         assert "redis-cli --cluster fix" in done.stderr
     for look in (Migrator.count, Migrator.preview):
         with pytest.raises(PassingError):
-            look(Migrator(here.client(), "town", patience=FEW))
+            look(Migrator(here.client(), "town", retry=FEW))
     waits: list[str] = []
 
     def progress(now: Progress) -> None:
         waits.extend([now.waiting] if now.waiting else [])
 
-    patience = quick_patience(at=2, act=leaving.come_back)
-    run = Migrator(here.client(), "town", patience=patience, progress=progress)
+    retry = quick_retry(at=2, act=leaving.come_back)
+    run = Migrator(here.client(), "town", retry=retry, progress=progress)
     assert run.count().total == 1
     assert run.migrate().total == 1
 
@@ -401,7 +399,7 @@ def test_a_look_under_which_a_slot_begins_to_move_is_made_again(
     looks = [still, replace(still, is_still=False), still, replace(still, own={}), still, still]
     newest.client().rpush("tt:inbox:1", "a")
     monkeypatch.setattr(Session, "look", lambda _: looks.pop(0))
-    assert Migrator(newest.client(), "town", patience=quick_patience()).count().total == 1
+    assert Migrator(newest.client(), "town", retry=quick_retry()).count().total == 1
     assert looks == []
 
 

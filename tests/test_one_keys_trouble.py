@@ -22,10 +22,9 @@ from tests.tables import each
 from tests.test_downgrade import ID, NOW, OTHER, hash_of
 from tests.users import user_without
 from tt_migrate import DOWNGRADE, HASH, RENAME, UPGRADE, Migrator
-from tt_migrate.engine.passes import Call
-from tt_migrate.engine.permissions import Refusals
-from tt_migrate.engine.scripts import source
-from tt_migrate.engine.session import Session, held_connection
+from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.scripts import Call, source
+from tt_migrate.engine.calls.session import Session, held_connection
 from tt_migrate.plan import Plan, from_town
 from tt_migrate.settings.config import Endpoint
 from tt_migrate.settings.connection import open_client
@@ -114,7 +113,7 @@ def test_any_other_error_of_our_own_is_no_malformed_reply(
     def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("tt_migrate.engine.record.Record.left", fails)
+    monkeypatch.setattr("tt_migrate.engine.passes.change_log.ChangeLog.left", fails)
     done = tt("--force", url=newest.url)
     assert done.returncode == 3
     assert f"internal: {error.__name__}" in done.stderr

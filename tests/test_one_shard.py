@@ -18,16 +18,16 @@ from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 from bench.machinery.process import delayed
 from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
-from tests.midway import quick_patience
+from tests.midway import quick_retry
 from tests.servers import Kind, Server, StartServer, cluster_state, newest_kind
 from tests.tables import each
 from tests.test_recovery import at_batch
 from tests.users import refusals, user_without
 from tests.waiting import wait_until
 from tt_migrate import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan, from_town
-from tt_migrate.engine.permissions import Refusals
-from tt_migrate.engine.scripts import Layout, source
-from tt_migrate.engine.server import ObstacleError, UnsupportedServerError
+from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.scripts import Layout, source
+from tt_migrate.engine.calls.server import ObstacleError, UnsupportedServerError
 from tt_migrate.terminal.words import command_for
 
 MERGE = replace(UPGRADE, merge=True)
@@ -320,8 +320,8 @@ def test_a_slot_that_is_not_served_for_a_while_is_waited_for(shard: Server) -> N
     def back() -> None:
         shard.client().execute_command("CLUSTER", "ADDSLOTS", 0)
 
-    progress, patience = at_batch(2, away), quick_patience(at=3, act=back)
-    done = Migrator(redis, "town", max_pause_ms=1, progress=progress, patience=patience).migrate()
+    progress, retry = at_batch(2, away), quick_retry(at=3, act=back)
+    done = Migrator(redis, "town", max_pause_ms=1, progress=progress, retry=retry).migrate()
     assert (done.complete, done.failed) == (True, {})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.tables import each
-from tt_migrate.engine.pacing import Pace, pace_for
+from tt_migrate.engine.calls.pacing import Pace, pace_for
 
 
 def settle(pace: Pace, microseconds_a_key: float, batches: int = 6) -> Pace:

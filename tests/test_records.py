@@ -25,8 +25,8 @@ from tests.records import (
 from tests.servers import Server
 from tests.tables import each
 from tt_migrate import UPGRADE
-from tt_migrate.engine.replies import packed
-from tt_migrate.engine.scripts import source
+from tt_migrate.engine.calls.replies import packed
+from tt_migrate.engine.calls.scripts import source
 
 
 def made(server: Server, *stored: bytes, family: str = "task") -> dict[bytes, Any]:

@@ -13,12 +13,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError
 from redis.retry import Retry
 
-from tests.midway import cut_connections, fill, quick_patience
+from tests.midway import cut_connections, fill, quick_retry
 from tests.servers import Kind, Server, StartServer
 from tests.users import user_without
 from tt_migrate import UPGRADE, Migration, Migrator, Progress
-from tt_migrate.engine.patience import PATIENCE
-from tt_migrate.engine.scripts import ScriptCaller
+from tt_migrate.engine.calls.retry import RETRY
+from tt_migrate.engine.calls.scripts import ScriptCaller
 
 KEYS, PAUSE_MS = 2000, 0.5
 """A pass over so many keys takes several batches."""
@@ -37,14 +37,14 @@ def at_batch(number: int, act: Callable[[], object]) -> Callable[[Progress], Non
 
 
 def migrator(
-    redis: Redis, progress: Callable[[Progress], None], patience: Retry | None = None
+    redis: Redis, progress: Callable[[Progress], None], retry: Retry | None = None
 ) -> Migrator:
     """Return a Migrator that makes several batches, and retries soon."""
     return Migrator(
         *(redis, "town"),
         max_pause_ms=PAUSE_MS,
         progress=progress,
-        patience=patience or quick_patience(),
+        retry=retry or quick_retry(),
     )
 
 
@@ -86,7 +86,7 @@ def test_a_restarted_server_is_scanned_from_the_start(kind: Kind, own_server: St
         seen.append(now)
         acting(now)
 
-    back = quick_patience(at=3, act=server.restart)
+    back = quick_retry(at=3, act=server.restart)
     result = migrator(server.client(), progress, back).migrate()
     assert (result.total, result.remaining) == (KEYS, 0)
     assert moved_keys(server.client()) == KEYS
@@ -125,15 +125,15 @@ def test_a_server_that_stays_away_is_given_up_after_a_bounded_time(
         killing(now)
 
     with pytest.raises(RedisConnectionError):
-        migrator(server.client(), progress, quick_patience(5)).migrate()
+        migrator(server.client(), progress, quick_retry(5)).migrate()
     assert len([p for p in seen if p.waiting]) == 6
     so_far = seen[-1].so_far
     assert isinstance(so_far, Migration)
     assert 0 < so_far.total < KEYS
 
 
-def test_the_default_patience_is_bounded() -> None:
-    waits = [PATIENCE._backoff.compute(n) for n in range(1, PATIENCE.get_retries() + 1)]
+def test_the_default_retry_is_bounded() -> None:
+    waits = [RETRY._backoff.compute(n) for n in range(1, RETRY.get_retries() + 1)]
     assert 15 < sum(waits) < 40
 
 
@@ -150,8 +150,8 @@ def test_a_failover_that_makes_the_server_a_replica_is_waited_for(
     def promote() -> None:
         other.execute_command("REPLICAOF", "NO", "ONE")
 
-    patience = quick_patience(at=3, act=promote)
-    result = migrator(redis, at_batch(3, demote), patience).migrate()
+    retry = quick_retry(at=3, act=promote)
+    result = migrator(redis, at_batch(3, demote), retry).migrate()
     assert result.effort.reconnects >= 1
     assert (result.total, result.remaining) == (KEYS, 0)
 

@@ -16,7 +16,7 @@ from redis.sentinel import Sentinel
 
 from tests.command import tt
 from tests.hostile import bulk, hello, hostile_server
-from tests.midway import quick_patience
+from tests.midway import quick_retry
 from tests.sentinels import MASTER_PASSWORD, SENTINEL_PASSWORD, Watched, state_of, watch
 from tests.servers import Kind, Server, StartError, StartServer, newest_kind
 from tests.tables import each
@@ -30,12 +30,12 @@ from tt_migrate.settings.connection import open_client, redacted, secrets
 
 KEYS = 5000
 FAILOVER_TRIES = 12_000
-"""Retries of 10 ms each: on a busy machine a failover can take longer than the real patience."""
+"""Retries of 10 ms each: on a busy machine a failover can take longer than the real retry."""
 
 
 @pytest.fixture(autouse=True)
 def steadfast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 300)
+    monkeypatch.setattr("tt_migrate.engine.calls.retry.LONGEST_STANDSTILL_SECONDS", 300)
 
 
 def endpoint(url: str) -> Endpoint:
@@ -61,9 +61,9 @@ def migrate_while(url: str, happens: Callable[[], object]) -> Iterator[Progress]
             happens()
 
     with open_client(endpoint(url)) as client:
-        patience = quick_patience(FAILOVER_TRIES)
+        retry = quick_retry(FAILOVER_TRIES)
         done = Migrator(
-            client, "my-project", max_pause_ms=1, progress=progress, patience=patience
+            client, "my-project", max_pause_ms=1, progress=progress, retry=retry
         ).migrate()
         assert done.complete
         assert sorted(client.keys()) == sorted(
@@ -132,10 +132,8 @@ def test_a_client_of_redis_pys_own_sentinel_is_followed(own_server: StartServer)
     )
     client = sentinel.master_for("mymaster")
     progress = at_batch(2, watched.kill_master)
-    patience = quick_patience(FAILOVER_TRIES)
-    done = Migrator(
-        client, "my-project", max_pause_ms=1, progress=progress, patience=patience
-    ).migrate()
+    retry = quick_retry(FAILOVER_TRIES)
+    done = Migrator(client, "my-project", max_pause_ms=1, progress=progress, retry=retry).migrate()
     client.close()
     assert done.effort.reconnects >= 1
     assert done.complete

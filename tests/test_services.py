@@ -21,7 +21,7 @@ from tests.keyspaces import contents
 from tests.servers import Server, StartServer
 from tests.services import Forward, Rule, Scripts, greeting, service
 from tt_migrate import RENAME, UPGRADE, Migrator
-from tt_migrate.engine.scripts import source
+from tt_migrate.engine.calls.scripts import source
 
 NO_FUNCTIONS = ("set_repl", "replicate_commands", "acl_check_cmd")
 

@@ -46,13 +46,13 @@ from tt_migrate import (
     Progress,
     from_town,
 )
-from tt_migrate.engine.hidden import Transfer
-from tt_migrate.engine.patience import PassingError
-from tt_migrate.engine.pipeline import Failure, Pipeline
-from tt_migrate.engine.scripts import Script
-from tt_migrate.engine.shards import Courier, Operation
-from tt_migrate.engine.side_by_side import Worker
-from tt_migrate.engine.way import Way
+from tt_migrate.engine.calls.retry import PassingError
+from tt_migrate.engine.calls.scripts import Script
+from tt_migrate.engine.cluster.hidden import Transfer
+from tt_migrate.engine.cluster.in_transit import InTransit
+from tt_migrate.engine.cluster.pipeline import Failure, Pipeline
+from tt_migrate.engine.cluster.shards import Operation, Router
+from tt_migrate.engine.cluster.side_by_side import Worker
 from tt_migrate.plan import Plan
 from tt_migrate.terminal.words import command_for
 
@@ -72,8 +72,8 @@ MOVING = ("freeze", "apply", "finish", "forget", "give_back")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs wait shortly, and take no key of theirs for an old one on a slow machine."""
-    monkeypatch.setattr("tt_migrate.engine.sharded._STEADY_SECONDS", 0.05)
-    monkeypatch.setattr("tt_migrate.engine.relocation.YOUNG_MILLISECONDS", 600_000)
+    monkeypatch.setattr("tt_migrate.engine.cluster.sharded._STEADY_SECONDS", 0.05)
+    monkeypatch.setattr("tt_migrate.engine.cluster.relocation.YOUNG_MILLISECONDS", 600_000)
 
 
 def agent(number: int, **more: Any) -> str:
@@ -293,27 +293,27 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, number: int, *, is_done: bool) ->
     Returns the list that will name the operations that were called.
     """
     called: list[str] = []
-    carry = Courier.carry
+    carry = Router.carry
 
-    def dying(courier: Courier, operation: Operation, *args: Any, **kwargs: Any) -> Any:
+    def dying(router: Router, operation: Operation, *args: Any, **kwargs: Any) -> Any:
         name = operation.script.operation
         if name not in MOVING or not args[0]:
-            return carry(courier, operation, *args, **kwargs)
+            return carry(router, operation, *args, **kwargs)
         called.append(name)
         if len(called) > number:
             if len(called) == number + 1 and is_done:
-                carry(courier, operation, *args, **kwargs)
+                carry(router, operation, *args, **kwargs)
             raise KilledError
-        return carry(courier, operation, *args, **kwargs)
+        return carry(router, operation, *args, **kwargs)
 
-    monkeypatch.setattr(Courier, "carry", dying)
+    monkeypatch.setattr(Router, "carry", dying)
     return called
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs take over all keys that are hidden when they begin."""
-    monkeypatch.setattr("tt_migrate.engine.sharded.TAKE_OVER_MILLISECONDS", -1000)
+    monkeypatch.setattr("tt_migrate.engine.cluster.round.TAKE_OVER_MILLISECONDS", -1000)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -381,19 +381,19 @@ def test_keys_that_a_renaming_has_hidden_are_finished_by_any_run_of_either_name(
     fill(newest_cluster, commands)
     before = everything(newest_cluster)
     client = newest_cluster.client()
-    carry = Courier.carry
+    carry = Router.carry
     homes = {client.get_node_from_key(name.decode()).port for name in before}
     # All threads get that far, so that it is known what has been done with each key.
     together = Barrier(len(homes))
 
-    def dying(courier: Courier, operation: Operation, *args: Any, **kwargs: Any) -> Any:
+    def dying(router: Router, operation: Operation, *args: Any, **kwargs: Any) -> Any:
         if operation.script.operation == step and args[0]:
             together.wait(60)
             raise KilledError
-        return carry(courier, operation, *args, **kwargs)
+        return carry(router, operation, *args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Courier, "carry", dying)
+        patched.setattr(Router, "carry", dying)
         with pytest.raises(KilledError):
             Migrator(client, "town", RENAMING[0]).migrate()
     stopped = everything(newest_cluster)
@@ -483,15 +483,15 @@ def test_a_record_that_is_written_anew_while_it_is_hidden_is_reported_and_kept(
 ) -> None:
     fill(newest_cluster, [("SET", "tt:agent:1", "old"), ("SET", "tt:town:agent:1", "new")])
     client = newest_cluster.client()
-    carry = Courier.carry
+    carry = Router.carry
 
-    def rewriting(courier: Courier, operation: Operation, *args: Any, **kwargs: Any) -> Any:
+    def rewriting(router: Router, operation: Operation, *args: Any, **kwargs: Any) -> Any:
         if operation.script.operation == "apply":
             client.set("tt:agent:1", "newest")
-        return carry(courier, operation, *args, **kwargs)
+        return carry(router, operation, *args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Courier, "carry", rewriting)
+        patched.setattr(Router, "carry", rewriting)
         done = Migrator(client, "town").migrate()
     assert [*done.hidden] == [b"tt:agent:1"]
     assert not done.complete
@@ -499,7 +499,7 @@ def test_a_record_that_is_written_anew_while_it_is_hidden_is_reported_and_kept(
     assert [client.get(key) for key in (hidden, "tt:agent:1", "tt:town:agent:1")] == [
         *(b"old", b"newest", b"new")
     ]
-    monkeypatch.setattr("tt_migrate.engine.sharded.TAKE_OVER_MILLISECONDS", 0)
+    monkeypatch.setattr("tt_migrate.engine.cluster.round.TAKE_OVER_MILLISECONDS", 0)
     assert dict(Migrator(client, "town").migrate().hidden) == dict(done.hidden)
     (mark,) = (name for name in everything(newest_cluster) if b":moved:" in name)
     assert client.pttl(mark) == -1  # as long as the key is hidden
@@ -774,16 +774,16 @@ def test_keys_that_a_dead_run_has_applied_are_finished_but_not_counted(
     newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(newest_cluster, [("RPUSH", f"tt:inbox:{n}", "a") for n in range(30)])
-    carry = Courier.carry
+    carry = Router.carry
 
-    def dying(courier: Courier, operation: Operation, *args: Any, **kwargs: Any) -> Any:
-        said = carry(courier, operation, *args, **kwargs)
+    def dying(router: Router, operation: Operation, *args: Any, **kwargs: Any) -> Any:
+        said = carry(router, operation, *args, **kwargs)
         if operation.script.operation == "apply":
             raise KilledError
         return said
 
     with monkeypatch.context() as patched:
-        patched.setattr(Courier, "carry", dying)
+        patched.setattr(Router, "carry", dying)
         with pytest.raises(KilledError):
             Migrator(newest_cluster.client(), "town").migrate()
     applied = sum(name.startswith(b"tt:town:") for name in everything(newest_cluster))
@@ -796,7 +796,7 @@ def test_keys_that_a_dead_run_has_applied_are_finished_but_not_counted(
 def test_keys_are_safe_while_replicas_do_not_answer(
     replicated: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tt_migrate.engine.pipeline._WAIT_MILLISECONDS", 100)
+    monkeypatch.setattr("tt_migrate.engine.cluster.pipeline._WAIT_MILLISECONDS", 100)
     lists(replicated, 300)
     # redis-py may ask the replica, too, where the slots are.
     client = replicated.client(socket_timeout=0.5)
@@ -807,7 +807,7 @@ def test_keys_are_safe_while_replicas_do_not_answer(
         migrator = Migrator(
             client,
             "town",
-            patience=Retry(NoBackoff(), 1, (RedisConnectionError,)),
+            retry=Retry(NoBackoff(), 1, (RedisConnectionError,)),
             progress=lambda now: seen.append(now.waiting),
         )
         with pytest.raises(PassingError, match="UNREPLICATED 0 of 1"):
@@ -894,9 +894,9 @@ def test_keys_whose_new_slots_nobody_serves_stay_as_they_are(newest_cluster: Clu
     wait_until(are_unserved)
     try:
         client.nodes_manager.initialize()
-        patience = Retry(NoBackoff(), 1, (RedisConnectionError,))
+        retry = Retry(NoBackoff(), 1, (RedisConnectionError,))
         with pytest.raises(PassingError, match=r"slot \d+ is not served"):
-            Migrator(client, "town", patience=patience).migrate()
+            Migrator(client, "town", retry=retry).migrate()
         left = {name for name in everything(newest_cluster) if not name.startswith(b"tt:town:")}
         assert left == {b"tt:inbox:%d" % n for n in lost}
     finally:
@@ -922,9 +922,9 @@ def test_keys_of_a_freeze_whose_reply_is_lost_are_given_back(
         return replies
 
     monkeypatch.setattr(Pipeline, "receive", losing)
-    patience = Retry(NoBackoff(), 0, (RedisTimeoutError,))
+    retry = Retry(NoBackoff(), 0, (RedisTimeoutError,))
     with pytest.raises(RedisTimeoutError):
-        Migrator(newest_cluster.client(), "town", patience=patience).migrate()
+        Migrator(newest_cluster.client(), "town", retry=retry).migrate()
     assert {*everything(newest_cluster)} == {b"tt:inbox:%d" % n for n in range(100)}
 
 
@@ -932,17 +932,17 @@ def test_keys_that_cannot_be_applied_anywhere_are_given_back(
     newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lists(newest_cluster, 100)
-    send = Courier._send
+    send = Router._send
 
-    def refusing(courier: Courier, name: str, operation: Operation, *args: Any, **kw: Any) -> Any:
+    def refusing(router: Router, name: str, operation: Operation, *args: Any, **kw: Any) -> Any:
         if operation.script.operation == "apply":
             return Failure(RedisConnectionError("down"), is_unsure=False)
-        return send(courier, name, operation, *args, **kw)
+        return send(router, name, operation, *args, **kw)
 
-    monkeypatch.setattr(Courier, "_send", refusing)
-    patience = Retry(NoBackoff(), 0, (RedisConnectionError,))
+    monkeypatch.setattr(Router, "_send", refusing)
+    retry = Retry(NoBackoff(), 0, (RedisConnectionError,))
     with pytest.raises(RedisConnectionError):
-        Migrator(newest_cluster.client(), "town", patience=patience).migrate()
+        Migrator(newest_cluster.client(), "town", retry=retry).migrate()
     assert {*everything(newest_cluster)} == {b"tt:inbox:%d" % n for n in range(100)}
 
 
@@ -951,7 +951,7 @@ def test_marks_are_kept_for_a_while_when_another_server_has_taken_a_place(
 ) -> None:
     lists(newest_cluster, 10)
     versions = count()
-    monkeypatch.setattr(Courier, "version", property(lambda courier: next(versions)))
+    monkeypatch.setattr(Router, "version", property(lambda router: next(versions)))
     assert Migrator(newest_cluster.client(), "town").migrate().complete
     left = everything(newest_cluster)
     marks = [expiry for name, (_, expiry) in left.items() if b":moved:" in name]
@@ -963,7 +963,7 @@ def test_marks_of_keys_that_were_hidden_for_long_are_kept_for_a_while(
     newest_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lists(newest_cluster, 10)
-    monkeypatch.setattr("tt_migrate.engine.relocation.YOUNG_MILLISECONDS", -1)
+    monkeypatch.setattr("tt_migrate.engine.cluster.relocation.YOUNG_MILLISECONDS", -1)
     assert Migrator(newest_cluster.client(), "town").migrate().complete
     left = everything(newest_cluster)
     assert (
@@ -976,14 +976,14 @@ def test_each_step_that_the_next_one_relies_on_waits_for_replicas(
 ) -> None:
     lists(newest_cluster, 10)
     waiting: dict[str, set[bool]] = {}
-    carry = Courier.carry
+    carry = Router.carry
 
-    def noting(courier: Courier, operation: Operation, *args: Any, **kwargs: Any) -> Any:
+    def noting(router: Router, operation: Operation, *args: Any, **kwargs: Any) -> Any:
         waits = waiting.setdefault(operation.script.operation, set())
         waits.add(operation.waits)
-        return carry(courier, operation, *args, **kwargs)
+        return carry(router, operation, *args, **kwargs)
 
-    monkeypatch.setattr(Courier, "carry", noting)
+    monkeypatch.setattr(Router, "carry", noting)
     Migrator(newest_cluster.client(), "town").migrate()
     for operation in ("freeze", "apply", "finish"):
         assert waiting[operation] == {True}
@@ -1016,16 +1016,16 @@ def test_keys_that_another_run_hides_during_the_final_pass_are_finished(
     lists(newest_cluster, 10)
     client = newest_cluster.client()
     there = client.get_node_from_key("tt:inbox:late").name
-    looks, look = count(), Way.look
+    looks, look = count(), InTransit.look
 
-    def hiding(way: Way, worker: Worker, lock: Lock) -> None:
+    def hiding(way: InTransit, worker: Worker, lock: Lock) -> None:
         if worker.name == there and next(looks) == 1:
             nonce = b"%d-0123abcd-1" % (time.time() * 1000)
             move = Transfer(b"tt:inbox:late", b"tt:town:inbox:late", nonce)
             client.rpush(move.hidden, "a")
         look(way, worker, lock)
 
-    monkeypatch.setattr(Way, "look", hiding)
+    monkeypatch.setattr(InTransit, "look", hiding)
     done = Migrator(client, "town").migrate()
     assert (done.complete, done.keys["inbox"]) == (True, 11)
     assert client.lrange("tt:town:inbox:late", 0, -1) == [b"a"]

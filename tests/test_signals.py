@@ -173,7 +173,7 @@ def test_a_signal_while_waiting_for_a_lost_server_ends_the_wait(
 def test_a_server_that_stays_away_in_mid_run_is_status_3_after_a_bounded_time(
     own_server: StartServer,
 ) -> None:
-    """This is the one test of the real patience, so it takes half a minute."""
+    """This is the one test of the real retry, so it takes half a minute."""
     server = own_server()
     fill(server.client())
     with running(server.url, *SLOWLY) as process:

@@ -17,18 +17,19 @@ from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tests.busy import busy
-from tests.midway import cut_connections, fill, quick_patience
+from tests.midway import cut_connections, fill, quick_retry
 from tests.servers import Server, StartServer
 from tests.test_recovery import at_batch
 from tests.users import user_with, user_without
 from tt_migrate import UPGRADE, Migrator, Progress
-from tt_migrate.engine.passes import Call, ScanPass, Taken
-from tt_migrate.engine.patience import (
+from tt_migrate.engine.calls.retry import (
     LONGEST_STANDSTILL_SECONDS,
     PassingError,
     Standstill,
 )
-from tt_migrate.engine.server import UnsyncedReplicaError
+from tt_migrate.engine.calls.scripts import Call
+from tt_migrate.engine.calls.server import UnsyncedReplicaError
+from tt_migrate.engine.passes.scan import ScanPass, Taken
 
 KEYS, PAUSE_MS = 2000, 0.5
 """A pass over so many keys takes several batches."""
@@ -42,8 +43,8 @@ def test_a_script_of_somebody_else_is_waited_for_before_a_run_begins(server: Ser
     redis.connection_pool.disconnect()
     for act, total in (("count", 2), ("preview", 2), ("migrate", 2)):
         with busy(server) as end:
-            patience = quick_patience(at=3, act=end)
-            assert getattr(Migrator(redis, "town", patience=patience), act)().total == total
+            retry = quick_retry(at=3, act=end)
+            assert getattr(Migrator(redis, "town", retry=retry), act)().total == total
 
 
 def test_a_script_of_somebody_else_is_waited_for_in_mid_run(server: Server) -> None:
@@ -61,9 +62,9 @@ def test_a_script_of_somebody_else_is_waited_for_in_mid_run(server: Server) -> N
                 if len(waits) == 3:
                     ends[0]()
 
-        patience = quick_patience()
+        retry = quick_retry()
         result = Migrator(
-            *(redis, "town"), max_pause_ms=PAUSE_MS, progress=progress, patience=patience
+            *(redis, "town"), max_pause_ms=PAUSE_MS, progress=progress, retry=retry
         ).migrate()
     assert len(waits) >= 3
     assert waits[0] == "server busy"
@@ -74,9 +75,9 @@ def test_a_script_of_somebody_else_is_waited_for_in_mid_run(server: Server) -> N
 def test_a_script_that_never_ends_is_waited_for_no_longer_than_patience(newest: Server) -> None:
     redis = newest.client()
     redis.ping()
-    patience = quick_patience(5)
+    retry = quick_retry(5)
     with busy(newest), pytest.raises(PassingError, match="BUSY"):
-        Migrator(redis, "town", patience=patience).migrate()
+        Migrator(redis, "town", retry=retry).migrate()
 
 
 @pytest.mark.every_kind
@@ -101,9 +102,9 @@ def test_a_replica_whose_master_is_away_is_waited_for_in_mid_run(
         if now.waiting:
             waits.append(now.waiting)
 
-    patience = quick_patience(at=3, act=serve)
+    retry = quick_retry(at=3, act=serve)
     preview = Migrator(
-        *(redis, "town"), max_pause_ms=PAUSE_MS, progress=progress, patience=patience
+        *(redis, "town"), max_pause_ms=PAUSE_MS, progress=progress, retry=retry
     ).preview()
     assert preview.total == KEYS
     assert len(waits) == 3
@@ -121,12 +122,12 @@ def test_a_server_that_comes_back_as_a_replica_without_data_is_no_all_clear(
         server.args = ("--replicaof", "127.0.0.1", "1")
         server.restart()
 
-    patience = quick_patience(5)
+    retry = quick_retry(5)
     progress = at_batch(2, come_back)
     with pytest.raises(UnsyncedReplicaError):
         getattr(
             Migrator(
-                server.client(), "town", max_pause_ms=PAUSE_MS, progress=progress, patience=patience
+                server.client(), "town", max_pause_ms=PAUSE_MS, progress=progress, retry=retry
             ),
             act,
         )()
@@ -145,11 +146,11 @@ def test_nothing_is_written_to_a_server_that_comes_back_as_a_writable_replica(
         server.args = (*server.args, "--replicaof", "127.0.0.1", "1", "--replica-read-only", "no")
         server.restart()
 
-    patience = quick_patience(5)
+    retry = quick_retry(5)
     progress = at_batch(2, come_back)
     with pytest.raises(ReadOnlyError):
         Migrator(
-            server.client(), "town", max_pause_ms=PAUSE_MS, progress=progress, patience=patience
+            server.client(), "town", max_pause_ms=PAUSE_MS, progress=progress, retry=retry
         ).migrate()
     assert [len(server.client().keys("tt:agent:*"))] == left
 
@@ -175,7 +176,7 @@ def test_a_scan_goes_on_at_its_cursor_when_every_connection_is_cut(
     restarts: list[ScanPass] = []
     monkeypatch.setattr(ScanPass, "restart", restarts.append)
     result = Migrator(
-        *(redis, "town"), max_pause_ms=PAUSE_MS, progress=cut, patience=quick_patience()
+        *(redis, "town"), max_pause_ms=PAUSE_MS, progress=cut, retry=quick_retry()
     ).migrate()
     assert (result.total, result.remaining) == (800, 0)
     assert result.effort.reconnects >= 3
@@ -186,7 +187,7 @@ def test_a_run_that_does_not_get_further_gives_up(
     newest: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the process cannot be identified, each cut restarts the scan, so it never ends."""
-    monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 0.5)
+    monkeypatch.setattr("tt_migrate.engine.calls.retry.LONGEST_STANDSTILL_SECONDS", 0.5)
     admin = newest.client()
     fill(admin, 10_000)
     redis = user_with(newest, *MINIMAL, "eval")
@@ -198,7 +199,7 @@ def test_a_run_that_does_not_get_further_gives_up(
 
     with pytest.raises(RedisConnectionError):
         Migrator(
-            *(redis, "town"), max_pause_ms=0.1, progress=progress, patience=quick_patience()
+            *(redis, "town"), max_pause_ms=0.1, progress=progress, retry=quick_retry()
         ).preview()
 
 
@@ -206,7 +207,7 @@ def test_a_server_that_hangs_is_given_up_after_a_bounded_time(
     own_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a bound, 16 tries would each take the client's reply timeout."""
-    monkeypatch.setattr("tt_migrate.engine.patience.LONGEST_STANDSTILL_SECONDS", 0.5)
+    monkeypatch.setattr("tt_migrate.engine.calls.retry.LONGEST_STANDSTILL_SECONDS", 0.5)
     server = own_server()
     fill(server.client(), KEYS)
     redis = server.client(socket_timeout=0.1)
@@ -217,12 +218,10 @@ def test_a_server_that_hangs_is_given_up_after_a_bounded_time(
             os.kill(server.pid, signal.SIGSTOP)
         tries.append(time.monotonic())
 
-    patience = quick_patience(100)
+    retry = quick_retry(100)
     try:
         with pytest.raises((RedisTimeoutError, RedisConnectionError)):
-            Migrator(
-                redis, "town", max_pause_ms=PAUSE_MS, progress=progress, patience=patience
-            ).migrate()
+            Migrator(redis, "town", max_pause_ms=PAUSE_MS, progress=progress, retry=retry).migrate()
     finally:
         os.kill(server.pid, signal.SIGCONT)
     assert tries[-1] - tries[1] < 5
@@ -234,7 +233,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr("tt_migrate.engine.patience.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("tt_migrate.engine.calls.retry.time.monotonic", lambda: self.now)
 
     def after(self, seconds: float) -> float:
         self.now += seconds
@@ -328,7 +327,7 @@ def test_nice_without_a_clock_waits_by_the_round_trip(server: Server) -> None:
     redis = user_with(server, *MINIMAL)
     waited: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tt_migrate.engine.driver.time.sleep", waited.append)
+        patch.setattr("tt_migrate.engine.passes.driver.time.sleep", waited.append)
         result = Migrator(redis, "town", max_pause_ms=1, nice=50).migrate()
     assert result.total == 1000
     has_clock = server.kind.version >= (8, 0)
@@ -365,7 +364,7 @@ def test_a_comparison_is_retried_and_heard_like_every_pass(server: Server) -> No
 
     plan = replace(UPGRADE, merge=True)
     preview = Migrator(
-        *(redis, "town", plan), max_pause_ms=1, progress=progress, patience=quick_patience()
+        *(redis, "town", plan), max_pause_ms=1, progress=progress, retry=quick_retry()
     ).preview()
     assert set(preview.conflicts.values()) == {"destination exists and differs in text"}
     assert preview.effort.reconnects >= 1

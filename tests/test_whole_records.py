@@ -14,7 +14,7 @@ from tests.keyspaces import EXPIRY_STEP_MS, contents, read_hash, write_hash
 from tests.servers import Server
 from tests.test_downgrade import AGENT, TASK
 from tt_migrate import DOWNGRADE, HASH, UPGRADE, Plan
-from tt_migrate.engine.scripts import Layout, source
+from tt_migrate.engine.calls.scripts import Layout, source
 from tt_migrate.plan import COPYING_COMMANDS, OPTIONAL_COMMANDS
 from tt_migrate.terminal.words import command_for
 

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tt_migrate.engine.server import UnsupportedServerError
+    from tt_migrate.engine.calls.server import UnsupportedServerError
     from tt_migrate.migrator import Migrator
     from tt_migrate.plan import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Plan, from_town
     from tt_migrate.results import Change, Count, Effort, Migration, Preview, Progress
@@ -35,7 +35,7 @@ __all__ = [
 
 _MODULES = {
     "Migrator": "migrator",
-    "UnsupportedServerError": "engine.server",
+    "UnsupportedServerError": "engine.calls.server",
     **dict.fromkeys(
         ("DOWNGRADE", "HASH", "RENAME", "REVERSE", "UPGRADE", "Plan", "from_town"), "plan"
     ),

@@ -11,15 +11,15 @@ from redis import Redis
 from redis.cluster import RedisCluster
 from redis.retry import Retry
 
-from tt_migrate.engine.driver import Manner, ProgressCallback, Shield
+from tt_migrate.engine.calls.pacing import pace_for
+from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.retry import RETRY
+from tt_migrate.engine.calls.server import UndeclaredKeysError
+from tt_migrate.engine.cluster.sharded import Sharded
+from tt_migrate.engine.cluster.shards import Shards
 from tt_migrate.engine.one_server import OneServer
-from tt_migrate.engine.pacing import pace_for
-from tt_migrate.engine.patience import PATIENCE
-from tt_migrate.engine.permissions import Refusals
-from tt_migrate.engine.record import RecordCallback
-from tt_migrate.engine.server import UndeclaredKeysError
-from tt_migrate.engine.sharded import Sharded
-from tt_migrate.engine.shards import Shards
+from tt_migrate.engine.passes.change_log import ChangeCallback
+from tt_migrate.engine.passes.driver import ProgressCallback, RunOptions, Shield
 from tt_migrate.plan import RENAME, Plan
 from tt_migrate.results import Count, Migration, Preview
 
@@ -39,7 +39,7 @@ class Migrator:
     `progress`: called after each batch. An exception from it ends the run between two batches.
     `record`: called by migrate() after each batch that changed or left keys, with a list of Change.
     Their names cross the network then. An exception from it ends the run, as for `progress`.
-    `patience`: how to retry when a connection is lost after the first batch, or when the server is
+    `retry`: how to retry when a connection is lost after the first batch, or when the server is
     in a temporary state (BUSY). If another server process answers then, the pass starts over.
     `shield`: returns a context manager. It is entered around each call to the server, the reading
     of the reply, and `progress`, for a caller that must not be interrupted there, for example by a
@@ -57,8 +57,8 @@ class Migrator:
     max_pause_ms: float = 5.0
     nice: float = 0.0
     progress: ProgressCallback | None = None
-    record: RecordCallback | None = None
-    patience: Retry = PATIENCE
+    record: ChangeCallback | None = None
+    retry: Retry = RETRY
     shield: Shield = nullcontext
     _refusals: Refusals = field(default_factory=Refusals, init=False, repr=False, compare=False)
 
@@ -110,10 +110,10 @@ class Migrator:
     def _carried_out(self, operation: Callable[[OneServer | Sharded], _R]) -> _R:
         """Carry out an operation where the town's keys are: on one server, or on several."""
         pace = pace_for(self.max_pause_ms, self.nice)
-        manner = Manner(pace, self.progress, self.patience, self.shield)
+        options = RunOptions(pace, self.progress, self.retry, self.shield)
 
         def sharded(shards: Shards) -> _R:
-            with closing(Sharded(shards, self.plan, self.town, manner, self.record)) as engine:
+            with closing(Sharded(shards, self.plan, self.town, options, self.record)) as engine:
                 return operation(engine)
 
         client = self.client
@@ -122,7 +122,7 @@ class Migrator:
             if len(shards.names) > 1:
                 return sharded(shards)
             client = shards.client(*shards.names)
-        one = OneServer(client, self.plan, self.town, manner, self.record, self._refusals)
+        one = OneServer(client, self.plan, self.town, options, self.record, self._refusals)
         try:
             return operation(one)
         except UndeclaredKeysError:

@@ -79,7 +79,7 @@ class Plan:
         return "oldest_keys" if self.oldest else "old_keys"
 
     @property
-    def records(self) -> str:
+    def conversions(self) -> str:
         """The Lua file that converts records."""
         if self.convert == "hash" and not self.rename:
             return "to_hash_in_place"

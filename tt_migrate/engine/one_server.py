@@ -11,14 +11,14 @@ from typing import TypeVar
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from tt_migrate.engine.driver import Driver, Manner
-from tt_migrate.engine.passes import Pass, SideBySide
-from tt_migrate.engine.patience import patiently
-from tt_migrate.engine.permissions import Refusals
-from tt_migrate.engine.record import Record, RecordCallback
-from tt_migrate.engine.server import databases_of
-from tt_migrate.engine.session import Session, held_connection
-from tt_migrate.engine.tallies import (
+from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.retry import retried
+from tt_migrate.engine.calls.server import databases_of
+from tt_migrate.engine.calls.session import Session, held_connection
+from tt_migrate.engine.passes.change_log import ChangeCallback, ChangeLog
+from tt_migrate.engine.passes.driver import Driver, RunOptions
+from tt_migrate.engine.passes.scan import Pass, ScanPass, SideBySide
+from tt_migrate.engine.passes.tallies import (
     AgentsTally,
     CountTally,
     LeftTally,
@@ -34,7 +34,7 @@ _Result = TypeVar("_Result", Count, Preview, Migration)
 class OneServer:
     """Carries out a plan on one server: all keys of the town are there.
 
-    `manner` and `callback` are a Migrator's. `refusals`: what is known of the server. Raises
+    `options` and `callback` are a Migrator's. `refusals`: what is known of the server. Raises
     redis.exceptions.RedisError as a Migrator does.
     """
 
@@ -43,14 +43,14 @@ class OneServer:
         client: Redis,
         plan: Plan,
         town: str,
-        manner: Manner,
-        callback: RecordCallback | None,
+        options: RunOptions,
+        callback: ChangeCallback | None,
         refusals: Refusals,
     ) -> None:
         self._client = client
         self._plan = plan
         self._town = town
-        self._manner = manner
+        self._options = options
         self._callback = callback
         self._refusals = refusals
 
@@ -84,9 +84,9 @@ class OneServer:
             size = preview.dbsize or session.least_size
             return replace(preview, dbsize=size, namesakes=agents.namesakes)
 
-        passes: list[Pass] = [session.scan("preview", found)]
+        passes: list[Pass] = [ScanPass(session, "preview", found)]
         if self._plan.from_town is not None:
-            passes.append(session.scan("agents", agents))
+            passes.append(ScanPass(session, "agents", agents))
         driver.drive(SideBySide(passes), "previewing", result)
         found.release()
         count = found.count(driver.effort(), session.server) if self._plan.needs_count else None
@@ -100,11 +100,11 @@ class OneServer:
         last Progress reports it, and another run does the rest.
         """
         # All scripts are sent before the first write, so that a refusal comes before it.
-        record = Record(self._callback, self._plan, self._town)
+        log = ChangeLog(self._callback, self._plan, self._town)
         operations = self._plan.operations
-        with self._driver(operations, writes=True, flush=record.flush) as driver:
+        with self._driver(operations, writes=True, flush=log.flush) as driver:
             session = driver.session
-            moved = MigrationTally(self._plan, self._town, record)
+            moved = MigrationTally(self._plan, self._town, log)
             before: Count | None = None
 
             def result(left: Left | None = None) -> Migration:
@@ -116,7 +116,7 @@ class OneServer:
             while True:
                 for _ in range(self._plan.passes(self._town)):
                     moved.restart()
-                    driver.drive(session.scan("migrate", moved), "migrating", result)
+                    driver.drive(ScanPass(session, "migrate", moved), "migrating", result)
                 left = driver.while_still(lambda: self._left(driver, result))
                 if not driver.has_moved():
                     break
@@ -133,7 +133,7 @@ class OneServer:
         session = driver.session
         if not result.is_absent or not session.process.run_id or session.server.in_cluster:
             return result
-        with self._manner.shield():
+        with self._options.shield():
             return replace(result, databases=databases_of(session.client, self._refusals))
 
     def _left(self, driver: Driver, so_far: Callable[[], Result]) -> Left:
@@ -141,11 +141,11 @@ class OneServer:
             count = self._count(driver, "verifying", so_far)
             return Left(count.keys, count.strings, count)
         tally = LeftTally(self._plan)
-        driver.drive(driver.session.scan("left", tally), "verifying", so_far)
+        driver.drive(ScanPass(driver.session, "left", tally), "verifying", so_far)
         if self._plan.from_town is None:
             return tally.result()
         agents = AgentsTally()
-        driver.drive(driver.session.scan("agents", agents), "verifying", so_far)
+        driver.drive(ScanPass(driver.session, "agents", agents), "verifying", so_far)
         return replace(tally.result(), namesakes=agents.namesakes)
 
     def _count(
@@ -159,7 +159,7 @@ class OneServer:
 
         if self._plan.convert and b"TYPE" in driver.session.denied.split():
             raise NoPermissionError("NOPERM the user has no permissions to run TYPE")
-        driver.drive(driver.session.scan("count", tally), stage, so_far or result)
+        driver.drive(ScanPass(driver.session, "count", tally), stage, so_far or result)
         return result()
 
     @contextmanager
@@ -171,11 +171,11 @@ class OneServer:
         flush: Callable[[], object] = lambda: None,
     ) -> Iterator[Driver]:
         def tell(progress: Progress) -> None:
-            if self._manner.progress:
-                self._manner.progress(progress)
+            if self._options.progress:
+                self._options.progress(progress)
             flush()
 
-        manner = replace(self._manner, progress=tell)
+        options = replace(self._options, progress=tell)
         started = time.monotonic()
 
         with ExitStack() as held:
@@ -186,5 +186,5 @@ class OneServer:
                     client, self._plan, self._town, self._refusals, operations, writes=writes
                 )
 
-            session = patiently(manner.patience, begin, lambda _: held.close(), begun=False)
-            yield Driver(session, manner, started)
+            session = retried(options.retry, begin, lambda _: held.close(), begun=False)
+            yield Driver(session, options, started)

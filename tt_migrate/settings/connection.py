@@ -19,9 +19,9 @@ from redis.exceptions import InvalidResponse, RedisClusterException, RedisError,
 from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
-from tt_migrate.engine.patience import CutOffError
-from tt_migrate.engine.replies import malformed_as_invalid
-from tt_migrate.engine.server import Handshake
+from tt_migrate.engine.calls.replies import malformed_as_invalid
+from tt_migrate.engine.calls.retry import CutOffError
+from tt_migrate.engine.calls.server import Handshake
 from tt_migrate.escape import shown_text
 from tt_migrate.keyspace import town_bytes
 from tt_migrate.settings.checks import ConfigError, read_file

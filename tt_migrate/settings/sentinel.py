@@ -9,8 +9,8 @@ from redis import Redis
 from redis import exceptions as redis_errors
 from redis.sentinel import MasterNotFoundError, Sentinel
 
-from tt_migrate.engine.announced import Announced, about, is_unreachable
-from tt_migrate.engine.replies import malformed_as_invalid
+from tt_migrate.engine.calls.announced import Announced, about, is_unreachable
+from tt_migrate.engine.calls.replies import malformed_as_invalid
 from tt_migrate.settings.url import is_host
 
 _REFUSALS = (redis_errors.AuthenticationError, redis_errors.NoPermissionError)

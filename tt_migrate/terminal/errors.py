@@ -7,9 +7,9 @@ from pathlib import Path
 
 from redis import exceptions as redis_errors
 
-from tt_migrate.engine.announced import is_unreachable, server_of_error
-from tt_migrate.engine.patience import CutOffError
-from tt_migrate.engine.server import (
+from tt_migrate.engine.calls.announced import is_unreachable, server_of_error
+from tt_migrate.engine.calls.retry import CutOffError
+from tt_migrate.engine.calls.server import (
     ObstacleError,
     UnansweredError,
     UnsupportedServerError,

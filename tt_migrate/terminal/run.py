@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from tt_migrate.engine.scripts import IncompleteError
-from tt_migrate.engine.server import SeveralShardsError, handshake_of, server_of
+from tt_migrate.engine.calls.scripts import IncompleteError
+from tt_migrate.engine.calls.server import SeveralShardsError, handshake_of, server_of
 from tt_migrate.escape import shown_text
 from tt_migrate.migrator import Migrator
 from tt_migrate.results import Count, Effort, Migration

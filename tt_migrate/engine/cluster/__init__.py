@@ -1,0 +1,1 @@
+"""The engine for clusters of several shards, and for services that want declared keys."""

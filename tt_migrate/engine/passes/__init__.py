@@ -1,0 +1,1 @@
+"""Passes over the keys of a server, call by call."""

@@ -113,7 +113,7 @@ def test_any_other_error_of_our_own_is_no_malformed_reply(
     def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("tt_migrate.engine.passes.change_log.ChangeLog.left", fails)
+    monkeypatch.setattr("tt_migrate.engine.passes.changes.Changes.left", fails)
     done = tt("--force", url=newest.url)
     assert done.returncode == 3
     assert f"internal: {error.__name__}" in done.stderr

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from redis import exceptions as redis_errors
 
 from tt_migrate.engine.calls.retry import PassingError, two_words
-from tt_migrate.engine.passes.change_log import ChangeLog
+from tt_migrate.engine.passes.changes import Changes
 from tt_migrate.engine.passes.tallies import MigrationTally
 from tt_migrate.plan import RENAME
 from tt_migrate.results import Effort, Migration, Progress
@@ -22,7 +22,7 @@ from tt_migrate.terminal.progress import ProgressBar, ProgressLines, Watch, fitt
 
 
 def migration(total: int) -> Migration:
-    tally = MigrationTally(RENAME, "town", ChangeLog(None, RENAME, "town"))
+    tally = MigrationTally(RENAME, "town", Changes(None, RENAME, "town"))
     return Migration(
         plan=RENAME,
         town="town",

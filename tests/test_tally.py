@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tt_migrate.engine.calls.replies import COUNTED, MigrateReply, PreviewReply
-from tt_migrate.engine.passes.change_log import ChangeLog
+from tt_migrate.engine.passes.changes import Changes
 from tt_migrate.engine.passes.tallies import MigrationTally, PreviewTally
 from tt_migrate.plan import RENAME
 
@@ -36,7 +36,7 @@ def test_a_destination_made_between_two_mentions_is_a_conflict_and_no_move() -> 
 
 
 def test_a_key_left_alone_twice_is_listed_once_and_renames_add_up() -> None:
-    tally = MigrationTally(RENAME, "town", ChangeLog(None, RENAME, "town"))
+    tally = MigrationTally(RENAME, "town", Changes(None, RENAME, "town"))
     for _ in range(2):
         left = ([KEY, b"why"], [b"tt:stop:1", b"ERR no"])
         tally.add(

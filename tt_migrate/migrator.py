@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from tt_migrate.engine.calls.server import UndeclaredKeysError
 from tt_migrate.engine.cluster.sharded import Sharded
 from tt_migrate.engine.cluster.shards import Shards
 from tt_migrate.engine.one_server import OneServer
-from tt_migrate.engine.passes.change_log import ChangeCallback
+from tt_migrate.engine.passes.changes import ChangeCallback
 from tt_migrate.engine.passes.driver import ProgressCallback, RunOptions, Shield
 from tt_migrate.plan import RENAME, Plan
 from tt_migrate.results import Count, Migration, Preview
@@ -78,7 +78,8 @@ class Migrator:
 
     def count(self) -> Count:
         """Count what there is to do. Reads only."""
-        return self._carried_out(lambda engine: engine.count())
+        with self.opened(writes=False) as run:
+            return run.count()
 
     def with_plan(self, plan: Plan) -> Migrator:
         """A Migrator with another plan, and with what this one knows of the server."""
@@ -92,11 +93,13 @@ class Migrator:
         Raises redis.exceptions.ReadOnlyError for a replica, NoPermissionError if the user may not
         run a command that the plan can need, ResponseError if the server lacks such a command.
         """
-        self._carried_out(lambda engine: engine.check())
+        with self.opened(writes=True) as run:
+            run.check()
 
     def preview(self) -> Preview:
         """List what the plan would change. Reads only."""
-        return self._carried_out(lambda engine: engine.preview())
+        with self.opened(writes=False) as run:
+            return run.preview()
 
     def migrate(self) -> Migration:
         """Carry out the plan, then count what is left to do.
@@ -105,26 +108,80 @@ class Migrator:
         unless the plan merges the two. If an exception ends the run, what was done stays done, the
         last Progress reports it, and another run does the rest.
         """
+        with self.opened(writes=True) as run:
+            return run.migrate()
+
+    @contextmanager
+    def opened(self, *, writes: bool) -> Iterator[Operations]:
+        """Several operations that share a connection and what is known of the server.
+
+        `writes`: whether check() or migrate() may be among them. Then each raises what check()
+        raises.
+        """
+        pace = pace_for(self.max_pause_ms, self.nice)
+        options = RunOptions(pace, self.progress, self.retry, self.shield, self.record, writes)
+        run = Operations(self.client, self.plan, self.town, options, self._refusals)
+        try:
+            yield run
+        finally:
+            run.close()
+
+
+class Operations:
+    """Operations of a Migrator, one after the other, over one session."""
+
+    def __init__(
+        self,
+        client: Redis | RedisCluster,
+        plan: Plan,
+        town: str,
+        options: RunOptions,
+        refusals: Refusals,
+    ) -> None:
+        self._client = client
+        self._work = (plan, town, options)
+        self._refusals = refusals
+        self._engine: OneServer | Sharded | None = None
+
+    def count(self) -> Count:
+        """As Migrator.count()."""
+        return self._carried_out(lambda engine: engine.count())
+
+    def check(self) -> None:
+        """As Migrator.check()."""
+        self._carried_out(lambda engine: engine.check())
+
+    def preview(self) -> Preview:
+        """As Migrator.preview()."""
+        return self._carried_out(lambda engine: engine.preview())
+
+    def migrate(self) -> Migration:
+        """As Migrator.migrate()."""
         return self._carried_out(lambda engine: engine.migrate())
 
+    def close(self) -> None:
+        """Return the connections."""
+        if self._engine:
+            self._engine.close()
+
     def _carried_out(self, operation: Callable[[OneServer | Sharded], _R]) -> _R:
-        """Carry out an operation where the town's keys are: on one server, or on several."""
-        pace = pace_for(self.max_pause_ms, self.nice)
-        options = RunOptions(pace, self.progress, self.retry, self.shield)
+        self._engine = self._engine or self._first_engine()
+        try:
+            return operation(self._engine)
+        except UndeclaredKeysError:
+            if isinstance(self._engine, Sharded):
+                raise
+            # A service that spreads the keys itself. Nothing has been changed yet.
+            self.close()
+            self._engine = Sharded(Shards(self._client, declares=True), *self._work)
+            return operation(self._engine)
 
-        def sharded(shards: Shards) -> _R:
-            with closing(Sharded(shards, self.plan, self.town, options, self.record)) as engine:
-                return operation(engine)
-
-        client = self.client
+    def _first_engine(self) -> OneServer | Sharded:
+        """The engine for the place where the town's keys are: one server, or several."""
+        client = self._client
         if isinstance(client, RedisCluster):
             shards = Shards(client)
             if len(shards.names) > 1:
-                return sharded(shards)
+                return Sharded(shards, *self._work)
             client = shards.client(*shards.names)
-        one = OneServer(client, self.plan, self.town, options, self.record, self._refusals)
-        try:
-            return operation(one)
-        except UndeclaredKeysError:
-            # A service that spreads the keys itself. Nothing has been changed yet.
-            return sharded(Shards(client, declares=True))
+        return OneServer(client, *self._work, self._refusals)

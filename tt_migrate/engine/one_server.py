@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -15,7 +15,7 @@ from tt_migrate.engine.calls.permissions import Refusals
 from tt_migrate.engine.calls.retry import retried
 from tt_migrate.engine.calls.server import databases_of
 from tt_migrate.engine.calls.session import Session, held_connection
-from tt_migrate.engine.passes.change_log import ChangeCallback, ChangeLog
+from tt_migrate.engine.passes.changes import Changes
 from tt_migrate.engine.passes.driver import Driver, RunOptions
 from tt_migrate.engine.passes.scan import Pass, ScanPass, SideBySide
 from tt_migrate.engine.passes.tallies import (
@@ -34,7 +34,7 @@ _Result = TypeVar("_Result", Count, Preview, Migration)
 class OneServer:
     """Carries out a plan on one server: all keys of the town are there.
 
-    `options` and `callback` are a Migrator's. `refusals`: what is known of the server. Raises
+    All operations share one session. `refusals`: what is known of the server. Raises
     redis.exceptions.RedisError as a Migrator does.
     """
 
@@ -44,15 +44,19 @@ class OneServer:
         plan: Plan,
         town: str,
         options: RunOptions,
-        callback: ChangeCallback | None,
         refusals: Refusals,
     ) -> None:
         self._client = client
         self._plan = plan
         self._town = town
         self._options = options
-        self._callback = callback
         self._refusals = refusals
+        self._session: Session | None = None
+        self._held = ExitStack()
+
+    def close(self) -> None:
+        """Return the connection."""
+        self._held.close()
 
     def count(self) -> Count:
         """Count what there is to do. Reads only."""
@@ -66,7 +70,7 @@ class OneServer:
         Raises redis.exceptions.ReadOnlyError for a replica, NoPermissionError if the user may not
         run a command that the plan can need, ResponseError if the server lacks such a command.
         """
-        with self._driver(writes=True):
+        with self._driver():
             pass
 
     def preview(self) -> Preview:
@@ -99,12 +103,11 @@ class OneServer:
         unless the plan merges the two. If an exception ends the run, what was done stays done, the
         last Progress reports it, and another run does the rest.
         """
-        # All scripts are sent before the first write, so that a refusal comes before it.
-        log = ChangeLog(self._callback, self._plan, self._town)
-        operations = self._plan.operations
-        with self._driver(operations, writes=True, flush=log.flush) as driver:
+        changes = Changes(self._options.record, self._plan, self._town)
+        with self._driver(changes.flush) as driver:
             session = driver.session
-            moved = MigrationTally(self._plan, self._town, log)
+            driver.prepare(self._plan.operations)
+            moved = MigrationTally(self._plan, self._town, changes)
             before: Count | None = None
 
             def result(left: Left | None = None) -> Migration:
@@ -163,28 +166,23 @@ class OneServer:
         return result()
 
     @contextmanager
-    def _driver(
-        self,
-        operations: Sequence[str] = (),
-        *,
-        writes: bool = False,
-        flush: Callable[[], object] = lambda: None,
-    ) -> Iterator[Driver]:
+    def _driver(self, flush: Callable[[], object] = lambda: None) -> Iterator[Driver]:
         def tell(progress: Progress) -> None:
             if self._options.progress:
                 self._options.progress(progress)
             flush()
 
-        options = replace(self._options, progress=tell)
-        started = time.monotonic()
+        options, started = replace(self._options, progress=tell), time.monotonic()
+        if self._session:
+            driver = Driver(self._session, options, started)
+            driver.resume()
+        else:
+            self._session = retried(
+                options.retry, self._begun, lambda _: self._held.close(), begun=False
+            )
+            driver = Driver(self._session, options, started)
+        yield driver
 
-        with ExitStack() as held:
-
-            def begin() -> Session:
-                client = held.enter_context(held_connection(self._client))
-                return Session(
-                    client, self._plan, self._town, self._refusals, operations, writes=writes
-                )
-
-            session = retried(options.retry, begin, lambda _: held.close(), begun=False)
-            yield Driver(session, options, started)
+    def _begun(self) -> Session:
+        client = self._held.enter_context(held_connection(self._client))
+        return Session(client, self._plan, self._town, self._refusals, writes=self._options.writes)

@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from tt_migrate.engine.calls.scripts import IncompleteError
 from tt_migrate.engine.calls.server import SeveralShardsError, handshake_of, server_of
 from tt_migrate.escape import shown_text
-from tt_migrate.migrator import Migrator
+from tt_migrate.migrator import Migrator, Operations
 from tt_migrate.results import Count, Effort, Migration
 from tt_migrate.settings.checks import ConfigError, town_name_problem
 from tt_migrate.settings.config import Settings, load_settings
@@ -171,8 +171,9 @@ class _Run:
             return Ending(exit_status.DONE, partial(self._report.tell, preview))
         if options.force:
             return self._migrated(watch.follow(migrator.migrate))
-        migrator.check()
-        return self._asked_and_migrated(migrator)
+        with migrator.opened(writes=True) as run:
+            run.check()
+            return self._asked_and_migrated(run)
 
     def _check_leftovers(self, migrator: Migrator) -> None:
         """Refuse a former name that has leftovers of a shell, unless there are keys to rename.
@@ -195,13 +196,13 @@ class _Run:
             # Without TYPE, a user can at least learn which keys have old names.
             return migrator.with_plan(replace(migrator.plan, convert=None)).count()
 
-    def _asked_and_migrated(self, migrator: Migrator) -> Ending:
-        count = self._watch.follow(migrator.count)
+    def _asked_and_migrated(self, run: Operations) -> Ending:
+        count = self._watch.follow(run.count)
         if not count.promising:
-            return self._migrated(self._watch.follow(migrator.preview).as_migration(count))
+            return self._migrated(self._watch.follow(run.preview).as_migration(count))
         if not _confirmed(self._report.question(count)):
             return Ending(exit_status.CANCELLED, partial(self._report.cancelled, count))
-        return self._migrated(self._watch.follow(migrator.migrate))
+        return self._migrated(self._watch.follow(run.migrate))
 
     def _migrated(self, migration: Migration) -> Ending:
         is_whole = migration.complete and not migration.effort.evicted

@@ -212,6 +212,14 @@ class ScriptCaller:
         """Send scripts together with the next call, if SCRIPT LOAD can be used."""
         self._ahead = self._known = [*scripts]
 
+    def begin_loading(self) -> bool:
+        """Use SCRIPT LOAD from now on. Returns whether it was avoided before."""
+        if self._loads:
+            return False
+        self._loads = True
+        self._sent.clear()
+        return True
+
     def call(self, script: Script, *args: Word, keys: Sequence[bytes] = ()) -> Any:
         """Run a script with its KEYS and ARGV. Raises redis.exceptions.RedisError."""
         words = (len(keys), *keys, *args)

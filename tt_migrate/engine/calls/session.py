@@ -74,9 +74,8 @@ class Session:
 
     `client`: holds one connection and must not retry by itself. If it repeated a batch without the
     session, perhaps on a restarted server, the cursor would not be valid there. `refusals`: the
-    commands known to be refused; the session adds to them. `operations`: scripts to send before the
-    first write. `writes`: whether the run changes anything, now or later. `trip`: about how many
-    seconds a round trip takes.
+    commands known to be refused; the session adds to them. `writes`: whether the run changes
+    anything, now or later. `trip`: about how many seconds a round trip takes.
 
     Raises redis.exceptions.RedisError if the server cannot be reached or used.
     """
@@ -89,7 +88,6 @@ class Session:
         plan: Plan,
         town: str,
         refusals: Refusals,
-        operations: Sequence[str] = (),
         *,
         writes: bool = False,
     ) -> None:
@@ -106,18 +104,27 @@ class Session:
         guards = may_know_script_flags(self.server)
         heads = CLUSTER_GUARDS if self.server.in_cluster else GUARDS
         self._tries = self._must_try()
-        loads = guards or bool(operations)
-        self._caller = ScriptCaller(
-            client, refusals, heads=heads if guards else NO_HEADS, loads=loads
-        )
+        heads = heads if guards else NO_HEADS
+        self._caller = ScriptCaller(client, refusals, heads=heads, loads=guards)
+        self._may_keep_cursor = False
         began = time.monotonic()
         self.process = self._first_look()
         self.trip = min(self.trip, time.monotonic() - began)
         self._check_shards()
-        self._caller.send_ahead([*map(self.script, operations)])
         self._mark()
         if writes:
             self._check_commands()
+
+    def prepare(self, operations: Sequence[str]) -> None:
+        """Get ready to write: let scripts keep their cursors, and send those of some operations.
+
+        They are sent with the next call, so that a refusal comes before the first write.
+        """
+        self._may_keep_cursor = True
+        if self._caller.begin_loading():
+            # What is refused shows now, and once, and not for each script.
+            self.inspect()
+        self._caller.send_ahead([*map(self.script, operations)])
 
     @property
     def layout(self) -> Layout:
@@ -150,9 +157,8 @@ class Session:
         """An operation's script."""
         script = script_for(operation, self.plan, self.layout)
         # A script that keeps its cursor writes, so it cannot have the flag that refuses writes.
-        return replace(
-            script, reads=script.reads and not (self._writes and operation in KEEPS_CURSOR)
-        )
+        keeps_cursor = self._may_keep_cursor and operation in KEEPS_CURSOR
+        return replace(script, reads=script.reads and not keeps_cursor)
 
     def kept_in(self) -> bytes:
         """What the name of the key begins with that keeps a cursor for this connection."""
@@ -171,7 +177,7 @@ class Session:
             return "the client decodes replies"
         if not keeps_cursor:
             return ""
-        if not self._writes:
+        if not self._may_keep_cursor:
             return "nothing is written"
         if self._is_shard:
             return "the cluster has several shards"

@@ -15,7 +15,7 @@ from tt_migrate.engine.cluster.round import Round
 from tt_migrate.engine.cluster.shards import Shards
 from tt_migrate.engine.cluster.side_by_side import Worker
 from tt_migrate.engine.cluster.workers import WorkerPool
-from tt_migrate.engine.passes.change_log import ChangeCallback, ChangeLog
+from tt_migrate.engine.passes.changes import Changes
 from tt_migrate.engine.passes.driver import RunOptions
 from tt_migrate.engine.passes.scan import ScanPass, SideBySide
 from tt_migrate.engine.passes.tallies import (
@@ -38,22 +38,14 @@ _MOVING = ("freeze", "apply", "finish", "forget", "give_back")
 class Sharded:
     """Carries out a plan on the shards of a cluster.
 
-    `options` and `callback` are a Migrator's. Raises redis.exceptions.RedisError as that does.
+    Raises redis.exceptions.RedisError as a Migrator does.
     """
 
-    def __init__(
-        self,
-        shards: Shards,
-        plan: Plan,
-        town: str,
-        options: RunOptions,
-        callback: ChangeCallback | None,
-    ) -> None:
+    def __init__(self, shards: Shards, plan: Plan, town: str, options: RunOptions) -> None:
         self._plan = plan
         self._town = town
-        self._log = ChangeLog(callback, plan, town)
-        self._pool = WorkerPool(shards, plan, town, options, self._log.flush)
-        self._pool.scripts = ("find", *plan.operations, *_MOVING)
+        self._changes = Changes(options.record, plan, town)
+        self._pool = WorkerPool(shards, plan, town, options, self._changes.flush)
         self._destinations = Destinations(self._pool, plan, town)
         # Hidden names of keys that cannot be given back.
         self._stuck: set[bytes] = set()
@@ -66,16 +58,18 @@ class Sharded:
 
     def check(self) -> None:
         """Raise what migrate() would raise before its first write."""
-        self._pool.writes = True
+        self._pool.begin()
         self._pool.tried(self._pool.now)
 
     def count(self) -> Count:
         """Count what there is to do. Reads only."""
+        self._pool.begin()
         return self._count("counting")
 
     def preview(self) -> Preview:
         """List what the plan would change. Reads only."""
         found, agents, pool = self._preview_tally(), AgentsTally(), self._pool
+        pool.begin()
         hidden: dict[bytes, bytes] = {}
 
         def result() -> Preview:
@@ -93,9 +87,9 @@ class Sharded:
 
     def migrate(self) -> Migration:
         """Carry out the plan, then count what is left to do."""
-        self._pool.writes = True
-        moved = MigrationTally(self._plan, self._town, self._log)
-        records = MigrationTally(self._plan, self._town, self._log)
+        self._pool.begin(("find", *self._plan.operations, *_MOVING))
+        moved = MigrationTally(self._plan, self._town, self._changes)
+        records = MigrationTally(self._plan, self._town, self._changes)
         before: Count | None = None
         hidden: dict[bytes, bytes] = {}
 

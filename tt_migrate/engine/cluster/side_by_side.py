@@ -60,11 +60,20 @@ class Worker:
             self.session = begin(self.client)
             self.router = deliver(self.session)
             self._held.callback(self.router.close)
-            options = RunOptions(pace, self.tell, _NO_RETRY)
-            self.driver = Driver(self.session, options, time.monotonic())
+            self.driver = self._new_driver()
         except BaseException:
             self._held.close()
             raise
+
+    def begin(self) -> None:
+        """Begin an operation: count anew what it costs."""
+        self.driver = self._new_driver()
+        self.router.calls = self.router.longest = 0
+        self.router.lost_replies = self.router.reconnects = 0
+
+    def _new_driver(self) -> Driver:
+        options = RunOptions(self.pace, self.tell, _NO_RETRY)
+        return Driver(self.session, options, time.monotonic())
 
     def tell(self, progress: Progress) -> None:
         """Send a progress to the main thread. Raises StoppedError if the run is to end."""

@@ -38,9 +38,7 @@ _R = TypeVar("_R")
 class WorkerPool:
     """A worker for each server.
 
-    `flush`: called after each progress. `scripts`: sent to each server before the first write.
-    `lock`: workers hold it while they change what they share. `writes`: whether the run changes
-    anything, now or later; set it before the first work.
+    `flush`: called after each progress. `lock`: workers hold it while they change what they share.
 
     Raises redis.exceptions.RedisError.
     """
@@ -55,8 +53,8 @@ class WorkerPool:
     ) -> None:
         self.shards = shards
         self.lock = Lock()
-        self.writes = False
-        self.scripts: tuple[str, ...] = ()
+        # Sent to each server before the first write.
+        self._scripts: tuple[str, ...] = ()
         self._plan = plan
         self._town = town
         self._options = options
@@ -77,6 +75,19 @@ class WorkerPool:
         """Return the connections."""
         for name in [*self._workers]:
             self._dismiss(name)
+
+    def begin(self, scripts: tuple[str, ...] = ()) -> None:
+        """Begin an operation: count anew what it costs. `scripts`: those of one that writes."""
+        self._started, self._reconnects, self._scripts = time.monotonic(), 0, scripts
+        self._ended.clear()
+        for worker in self._workers.values():
+            worker.begin()
+        if self._workers and scripts:
+            self.tried(self._prepare)
+
+    def _prepare(self) -> None:
+        for worker in self._workers.values():
+            worker.session.prepare(self._scripts)
 
     def tried(self, attempt: Callable[[], _R]) -> _R:
         """Connect to all servers, and try until it works: they can fail, and slots can move."""
@@ -227,11 +238,11 @@ class WorkerPool:
     def _hire(self, name: str) -> None:
         if name not in self._refusals:
             self._refusals[name] = Refusals(self.shards.probe(name, self._town))
-        refusals, scripts = self._refusals[name], self.scripts if self.writes else ()
+        refusals = self._refusals[name]
 
         def begin(client: Redis) -> Session:
             kind = DeclaringSession if self.shards.declares else Session
-            return kind(client, self._plan, self._town, refusals, scripts, writes=self.writes)
+            return kind(client, self._plan, self._town, refusals, writes=self._options.writes)
 
         def router(session: Session) -> Router:
             return Router(self.shards, self._options.pace, session.denied)
@@ -239,6 +250,8 @@ class WorkerPool:
         client, pace = self.shards.client(name), self._options.pace
         with self.shards.errors_of(name):
             self._workers[name] = Worker(name, client, begin, router, pace)
+            if self._scripts:
+                self._workers[name].session.prepare(self._scripts)
 
     def _dismiss(self, name: str) -> None:
         self._ended.append(self._workers[name].effort())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from tt_migrate.engine.calls.retry import (
 )
 from tt_migrate.engine.calls.session import Session
 from tt_migrate.engine.calls.slots import MovingSlotsError, check_still
+from tt_migrate.engine.passes.changes import ChangeCallback
 from tt_migrate.engine.passes.in_flight import CallsInFlight, Sent
 from tt_migrate.engine.passes.scan import Pass
 from tt_migrate.results import Effort, Progress, Result, Stage
@@ -37,15 +38,18 @@ Shield = Callable[[], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run proceeds.
+    """Options of a run that all its passes share.
 
-    `pace`: the pace to start with. `progress`, `retry` and `shield` are those of a Migrator.
+    `pace`: the pace to start with. `progress`, `retry`, `shield` and `record` are those of a
+    Migrator. `writes`: whether the run changes anything, now or later.
     """
 
     pace: Pace
     progress: ProgressCallback | None = None
     retry: Retry = RETRY
     shield: Shield = nullcontext
+    record: ChangeCallback | None = None
+    writes: bool = False
 
 
 class Driver:
@@ -141,6 +145,20 @@ class Driver:
         self._reconnects += 1
         retried(retry, self._connect_again, self._dropped, begun=True)
         return True
+
+    def resume(self) -> None:
+        """Make the connection anew if it may have died since the operation before.
+
+        Evictions count from now on.
+        """
+        if self.session.wake():
+            retried(self._options.retry, self._connect_again, self._dropped, begun=True)
+        if self._process.evicting:
+            self._process = self._asked(self.session.inspect)
+
+    def prepare(self, operations: Sequence[str]) -> None:
+        """Get ready to write with the scripts of these operations."""
+        self._asked(lambda: self.session.prepare(operations))
 
     def _connect_again(self) -> None:
         self.session.connect()

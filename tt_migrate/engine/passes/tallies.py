@@ -21,7 +21,7 @@ from tt_migrate.engine.calls.replies import (
     texts,
     times,
 )
-from tt_migrate.engine.passes.change_log import ChangeLog
+from tt_migrate.engine.passes.changes import Changes
 from tt_migrate.keyspace import RECORDS, family_and_id, town_bytes
 from tt_migrate.plan import Plan
 from tt_migrate.results import Count, Effort, Left, Migration, Preview, Server
@@ -289,17 +289,17 @@ class PreviewTally:
 class MigrationTally:
     """Adds up migrate.lua's replies, and keys that the client itself has moved.
 
-    Its attributes are those of Migration. `log`: told what became of each key.
+    Its attributes are those of Migration. `changes`: told what became of each key.
     """
 
     Reply = MigrateReply
 
-    def __init__(self, plan: Plan, town: str, log: ChangeLog) -> None:
+    def __init__(self, plan: Plan, town: str, changes: Changes) -> None:
         self._plan = plan
         self._town = town
         self._start = plan.name_start(town)
-        self._log = log
-        self.args = (int(log.wanted),)
+        self._changes = changes
+        self.args = (int(changes.wanted),)
         self.keys = dict.fromkeys(plan.families, 0)
         self.merged = dict.fromkeys(plan.families, 0)
         self.converted = dict.fromkeys(RECORDS, 0)
@@ -331,8 +331,8 @@ class MigrationTally:
         self.adjusted.update(times(reply.adjusted))
         self.unconverted.update(unconverted)
         self.towns.found.update(reply.towns)
-        self._log.converted(reply.changed)
-        self._log.left_record(unconverted)
+        self._changes.converted(reply.changed)
+        self._changes.left_record(unconverted)
         self._note(reply.renamed, joined, conflicts, failed)
         self.add_ambiguous(reply.ambiguous)
         if reply.error:
@@ -353,7 +353,7 @@ class MigrationTally:
     def add_ambiguous(self, keys: Collection[bytes]) -> None:
         """Add keys that were left because they may belong to another town."""
         self.ambiguous.update(keys)
-        self._log.ambiguous(keys)
+        self._changes.ambiguous(keys)
 
     def _note(
         self,
@@ -366,10 +366,10 @@ class MigrationTally:
         for key, reason in conflicts.items():
             self.conflicts.setdefault(key, reason)
         self.failed.update(failed)
-        self._log.renamed(renamed)
-        self._log.merged(merged)
-        self._log.left(conflicts)
-        self._log.left(failed)
+        self._changes.renamed(renamed)
+        self._changes.merged(merged)
+        self._changes.left(conflicts)
+        self._changes.left(failed)
 
     def _numbers(self, keys: Collection[bytes]) -> list[int]:
         found = Counter(family_and_id(key, self._start)[0] for key in keys)

@@ -10,7 +10,7 @@ from tt_migrate.results import Action, Change
 ChangeCallback = Callable[[Sequence[Change]], object]
 
 
-class ChangeLog:
+class Changes:
     """Collects the changes of a batch, then passes them to a callback.
 
     `callback`: None if nobody wants to know. Then nothing is collected.

@@ -37,7 +37,7 @@ from tt_migrate.engine.calls.server import check_data
 from tt_migrate.engine.calls.session import Session
 from tt_migrate.engine.calls.slots import ALL_SLOTS, Look, check_still, look_at
 from tt_migrate.engine.cluster.pipeline import Failure, Pipeline
-from tt_migrate.engine.cluster.shards import Operation, Router
+from tt_migrate.engine.cluster.router import Operation, Router
 from tt_migrate.engine.passes.driver import Driver
 from tt_migrate.results import Server as ServerState
 from tt_migrate.terminal.errors import explain

@@ -51,7 +51,7 @@ from tt_migrate.engine.calls.scripts import Script
 from tt_migrate.engine.cluster.hidden import Transfer
 from tt_migrate.engine.cluster.in_transit import InTransit
 from tt_migrate.engine.cluster.pipeline import Failure, Pipeline
-from tt_migrate.engine.cluster.shards import Operation, Router
+from tt_migrate.engine.cluster.router import Operation, Router
 from tt_migrate.engine.cluster.side_by_side import Worker
 from tt_migrate.plan import Plan
 from tt_migrate.terminal.words import command_for

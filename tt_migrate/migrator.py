@@ -112,7 +112,7 @@ class Migrator:
             return run.migrate()
 
     @contextmanager
-    def opened(self, *, writes: bool) -> Iterator[Operations]:
+    def opened(self, *, writes: bool) -> Iterator[Run]:
         """Several operations that share a connection and what is known of the server.
 
         `writes`: whether check() or migrate() may be among them. Then each raises what check()
@@ -120,14 +120,14 @@ class Migrator:
         """
         pace = pace_for(self.max_pause_ms, self.nice)
         options = RunOptions(pace, self.progress, self.retry, self.shield, self.record, writes)
-        run = Operations(self.client, self.plan, self.town, options, self._refusals)
+        run = Run(self.client, self.plan, self.town, options, self._refusals)
         try:
             yield run
         finally:
             run.close()
 
 
-class Operations:
+class Run:
     """Operations of a Migrator, one after the other, over one session."""
 
     def __init__(

@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from tt_migrate.engine.calls.scripts import IncompleteError
 from tt_migrate.engine.calls.server import SeveralShardsError, handshake_of, server_of
 from tt_migrate.escape import shown_text
-from tt_migrate.migrator import Migrator, Operations
+from tt_migrate.migrator import Migrator, Run
 from tt_migrate.results import Count, Effort, Migration
 from tt_migrate.settings.checks import ConfigError, town_name_problem
 from tt_migrate.settings.config import Settings, load_settings
@@ -55,10 +55,10 @@ def run(options: Options, signals: StopSignals, out: Output, err: Output) -> int
     report cannot be written. Nothing else that a user can cause raises.
     """
     logging.getLogger().addHandler(_UNWRITTEN)
-    return _Run(options, signals, out, err).end()
+    return _Command(options, signals, out, err).end()
 
 
-class _Run:
+class _Command:
     """The state of a run. `_report` gets the settings once they are loaded."""
 
     def __init__(self, options: Options, signals: StopSignals, out: Output, err: Output) -> None:
@@ -196,7 +196,7 @@ class _Run:
             # Without TYPE, a user can at least learn which keys have old names.
             return migrator.with_plan(replace(migrator.plan, convert=None)).count()
 
-    def _asked_and_migrated(self, run: Operations) -> Ending:
+    def _asked_and_migrated(self, run: Run) -> Ending:
         count = self._watch.follow(run.count)
         if not count.promising:
             return self._migrated(self._watch.follow(run.preview).as_migration(count))

@@ -8,7 +8,7 @@ from typing import Any
 from tt_migrate.engine.calls.retry import PassingError
 from tt_migrate.engine.calls.scripts import script_for
 from tt_migrate.engine.cluster.pipeline import Failure
-from tt_migrate.engine.cluster.shards import Item, Operation
+from tt_migrate.engine.cluster.router import Item, Operation
 from tt_migrate.engine.cluster.workers import WorkerPool
 from tt_migrate.engine.passes.tallies import PreviewTally
 from tt_migrate.keyspace import family_and_id

@@ -16,7 +16,7 @@ from tt_migrate.engine.calls.retry import CutOffError, PassingError, UncarriedEr
 from tt_migrate.engine.calls.scripts import script_for
 from tt_migrate.engine.cluster.hidden import Transfer
 from tt_migrate.engine.cluster.pipeline import Failure
-from tt_migrate.engine.cluster.shards import Item, Operation, Router
+from tt_migrate.engine.cluster.router import Item, Operation, Router
 from tt_migrate.plan import Plan
 
 TAKE_OVER_MILLISECONDS = 3000

@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from tt_migrate.engine.calls.pacing import Pace
 from tt_migrate.engine.calls.session import Session, held_connection
-from tt_migrate.engine.cluster.shards import Router
+from tt_migrate.engine.cluster.router import Router
 from tt_migrate.engine.passes.driver import Driver, RunOptions
 from tt_migrate.results import Effort, Progress, Result, Stage
 

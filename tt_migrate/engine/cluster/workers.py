@@ -26,7 +26,8 @@ from tt_migrate.engine.calls.server import UndeclaredKeysError
 from tt_migrate.engine.calls.session import Session
 from tt_migrate.engine.calls.slots import Look, check_still
 from tt_migrate.engine.cluster.declared import DeclaringSession
-from tt_migrate.engine.cluster.shards import Router, Shards
+from tt_migrate.engine.cluster.router import Router
+from tt_migrate.engine.cluster.shards import Shards
 from tt_migrate.engine.cluster.side_by_side import Worker, side_by_side
 from tt_migrate.engine.passes.driver import RunOptions
 from tt_migrate.plan import Plan

@@ -82,7 +82,7 @@ _MEANINGS: tuple[tuple[tuple[_Sign, ...], str], ...] = (
     ),
     (
         ("UNREPLICATED",),
-        "its replicas do not confirm writes, so keys on their way stay hidden, and safe: run it"
+        "its replicas do not confirm writes, so keys in transit stay hidden, and safe: run it"
         " again when the replicas work ({text})",
     ),
     (

@@ -448,7 +448,7 @@ class TextReport:
         """List the keys in transit between shards, and say what to do."""
         if hidden:
             yield ""
-            yield "   Keys on their way between shards, safe under hidden names:"
+            yield "   Keys in transit between shards, safe under hidden names:"
             for key in sorted(hidden):
                 yield f"   {shown(key)} (hidden as {shown(hidden[key])})"
             again = self._command(self.plan)

@@ -78,7 +78,7 @@ class Outcome:
 
 @dataclass
 class _Key:
-    """A key on its way.
+    """A key in transit.
 
     `source`, `target`: the servers of the key and its destination. `is_ours`: whether this run
     freezes it. `is_sent`: whether this run may have applied it, but has no reply. `value`,

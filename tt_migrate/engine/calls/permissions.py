@@ -32,6 +32,11 @@ class Refusals:
         self.asked = self.tried = self.located = False
         self._errors: dict[str, ResponseError] = {}
 
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The commands that a script cannot call."""
+        return (*self.denied, *self.missing)
+
     def __contains__(self, command: str) -> bool:
         """Whether a command that the client itself sends was refused: EVAL, SCRIPT, ACL, ..."""
         return command in self._errors

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,6 +159,17 @@ def check_supported(server: Server, client: Redis, refusals: Refusals) -> None:
 def wants_declared_keys(text: str) -> bool:
     """Whether an error says that a script's keys must be in KEYS, or in one slot."""
     return any(sign in text for sign in _SIGNS_OF_DECLARED_KEYS)
+
+
+@contextmanager
+def undeclared_keys_named(*, declares: bool) -> Iterator[None]:
+    """Raise UndeclaredKeysError for an error that says so, unless keys are declared already."""
+    try:
+        yield
+    except ResponseError as error:
+        if declares or not wants_declared_keys(str(error)):
+            raise
+        raise UndeclaredKeysError(str(error)) from error
 
 
 def check_writable(server: Server) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
@@ -17,8 +17,8 @@ from redis.retry import Retry
 from redis.sentinel import SentinelConnectionPool
 
 from tt_migrate.engine.calls.idle import heard, wake, watch
+from tt_migrate.engine.calls.inspection import Inspection, Process
 from tt_migrate.engine.calls.permissions import Refusals
-from tt_migrate.engine.calls.replies import InspectReply, Word, malformed_as_invalid, names, whole
 from tt_migrate.engine.calls.scripts import (
     CLUSTER_GUARDS,
     GUARDS,
@@ -31,10 +31,7 @@ from tt_migrate.engine.calls.scripts import (
     script_for,
 )
 from tt_migrate.engine.calls.server import (
-    ObstacleError,
     UnansweredError,
-    UndeclaredKeysError,
-    UnsupportedServerError,
     check_data,
     check_supported,
     check_writable,
@@ -42,29 +39,15 @@ from tt_migrate.engine.calls.server import (
     is_restricted,
     may_know_script_flags,
     server_of,
-    wants_declared_keys,
+    undeclared_keys_named,
 )
 from tt_migrate.engine.calls.slots import ALL_SLOTS, Look, look_at
 from tt_migrate.keyspace import town_bytes
 from tt_migrate.plan import COPYING_COMMANDS, OPTIONAL_COMMANDS, Plan
 from tt_migrate.results import Server
 
-_NAMES = 16
 _KEEPING = ("DEL", "GET", "SET")
 """Commands with which a script keeps its cursor. A migration can do without."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """What inspect.lua says about the server process.
-
-    `run_id`: empty if the user may not run INFO. `evicted`: keys evicted since the process started.
-    `evicting`: whether it evicts keys when `maxmemory` is reached.
-    """
-
-    run_id: bytes
-    evicted: int
-    evicting: bool
 
 
 class Session:
@@ -97,20 +80,26 @@ class Session:
         self._refusals = refusals
         self._writes = writes
         self._is_shard = bool(refusals.probe)
-        self._probe = refusals.probe or probe_key(town)
         self._token = _new_token()
         self.trip = 0.0
         self.server = self._usable_server()
         guards = may_know_script_flags(self.server)
         heads = CLUSTER_GUARDS if self.server.in_cluster else GUARDS
-        self._tries = self._must_try()
         heads = heads if guards else NO_HEADS
         self._caller = ScriptCaller(client, refusals, heads=heads, loads=guards)
         self._may_keep_cursor = False
+        self._inspection = Inspection(
+            *(self._caller, refusals, self.script, town),
+            has_slots=self._is_shard or self.server.in_cluster,
+            declares=self.declares,
+        )
+        self._inspection.tries = self._must_try()
         began = time.monotonic()
-        self.process = self._first_look()
+        self.process = self._inspection.first_look(
+            self.server, self._commands, self._needed, writes=writes
+        )
         self.trip = min(self.trip, time.monotonic() - began)
-        self._check_shards()
+        self._inspection.check_proxy(self.server)
         self._mark()
         if writes:
             self._check_commands()
@@ -134,8 +123,7 @@ class Session:
     @property
     def least_size(self) -> int | None:
         """What a database's size of 0 means: None, unknown, if DBSIZE is refused."""
-        refused = (*self._refusals.denied, *self._refusals.missing)
-        return None if "DBSIZE" in refused else 0
+        return None if "DBSIZE" in self._refusals.refused else 0
 
     @property
     def denied(self) -> bytes:
@@ -144,13 +132,13 @@ class Session:
         `nothing` if the user may run all, and a script cannot ask for that.
         """
         is_unasked = self._writes and not may_know_script_flags(self.server)
-        words = ("nothing",) if is_unasked and not self._tries else self._refusals.denied
+        words = ("nothing",) if is_unasked and not self._inspection.tries else self._refusals.denied
         return " ".join(words).encode()
 
     @property
     def refused(self) -> tuple[str, ...]:
         """The commands that the plan can need and that the user may not run or the server lacks."""
-        refused = (*self._refusals.denied, *self._refusals.missing)
+        refused = self._refusals.refused
         return tuple(command for command in self._needed if command in refused)
 
     def script(self, operation: str) -> Script:
@@ -183,7 +171,7 @@ class Session:
             return "the cluster has several shards"
         if self.server.name not in ("redis", "valkey"):
             return "the server is neither Redis nor Valkey"
-        refused = (*self._refusals.denied, *self._refusals.missing)
+        refused = self._refusals.refused
         lacking = [command for command in (*_KEEPING, "TIME", "EXISTS") if command in refused]
         return f"the user may not run {', '.join(lacking)}" if lacking else ""
 
@@ -202,18 +190,8 @@ class Session:
 
     def call(self, call: Call) -> Any:
         """Run a script and return its reply. Raises redis.exceptions.RedisError."""
-        with self._declared_keys_wanted(), _said_of_known_server():
+        with undeclared_keys_named(declares=self.declares), _said_of_known_server():
             return self._caller.call(call.script, *call.args)
-
-    @contextmanager
-    def _declared_keys_wanted(self) -> Iterator[None]:
-        """Raise UndeclaredKeysError for an error that says so."""
-        try:
-            yield
-        except redis_errors.ResponseError as error:
-            if self.declares or not wants_declared_keys(str(error)):
-                raise
-            raise UndeclaredKeysError(str(error)) from error
 
     def look(self) -> Look:
         """What the only master of a cluster says of its slots now.
@@ -243,6 +221,10 @@ class Session:
         if not isinstance(pool, SentinelConnectionPool) or not pool.is_master or not connection:
             return False
         return bool(pool.get_master_address() != (connection.host, connection.port))
+
+    def inspect(self) -> Process:
+        """What the server process says of itself now."""
+        return self._inspection.inspect()
 
     def connect(self) -> None:
         """Connect if the connection was dropped. A Sentinel connection asks for the master here."""
@@ -278,8 +260,8 @@ class Session:
         is_same = same_id if now.run_id else self._caller.is_marked()
         if not is_same:
             self._refusals.forget()
-            self._tries = self._must_try()
-            self.process = self.inspect(self._commands)
+            self._inspection.tries = self._must_try()
+            self.process = self._inspection.inspect(self._commands)
             self._mark()
             if self._writes:
                 self._check_commands()
@@ -299,110 +281,13 @@ class Session:
         return server
 
     def _must_try(self) -> bool:
-        """Whether commands that write must be tried: each failed try is counted in errorstats."""
+        """Whether commands that write must be tried, since the server cannot be asked."""
         cannot_ask = not may_know_script_flags(self.server)
         return self._writes and cannot_ask and is_restricted(self.client, self._refusals)
 
     def _mark(self) -> None:
         if not self.process.run_id:
             self._caller.mark()
-
-    def _first_look(self) -> Process:
-        """Inspect the server process and, unless an earlier operation has told, the commands.
-
-        Since Redis 7.0 asking leaves no entry in ACL LOG, so each session asks. Before, a refused
-        command is not tried again, except for what the plan needs when the run is to write: an
-        administrator may have changed the permissions meanwhile.
-        """
-        known = self._refusals
-        if may_know_script_flags(self.server):
-            return self.inspect(self._commands)
-        if self._writes:
-            known.forget_commands(self._needed)
-        asked = known.asked and (known.tried or not self._tries) and not self._writes
-        refused = (*known.denied, *known.missing)
-        unknown = [command for command in self._commands if command not in refused]
-        process = self.inspect(() if asked else unknown, refused)
-        if known.run_id and process.run_id != known.run_id:
-            known.forget()
-            process = self.inspect(self._commands)
-        known.run_id = process.run_id
-        return process
-
-    def inspect(self, commands: Sequence[str] = (), refused: Sequence[str] = ()) -> Process:
-        """Inspect the server process, and test some commands.
-
-        `refused`: commands that are known to be refused and are not tried again.
-        """
-        known = self._refusals
-        if not commands:
-            refused = (*known.denied, *known.missing)
-        if "INFO" in known:
-            refused = (*refused, "INFO")
-        args: tuple[Word, ...] = (
-            self._probe,
-            int(self._tries),
-            " ".join(dict.fromkeys(refused)),
-            *sorted(set(commands).difference(refused)),
-        )
-        reply = self._ask_inspect(args)
-        with malformed_as_invalid():
-            said = InspectReply(*reply)
-            process = Process(
-                names([said.run_id])[0], whole(said.evicted), bool(whole(said.evicting))
-            )
-            denied = [name.decode() for name in names(said.denied)]
-            missing = [name.decode() for name in names(said.missing)]
-            obstacle = names([said.obstacle])[0].decode("utf-8", "surrogateescape")
-        if "undeclared key" in obstacle and self._caller.allow_undeclared_keys():
-            return self.inspect(commands, refused)
-        if wants_declared_keys(obstacle):
-            raise UndeclaredKeysError(obstacle)
-        if obstacle:
-            raise ObstacleError(obstacle)
-        if commands:
-            kept = [command for command in known.denied if command in refused]
-            known.denied = tuple(dict.fromkeys((*kept, *denied)))
-            known.missing = (*(name for name in known.missing if name in refused), *missing)
-            known.asked, known.tried = True, known.tried or self._tries
-        return process
-
-    def _ask_inspect(self, args: Sequence[Word]) -> Any:
-        """Call inspect.lua, with keys in different slots where these should not matter."""
-        script = self.script("inspect")
-        is_known = self._is_shard or self.server.in_cluster or self._refusals.located
-        keys = [] if is_known else self._names("inspect")
-        with self._declared_keys_wanted():
-            try:
-                return self._caller.call(
-                    script, *args, keys=[self._probe] if self.declares else keys
-                )
-            except redis_errors.NoPermissionError:
-                if not keys:
-                    raise
-                # The server refuses a call if the user may not write one of the keys.
-                return self._caller.call(script, *args)
-
-    def _check_shards(self) -> None:
-        """Raise UnsupportedServerError for a proxy that spreads keys over several servers.
-
-        Most proxies refuse keys in different slots. Envoy does not, but it says who it is.
-        """
-        script, names = self.script("locate"), self._names("locate")
-        is_known = self._is_shard or self._refusals.located
-        is_proxy = self.server.name not in ("redis", "valkey") and not is_known
-        # SCRIPT FLUSH gives a process another address, so ask again.
-        if is_proxy and all(len(self._caller.locate(script, names)) > 1 for _ in range(2)):
-            raise UnsupportedServerError(
-                "a proxy spreads the keys over several servers, of which a script sees one: use the"
-                " URL of a single server"
-            )
-        self._refusals.located = True
-
-    def _names(self, purpose: str) -> list[bytes]:
-        """Names of no key, in different slots."""
-        start = b"tt:%b:agent:tt-migrate-%b-" % (town_bytes(self.town), purpose.encode())
-        return [b"%b%d" % (start, n) for n in range(_NAMES)]
 
     @property
     def _needed(self) -> tuple[str, ...]:
@@ -438,11 +323,6 @@ def _said_of_known_server() -> Iterator[None]:
         raise
     except redis_errors.TimeoutError as error:
         raise UnansweredError(str(error)) from error
-
-
-def probe_key(town: str, number: int | str = "") -> bytes:
-    """A key of the town that Tinytown does not use."""
-    return b"tt:%b:agent:tt-migrate%b" % (town_bytes(town), str(number).encode())
 
 
 def _new_token() -> bytes:

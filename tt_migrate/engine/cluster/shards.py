@@ -16,9 +16,9 @@ from redis.crc import key_slot
 
 from tt_migrate.engine.calls.announced import Announced, about
 from tt_migrate.engine.calls.idle import is_long_ago
+from tt_migrate.engine.calls.inspection import probe_key
 from tt_migrate.engine.calls.replies import ask
 from tt_migrate.engine.calls.retry import PassingError
-from tt_migrate.engine.calls.session import probe_key
 from tt_migrate.engine.calls.slots import Look, look_at
 from tt_migrate.engine.cluster.hash_tags import tag_of_slot
 

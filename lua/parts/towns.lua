@@ -6,19 +6,6 @@
 -- The towns found so far, each once.
 local towns = {}
 local seen = {}
--- The starts of the keys of towns that are known: most keys are told by them, and patterns are slow.
-local known_prefixes = {}
-local MOST_KNOWN = 8
-
--- Returns whether a key surely belongs to the town with the given prefix. What follows the prefix has one
--- colon, and too much after it for the name of a key that each town has once.
-local function belongs_to(prefix, key)
-  if find(key, prefix, 1, true) ~= 1 then
-    return false
-  end
-  local colon = find(key, ':', #prefix + 1, true)
-  return colon and #key - colon > LONGEST_TOWN_WIDE and not find(key, ':', colon + 1, true)
-end
 
 -- What follows the town in a key has one to three parts.
 local READINGS = {'^tt:(.+):[^:]+$', '^tt:(.+):[^:]+:[^:]+$', '^tt:(.+):[^:]+:[^:]+:[^:]+$'}
@@ -67,6 +54,39 @@ local function is_unknown(prefix, key)
   return (not town or prefix_of(town) == prefix) and not family_at(key, #'tt:' + 1) and not is_ours(key)
 end
 
+-- Returns the positions of the last two colons of a key. colon: that of an earlier one. The first position is nil if
+-- there is none after it.
+local function last_colons(key, colon)
+  local before
+  repeat
+    local following = find(key, ':', colon + 1, true)
+    if following then
+      before, colon = colon, following
+    end
+  until not following
+  return before, colon
+end
+
+-- Returns whether the name of a key can be of a town, by its parts. word: the last but one.
+local function has_known_part(key, word)
+  return WITH_ID[word] or find(key, ':mission:', 1, true) or find(key, ':events:', 1, true)
+    or find(key, ':docket:', 1, true)
+end
+
+-- Returns whether the town of a key is surely known, or whether it surely has none. colon: the position of the first
+-- colon after `tt:`.
+local function is_settled(key, colon)
+  local before, last = last_colons(key, colon)
+  -- The last part can be one of TOWN_WIDE: then what precedes it is another town.
+  local is_long = #key - last > LONGEST_TOWN_WIDE
+  if not before then
+    return is_long
+  elseif is_long and seen[sub(key, #'tt:' + 1, before - 1)] then
+    return true
+  end
+  return (is_long or not TOWN_WIDE[sub(key, last + 1)]) and not has_known_part(key, sub(key, before + 1, last - 1))
+end
+
 -- Whether it is known that the run's town has keys.
 local has_own = false
 
@@ -78,21 +98,12 @@ local function note_town(prefix, key, is_own)
   end
   has_own = has_own or is_own
   local colon = find(key, ':', #'tt:' + 1, true)
-  if colon and #key - colon > LONGEST_TOWN_WIDE and not find(key, ':', colon + 1, true) then
-    -- Most old keys: a town's name and a word of TOWN_WIDE would be shorter.
+  if not colon or is_settled(key, colon) then
     return
-  end
-  for n = 1, #known_prefixes do
-    if belongs_to(known_prefixes[n], key) then
-      return
-    end
   end
   local town = not is_ours(key) and town_of(key)
   if town and not seen[town] then
     seen[town] = true
     towns[#towns + 1] = town
-    if prefix_of(town) == prefix or #known_prefixes < MOST_KNOWN then
-      table.insert(known_prefixes, 1, prefix_of(town))
-    end
   end
 end

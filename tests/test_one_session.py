@@ -6,8 +6,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError, ReadOnlyError
 
+from tests.clusters import Cluster
 from tests.keyspaces import contents
-from tests.midway import fill, quick_retry
+from tests.midway import cut_connections, fill, quick_retry
 from tests.servers import Server
 from tests.users import user_without
 from tt_migrate import Migrator
@@ -84,3 +85,22 @@ def test_a_reading_run_needs_no_permission_to_write(newest: Server) -> None:
         assert (run.count().total, run.preview().total) == (10, 10)
     with migrator.opened(writes=True) as run, pytest.raises(NoPermissionError, match="RENAMENX"):
         run.check()
+
+
+@pytest.mark.parametrize("silent_seconds", [0, 60])
+@pytest.mark.every_kind
+def test_the_shards_of_a_cluster_are_migrated_after_a_wait(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, silent_seconds: int
+) -> None:
+    client = cluster.client()
+    for n in range(60):
+        client.rpush(f"tt:inbox:{n}", n)
+    monkeypatch.setattr("tt_migrate.engine.calls.idle.SILENT_SECONDS", silent_seconds)
+    with Migrator(cluster.client(), "town").opened(writes=True) as run:
+        run.check()
+        counted = run.count()
+        if not silent_seconds:
+            for master in cluster.masters:
+                cut_connections(master.client())
+        done = run.migrate()
+    assert (counted.total, done.total, done.effort.lost_replies) == (60, 60, 0)

@@ -88,6 +88,7 @@ class WorkerPool:
 
     def _prepare(self) -> None:
         for worker in self._workers.values():
+            worker.driver.resume()
             worker.session.prepare(self._scripts)
 
     def tried(self, attempt: Callable[[], _R]) -> _R:

@@ -1,5 +1,5 @@
--- cluster/give_back.lua: gives frozen keys their names back. If a client has created the key anew, the two are joined if
--- nothing is lost by it: in a list, every message of both stays.
+-- cluster/give_back.lua: gives frozen keys their names back. If a client has created the key anew, the two are joined
+-- if nothing is lost by it: in a list, every message of both stays.
 --
 -- Needs  batch, cluster/parts/items, keyspace, renames/rename, keep_one, union, conflicts/merge
 -- KEYS   none, or the hidden name and the key of the only item

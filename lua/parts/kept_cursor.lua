@@ -1,5 +1,5 @@
--- parts/kept_cursor.lua: lets a client send calls ahead of replies. A key keeps the cursor for the next call, and the time
--- before which that call may not work.
+-- parts/kept_cursor.lua: lets a client send calls ahead of replies. A key keeps the cursor for the next call, and the
+-- time before which that call may not work.
 --
 -- The key's value is `<cursor> <ready> <wait>`. ready: the time from which a call may work, in microseconds; 0
 -- until a call has seen that the last batch has ended. wait: the rest after a batch, in microseconds.
@@ -14,8 +14,8 @@
 CURSOR_WORDS.kept, CURSOR_WORDS['end'] = true, true
 
 local KEPT_MILLISECONDS = 10000
--- The time in which a server answers the clients that waited for a batch.
-local BREATH = 200
+-- The time in which a server answers the clients that waited for a batch, microseconds.
+local SHORTEST_PAUSE = 200
 
 -- Like scan_argument_error(), for scripts whose arguments `kept_in` and `nice` follow `from`.
 local function cursor_argument_error(more, takes_keys)
@@ -95,9 +95,9 @@ local function kept_cursor()
   if ready > 0 and now >= ready then
     return at
   end
-  -- A call that comes too early puts the next batch off by a breath, but not by the whole wait: calls that keep
-  -- coming would put it off for ever. If the clock was set back, what is left is at most the wait.
-  local left = ready > 0 and math.max(BREATH, math.min(ready - now, wait)) or wait
+  -- A call that comes too early delays the next batch by 0.2 ms, but not by the whole wait: calls that keep
+  -- coming would delay it for ever. If the clock was set back, what is left is at most the wait.
+  local left = ready > 0 and math.max(SHORTEST_PAUSE, math.min(ready - now, wait)) or wait
   set_kept(KEPT_MILLISECONDS, at, now + left, wait)
   return nil, {'early'}
 end
@@ -111,7 +111,7 @@ local function keep(cursor)
     forget()
     return 0
   end
-  local wait = math.max(BREATH, tonumber(ARGV[8]) * spent())
+  local wait = math.max(SHORTEST_PAUSE, tonumber(ARGV[8]) * spent())
   local is_kept = clock() and set_kept(KEPT_MILLISECONDS, cursor, 0, wait)
   return is_kept and 1 or 0
 end

@@ -1,5 +1,5 @@
--- cluster/parts/items.lua: a script that does one thing to each of several keys. In a cluster, the client chooses keys that
--- one server has. It declares them in KEYS where a service requires that, and then gives one item a call.
+-- cluster/parts/items.lua: a script that does one thing to each of several keys. In a cluster, the client chooses
+-- keys that one server has. It declares them in KEYS where a service requires that, and then gives one item a call.
 --
 -- Needs  batch
 -- Gives  now(), items_argument_error(names), results(visit)

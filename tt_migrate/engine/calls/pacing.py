@@ -8,7 +8,7 @@ _STEPS_A_BATCH = 20
 _SMALLEST, _LARGEST = 10, 2000
 # If the next batch and another client's command reach the event loop together, the server answers
 # both after the batch: Redis writes replies before it waits for events again.
-_BREATH_SECONDS = 0.0002
+_SHORTEST_PAUSE_SECONDS = 0.0002
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Pace:
         At least long enough for the server to answer the clients that waited for the call, so that
         they do not wait for the next one too.
         """
-        return max(_BREATH_SECONDS, self.nice * held)
+        return max(_SHORTEST_PAUSE_SECONDS, self.nice * held)
 
     def smaller(self) -> Pace:
         """The pace for replies of an eighth of the size: larger ones do not seem to pass."""

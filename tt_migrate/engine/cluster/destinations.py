@@ -1,4 +1,4 @@
-"""Asks servers what others want to know: whether new names are taken, and by what."""
+"""Checks on the destination's shard whether a name is taken, and by what."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Pass(Protocol):
         """A call that makes the server forget the cursor it keeps, None if it keeps none."""
 
     def lost(self, calls: Iterable[Call]) -> None:
-        """Note that there is no reply to these calls. What they were for must be sent again."""
+        """These calls got no reply: requeue their work."""
 
     def restart(self) -> None:
         """Start over: another server process answers, and the cursor is not valid there."""

@@ -70,7 +70,7 @@ class OneServer:
         Raises redis.exceptions.ReadOnlyError for a replica, NoPermissionError if the user may not
         run a command that the plan can need, ResponseError if the server lacks such a command.
         """
-        with self._driver():
+        with self._driver(looks_again=True):
             pass
 
     def preview(self) -> Preview:
@@ -104,7 +104,7 @@ class OneServer:
         last Progress reports it, and another run does the rest.
         """
         changes = Changes(self._options.record, self._plan, self._town)
-        with self._driver(changes.flush) as driver:
+        with self._driver(changes.flush, looks_again=True) as driver:
             session = driver.session
             driver.prepare(self._plan.operations)
             moved = MigrationTally(self._plan, self._town, changes)
@@ -166,7 +166,15 @@ class OneServer:
         return result()
 
     @contextmanager
-    def _driver(self, flush: Callable[[], object] = lambda: None) -> Iterator[Driver]:
+    def _driver(
+        self, flush: Callable[[], object] = lambda: None, *, looks_again: bool = False
+    ) -> Iterator[Driver]:
+        """A driver over the session of the run, which is begun if there is none.
+
+        `flush`: called after each progress. `looks_again`: whether what an earlier operation of the
+        run was told about the server may not be trusted.
+        """
+
         def tell(progress: Progress) -> None:
             if self._options.progress:
                 self._options.progress(progress)
@@ -175,7 +183,8 @@ class OneServer:
         options, started = replace(self._options, progress=tell), time.monotonic()
         if self._session:
             driver = Driver(self._session, options, started)
-            driver.resume()
+            if looks_again:
+                driver.look_again()
         else:
             self._session = retried(
                 options.retry, self._begun, lambda _: self._held.close(), begun=False

@@ -15,15 +15,14 @@ from redis.sentinel import MasterNotFoundError
 
 _R = TypeVar("_R")
 
-RETRY = Retry(
-    ExponentialBackoff(cap=2, base=0.1),
-    16,
-    (
-        redis_errors.ConnectionError,
-        redis_errors.TimeoutError,
-        redis_errors.ReadOnlyError,  # a failover turned the master into a replica
-    ),
+TEMPORARY = (
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.ReadOnlyError,  # a failover turned the master into a replica
 )
+"""The errors after which a run tries again."""
+
+RETRY = Retry(ExponentialBackoff(cap=2, base=0.1), 16, TEMPORARY)
 """How to retry a lost connection: 16 times, 27 seconds of waiting plus the time of the tries."""
 
 LONGEST_STANDSTILL_SECONDS = 30

@@ -93,16 +93,23 @@ class Session:
             has_slots=self._is_shard or self.server.in_cluster,
             declares=self.declares,
         )
-        self._inspection.tries = self._must_try()
         began = time.monotonic()
-        self.process = self._inspection.first_look(
-            self.server, self._commands, self._needed, writes=writes
-        )
+        self.process = self._first_look()
         self.trip = min(self.trip, time.monotonic() - began)
         self._inspection.check_proxy(self.server)
         self._mark()
-        if writes:
-            self._check_commands()
+        self._check_commands()
+
+    def _first_look(self) -> Process:
+        self._inspection.tries = self._must_try()
+        return self._inspection.first_look(
+            self.server, self._commands, self._needed, writes=self._writes
+        )
+
+    def look_again(self) -> None:
+        """Ask again for the process and what the user may do: both can have changed meanwhile."""
+        self.process = self._first_look()
+        self._check_commands()
 
     def prepare(self, operations: Sequence[str]) -> None:
         """Get ready to write: let scripts keep their cursors, and send those of some operations.
@@ -263,8 +270,7 @@ class Session:
             self._inspection.tries = self._must_try()
             self.process = self._inspection.inspect(self._commands)
             self._mark()
-            if self._writes:
-                self._check_commands()
+            self._check_commands()
         return is_same
 
     def _usable_server(self) -> Server:
@@ -305,6 +311,8 @@ class Session:
 
     def _check_commands(self) -> None:
         """Raise an error before the first write if a command that the plan can need is refused."""
+        if not self._writes:
+            return
         denied = [command for command in self.refused if command in self._refusals.denied]
         if denied:
             raise redis_errors.NoPermissionError(

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from redis import exceptions as redis_errors
-
+from tt_migrate.engine.calls.retry import TEMPORARY
 from tt_migrate.engine.calls.slots import check_still
 from tt_migrate.engine.cluster.destinations import Destinations
 from tt_migrate.engine.cluster.in_transit import InTransit
@@ -31,7 +30,6 @@ from tt_migrate.plan import Plan
 from tt_migrate.results import Count, Left, Migration, Preview, Result, Stage
 
 _STEADY_TRIES, _STEADY_SECONDS = 5, 0.5
-_PASSING = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.ReadOnlyError)
 _MOVING = ("freeze", "apply", "finish", "forget", "give_back")
 
 
@@ -58,7 +56,7 @@ class Sharded:
 
     def check(self) -> None:
         """Raise what migrate() would raise before its first write."""
-        self._pool.begin()
+        self._pool.begin(looks_again=True)
         self._pool.tried(self._pool.now)
 
     def count(self) -> Count:
@@ -87,7 +85,7 @@ class Sharded:
 
     def migrate(self) -> Migration:
         """Carry out the plan, then count what is left to do."""
-        self._pool.begin(("find", *self._plan.operations, *_MOVING))
+        self._pool.begin(("find", *self._plan.operations, *_MOVING), looks_again=True)
         moved = MigrationTally(self._plan, self._town, self._changes)
         records = MigrationTally(self._plan, self._town, self._changes)
         before: Count | None = None
@@ -147,7 +145,7 @@ class Sharded:
         this = Round(self._pool, self._plan, self._town, moved, result)
         try:
             return this.carry_out(self._stuck, self._own)
-        except _PASSING as error:
+        except TEMPORARY as error:
             if number() == before:
                 raise
             self._pool.got_further()

@@ -51,25 +51,27 @@ class Worker:
     ) -> None:
         self.name = name
         self.pace = pace
-        self._held = ExitStack()
+        self._held, self._routing = ExitStack(), ExitStack()
         self.events: Events = SimpleQueue()
         self.stop = Event()
         self._told: Progress | None = None
+        self._deliver = deliver
         try:
             self.client = self._held.enter_context(held_connection(client))
             self.session = begin(self.client)
-            self.router = deliver(self.session)
-            self._held.callback(self.router.close)
-            self.driver = self._new_driver()
+            self.begin()
         except BaseException:
             self._held.close()
             raise
 
-    def begin(self) -> None:
-        """Begin an operation: count anew what it costs."""
+    def begin(self, *, looks_again: bool = False) -> None:
+        """Begin an operation: count anew what it costs. `looks_again`: as for a WorkerPool."""
         self.driver = self._new_driver()
-        self.router.calls = self.router.longest = 0
-        self.router.lost_replies = self.router.reconnects = 0
+        if looks_again:
+            self.driver.look_again()
+        self._routing.close()
+        self.router = self._deliver(self.session)
+        self._routing.callback(self.router.close)
 
     def _new_driver(self) -> Driver:
         options = RunOptions(self.pace, self.tell, _NO_RETRY)
@@ -108,6 +110,7 @@ class Worker:
 
     def close(self) -> None:
         """Return the connections."""
+        self._routing.close()
         self._held.close()
 
 

@@ -15,6 +15,7 @@ from redis import exceptions as redis_errors
 
 from tt_migrate.engine.calls.permissions import Refusals
 from tt_migrate.engine.calls.retry import (
+    TEMPORARY,
     CutOffError,
     PassingError,
     Standstill,
@@ -77,19 +78,25 @@ class WorkerPool:
         for name in [*self._workers]:
             self._dismiss(name)
 
-    def begin(self, scripts: tuple[str, ...] = ()) -> None:
-        """Begin an operation: count anew what it costs. `scripts`: those of one that writes."""
-        self._started, self._reconnects, self._scripts = time.monotonic(), 0, scripts
-        self._ended.clear()
-        for worker in self._workers.values():
-            worker.begin()
-        if self._workers and scripts:
-            self.tried(self._prepare)
+    def begin(self, scripts: tuple[str, ...] = (), *, looks_again: bool = False) -> None:
+        """Begin an operation: count anew what it costs.
 
-    def _prepare(self) -> None:
-        for worker in self._workers.values():
-            worker.driver.resume()
-            worker.session.prepare(self._scripts)
+        `scripts`: those that write. `looks_again`: whether what an earlier operation of the run was
+        told about the servers may not be trusted.
+        """
+        self._started, self._reconnects, self._scripts = time.monotonic(), 0, scripts
+        self._last, self._has_begun = None, False
+        self._places.clear()
+        self._ended.clear()
+        try:
+            for worker in self._workers.values():
+                with self.shards.errors_of(worker.name):
+                    worker.begin(looks_again=looks_again)
+                    if scripts:
+                        worker.session.prepare(scripts)
+        except TEMPORARY:
+            # The operation connects to all servers anew.
+            self.close()
 
     def tried(self, attempt: Callable[[], _R]) -> _R:
         """Connect to all servers, and try until it works: they can fail, and slots can move."""

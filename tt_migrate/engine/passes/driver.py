@@ -73,6 +73,7 @@ class Driver:
         self._next_small = _SMALL_REPLIES
         self._evicted = 0
         self._process = session.process
+        self._is_lost = False  # perhaps another server process answers now
         self._in_flight = CallsInFlight(session.trip)
         self._is_reading = False
         self._why_alone = ""
@@ -127,49 +128,53 @@ class Driver:
 
     def has_moved(self) -> bool:
         """Whether the run must be made again on another server. Then it is connected there."""
-        retry = self._options.retry
-        losses: list[Exception] = []
-
-        def ask() -> bool:
-            is_new = self.session.wake() or bool(losses)
-            self.session.connect()
-            return self.session.has_moved() or (is_new and self._is_other_process())
-
-        def lost(error: Exception) -> None:
-            losses.append(error)
-            self._dropped(error)
-
-        if not retried(retry, ask, lost, begun=True):
+        if not self._asked(lambda: self.session.has_moved() or self._is_other_process()):
             return False
-        self.session.drop()
+        self._dropped()
         self._reconnects += 1
-        retried(retry, self._connect_again, self._dropped, begun=True)
+        self._asked(self._is_other_process)
         return True
 
-    def resume(self) -> None:
-        """Make the connection anew if it may have died since the operation before.
+    def look_again(self) -> None:
+        """Look at the server and the permissions again, some time after the operation before.
 
-        Evictions count from now on.
+        Evictions count from now on. A server that cannot be reached is an error at once.
         """
-        if self.session.wake():
-            retried(self._options.retry, self._connect_again, self._dropped, begun=True)
-        if self._process.evicting:
-            self._process = self._asked(self.session.inspect)
+
+        def look() -> None:
+            self._connect()
+            self._is_other_process()
+            self.session.look_again()
+
+        def look_twice() -> None:
+            try:
+                look()
+            except (redis_errors.ConnectionError, redis_errors.TimeoutError):
+                # The connection can have died a moment ago.
+                self._dropped()
+                look()
+
+        retried(self._options.retry, look_twice, self._dropped, begun=False)
+        self._process = self.session.process
 
     def prepare(self, operations: Sequence[str]) -> None:
         """Get ready to write with the scripts of these operations."""
         self._asked(lambda: self.session.prepare(operations))
 
-    def _connect_again(self) -> None:
+    def _connect(self) -> None:
+        """Connect, anew if the connection was lost or may have died in silence."""
+        self._is_lost |= not self._in_flight.calls and self.session.wake()
         self.session.connect()
-        self._is_other_process()
 
     def _is_other_process(self) -> bool:
-        """Whether another server process answers, so that all cursors are void."""
-        if self.session.is_same_process():
+        """Whether another server process answers than before, so that all cursors are void."""
+        if not self._is_lost:
             return False
-        self._process = replace(self.session.process, evicted=0)
-        return True
+        is_same = self.session.is_same_process()
+        self._is_lost = False
+        if not is_same:
+            self._process = replace(self.session.process, evicted=0)
+        return not is_same
 
     def drive(self, work: Pass, stage: Stage, so_far: Callable[[], Result]) -> None:
         """Drive one pass until it is over. `stage` and `so_far` go into each Progress.
@@ -203,13 +208,10 @@ class Driver:
 
     def _attempt(self, work: Pass, position: _Position) -> float:
         """Send what may be sent and read a reply. Returns how long it blocked the server."""
-        if not self._in_flight.calls and self.session.wake():
-            position.is_lost = True
-        self.session.connect()
-        if position.is_lost and self._is_other_process():
+        self._connect()
+        if self._is_other_process():
             position.reached = 0
             work.restart()
-        position.is_lost = False
         calls = self._calls
         with self._options.shield():
             try:
@@ -348,9 +350,8 @@ class Driver:
         work.lost(calls)
         self._ask_for_less(cut=bool(calls))
         position.standstill.loss(error)
-        if not isinstance(error, PassingError) and not position.is_lost:
+        if not isinstance(error, PassingError) and not self._is_lost:
             self._reconnects += 1
-        position.is_lost = True
         self._dropped(error)
         self._tell(position, two_words(error))
 
@@ -365,15 +366,15 @@ class Driver:
             self._small, self._next_small = self._next_small, 2 * self._next_small
             self._pace = self._pace.smaller()
 
-    def _dropped(self, _: Exception) -> None:
+    def _dropped(self, _: Exception | None = None) -> None:
+        self._is_lost = True
         self.session.drop()
 
     def _asked(self, question: Callable[[], _R]) -> _R:
         """Ask the server something, on a new connection if the old one is lost."""
 
         def ask() -> _R:
-            self.session.wake()
-            self.session.connect()
+            self._connect()
             return question()
 
         return retried(self._options.retry, ask, self._dropped, begun=True)
@@ -385,14 +386,13 @@ class Driver:
 
 
 class _Position:
-    """How far a pass has got, in keys, and whether the connection is lost."""
+    """How far a pass has got, in keys."""
 
     def __init__(self, stage: Stage, so_far: Callable[[], Result]) -> None:
         self._stage: Stage = stage
         self._so_far = so_far
         self._dbsize = 0
         self.reached = 0
-        self.is_lost = False
         self.standstill = Standstill()
 
     def advance(self, keys: int, dbsize: int | None) -> None:

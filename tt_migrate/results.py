@@ -212,11 +212,12 @@ class Preview(Found):
     that could not be looked at, and the server's error. `conversions`: records that would become
     hashes, by the name that they will have. `unconverted`: records that would stay as they are, and
     why. `dbsize`: keys in the database, None if unknown. `count`: the numbers of a Count, which can
-    be too high like those; None if the plan needs none. `refused`: commands that the plan can need
-    and that the user may not run or the server lacks, so that a migration would be refused. Redis
-    before 7.0 does not report all of them. `adjusted`: as in Migration; its numbers can be too high
-    too. `namesakes`: names that several agents have, where a town's name changes, and the agents'
-    ids. The other fields: as in Found.
+    be too high like those; None if the plan needs none. Its `conflicts` are the keys listed here in
+    `merges` and `conflicts`, and its `old_strings` are 0 unless the plan renames. `refused`:
+    commands that the plan can need and that the user may not run or the server lacks, so that a
+    migration would be refused. Redis before 7.0 does not report all of them. `adjusted`: as in
+    Migration; its numbers can be too high too. `namesakes`: names that several agents have, where a
+    town's name changes, and the agents' ids. The other fields: as in Found.
     """
 
     moves: Collection[bytes]

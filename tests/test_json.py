@@ -53,6 +53,7 @@ FIELDS = {
     "found",
     "towns",
     "dbsize",
+    "scanned",
     "server",
     "options",
     "version",

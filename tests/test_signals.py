@@ -121,6 +121,9 @@ def test_a_signal_ends_the_run_after_the_batch_and_tells_what_was_done(
     # On a busy machine, a batch can be so small that it finds no old key.
     assert 0 < before <= moved(redis) < KEYS
     assert f"Total: {moved(redis)} keys migrated" in out
+    looked_at = re.search(r"It had looked at about (\d+) of (\d+) keys in the database", out)
+    assert looked_at
+    assert 0 < int(looked_at[1]) < int(looked_at[2])
     again = f"tt migrate --town-name town --redis-url {large.url} --max-pause 1 --nice 100"
     assert err == f"Error: stopped by {signum.name}. Run '{again}' again to do the rest.\n"
 
@@ -133,6 +136,7 @@ def test_a_signal_with_json_gives_a_document(large: Server) -> None:
     found = json.loads(out)
     assert (process.returncode, err) == (143, "")
     assert 0 < found["migrated"] < KEYS
+    assert 0 < found["scanned"] < found["dbsize"] == large.client().dbsize()
     assert found["remaining"] is None
     assert "SIGTERM" in found["error"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tt_migrate.escape import printable, shown, shown_text
 from tt_migrate.keyspace import FAMILIES, RECORDS, in_order, town_key_start
-from tt_migrate.results import Count, Migration, Preview, Result
+from tt_migrate.results import Count, Migration, Preview, Progress, Result
 from tt_migrate.terminal.output import Output
 from tt_migrate.terminal.redaction import Redactor
 from tt_migrate.terminal.text_report import FORCE_HINT, TextReport, ambiguous_reason
@@ -48,6 +48,7 @@ _NOTHING: dict[str, Any] = {
     "absent": None,
     "databases": None,
     "dbsize": None,
+    "scanned": None,
     "server": None,
 }
 """The fields about a result in their order, as they are where a run does not know them."""
@@ -74,11 +75,17 @@ class JsonReport(TextReport):
         """Write the document of a run that was cancelled at the prompt."""
         self._write(count, f"cancelled: {FORCE_HINT}")
 
-    def stopped(self, so_far: Result | None, error: str, seconds: float) -> None:
+    def stopped(self, last: Progress | None, error: str, seconds: float) -> None:
         """Write the document of a run that a signal or an error ended, after so many seconds."""
-        self._write(so_far, error, seconds)
+        self._write(last.so_far if last else None, error, seconds, last)
 
-    def _write(self, result: Result | None, error: str | None = None, seconds: float = 0) -> None:
+    def _write(
+        self,
+        result: Result | None,
+        error: str | None = None,
+        seconds: float = 0,
+        last: Progress | None = None,
+    ) -> None:
         former = self.plan.from_town
         document: dict[str, Any] = {
             "town": shown_text(self.town) or None,
@@ -99,6 +106,8 @@ class JsonReport(TextReport):
             document |= _lists(result, self.redactor)
         if error:
             document |= {"former_guess": None, "absent": None, "error": error}
+        if last:
+            document |= {"scanned": last.scanned, "dbsize": last.dbsize or None}
         self.stdout.lines(_lines(document))
 
 

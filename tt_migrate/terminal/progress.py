@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TypeVar
 
-from tt_migrate.results import Effort, Migration, Progress, Result, Stage
+from tt_migrate.results import Effort, Migration, Progress, Stage
 from tt_migrate.terminal.output import Output
 
 _R = TypeVar("_R")
@@ -22,17 +22,17 @@ _MINUTE, _HOUR = 60, 3600
 
 
 class Watch:
-    """Follows a run: keeps the last result and the time, and shows the progress."""
+    """Follows a run: keeps the last progress and the time, and shows the progress."""
 
     def __init__(self, display: ProgressBar | ProgressLines | None) -> None:
         self._display = display
         self._stage: Stage | None = None
-        self._so_far: Result | None = None
+        self._last: Progress | None = None
         self._began = self._stage_began = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         """Receive a Migrator's progress."""
-        self._so_far = progress.so_far
+        self._last = progress
         if self._display:
             now = time.monotonic()
             if progress.stage != self._stage:
@@ -46,20 +46,22 @@ class Watch:
         return time.monotonic() - self._began
 
     @property
-    def so_far(self) -> Result | None:
-        """The result so far; None before the first batch has ended."""
-        if self._so_far is None:
+    def last(self) -> Progress | None:
+        """The last progress, with the time until now; None before the first batch has ended."""
+        if self._last is None:
             return None
-        return replace(self._so_far, effort=replace(self._so_far.effort, seconds=self.seconds))
+        so_far = self._last.so_far
+        effort = replace(so_far.effort, seconds=self.seconds)
+        return replace(self._last, so_far=replace(so_far, effort=effort))
 
     @property
     def effort(self) -> Effort:
         """The cost of the run, or of its last operation."""
-        return self.so_far.effort if self.so_far else Effort(0, self.seconds, None, 0)
+        return self.last.so_far.effort if self.last else Effort(0, self.seconds, None, 0)
 
     def follow(self, operation: Callable[[], _R]) -> _R:
         """Carry out an operation of the Migrator. The display is closed when it ends."""
-        self._so_far, self._began = None, time.monotonic()
+        self._last, self._began = None, time.monotonic()
         with closing(self._display) if self._display else nullcontext():
             return operation()
 

@@ -114,7 +114,7 @@ class _Command:
 
     def _stopped(self, status: int, error: str) -> Ending:
         watch = self._watch
-        return Ending(status, partial(self._report.stopped, watch.so_far, error, watch.seconds))
+        return Ending(status, partial(self._report.stopped, watch.last, error, watch.seconds))
 
     def _carried_out(self) -> Ending:
         options, watch = self._options, self._watch
@@ -154,7 +154,7 @@ class _Command:
             try:
                 return self._operated(migrator)
             except SeveralShardsError:
-                if watch.so_far:  # The cluster has got more shards meanwhile.
+                if watch.last:  # The cluster has got more shards meanwhile.
                     raise
                 cluster = held.enter_context(open_cluster(settings.redis))
                 return self._operated(replace(migrator, client=cluster))

@@ -10,7 +10,7 @@ from itertools import groupby, islice
 from tt_migrate.escape import shown, shown_text
 from tt_migrate.keyspace import RECORDS, family_and_id, in_order, town_key_start
 from tt_migrate.plan import DOWNGRADE, HASH, RENAME, UPGRADE, Plan, from_town
-from tt_migrate.results import Count, Migration, Preview, Result
+from tt_migrate.results import Count, Migration, Preview, Progress, Result
 from tt_migrate.terminal.output import Output
 from tt_migrate.terminal.redaction import NO_SECRETS, Redactor
 from tt_migrate.terminal.words import Words, command_for, counted, server_words, words_for
@@ -76,17 +76,17 @@ class TextReport:
         """Write that the run was cancelled at the prompt."""
         self.err.line(f"Cancelled. {FORCE_HINT}")
 
-    def stopped(self, so_far: Result | None, error: str, seconds: float) -> None:
+    def stopped(self, last: Progress | None, error: str, seconds: float) -> None:
         """Write the report of a run that a signal or an error ended.
 
-        `so_far`: the result so far; None if no batch has ended. `seconds`: how long the run took.
+        `last`: its last progress; None if no batch has ended. `seconds`: how long the run took.
         """
-        if isinstance(so_far, Migration):
-            warning, noun = self.out.symbols.warning, self._words.noun
-            self.out.lines([f"{warning} {noun} stopped before it finished", *self._done(so_far)])
+        if last and isinstance(last.so_far, Migration):
+            title = f"{self.out.symbols.warning} {self._words.noun} stopped before it finished"
+            self.out.lines([title, *self._done(last.so_far), *_looked_at(last)])
             again = f"Run '{self._command(self.plan)}' again to do the rest."
             self.err.line(f"Error: {_sentence(error)} {again}")
-        elif so_far is not None:
+        elif last:
             again = "" if "again" in error else " Run it again."
             self.err.line(f"Error: {_sentence(error)} Nothing was changed.{again}")
         else:
@@ -522,6 +522,13 @@ class TextReport:
                 f"Tinytown 0.7 or later cannot read {' and '.join(found)} yet:"
                 f" run '{self._command(HASH)}'"
             )
+
+
+def _looked_at(last: Progress) -> Iterator[str]:
+    """How far a pass that writes has got. The keys that it has not reached may be left to do."""
+    if last.stage == "migrating" and last.dbsize:
+        keys = counted(last.dbsize, "key")
+        yield f"   It had looked at about {last.scanned} of {keys} in the database."
 
 
 def _is_mergeable(key: bytes, start: int) -> bool:

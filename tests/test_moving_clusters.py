@@ -31,7 +31,7 @@ from tests.users import refusals, user_without
 from tests.waiting import wait_until
 from tt_migrate import Migrator, Progress
 from tt_migrate.engine.calls.announced import server_of_error
-from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.refusals import Refusals
 from tt_migrate.engine.calls.retry import RETRY, PassingError, as_passing, retried, two_words
 from tt_migrate.engine.calls.server import check_data
 from tt_migrate.engine.calls.session import Session

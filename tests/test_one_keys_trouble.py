@@ -22,7 +22,7 @@ from tests.tables import each
 from tests.test_downgrade import ID, NOW, OTHER, hash_of
 from tests.users import user_without
 from tt_migrate import DOWNGRADE, HASH, RENAME, UPGRADE, Migrator
-from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.refusals import Refusals
 from tt_migrate.engine.calls.scripts import Call, source
 from tt_migrate.engine.calls.session import Session, held_connection
 from tt_migrate.plan import Plan, from_town

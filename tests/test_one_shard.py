@@ -25,7 +25,7 @@ from tests.test_recovery import at_batch
 from tests.users import refusals, user_without
 from tests.waiting import wait_until
 from tt_migrate import DOWNGRADE, HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan, from_town
-from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.refusals import Refusals
 from tt_migrate.engine.calls.scripts import Layout, source
 from tt_migrate.engine.calls.server import ObstacleError, UnsupportedServerError
 from tt_migrate.terminal.words import command_for

@@ -12,7 +12,7 @@ from redis.cluster import RedisCluster
 from redis.retry import Retry
 
 from tt_migrate.engine.calls.pacing import pace_for
-from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.refusals import Refusals
 from tt_migrate.engine.calls.retry import RETRY
 from tt_migrate.engine.calls.server import UndeclaredKeysError
 from tt_migrate.engine.cluster.sharded import Sharded

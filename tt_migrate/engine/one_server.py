@@ -11,7 +11,7 @@ from typing import TypeVar
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.refusals import Refusals
 from tt_migrate.engine.calls.retry import retried
 from tt_migrate.engine.calls.server import databases_of
 from tt_migrate.engine.calls.session import Session, held_connection
@@ -130,8 +130,8 @@ class OneServer:
     def _with_databases(self, driver: Driver, result: _Result) -> _Result:
         """A result for a town that has no keys here, with the databases that have some.
 
-        Without the permission for INFO there is no run_id either: then it is not asked. A cluster
-        has one database.
+        Without the permission for INFO, which shows as an empty run_id, they are not asked for. A
+        cluster has one database.
         """
         session = driver.session
         if not result.is_absent or not session.process.run_id or session.server.in_cluster:
@@ -171,8 +171,8 @@ class OneServer:
     ) -> Iterator[Driver]:
         """A driver over the session of the run, which is begun if there is none.
 
-        `flush`: called after each progress. `looks_again`: whether what an earlier operation of the
-        run was told about the server may not be trusted.
+        `flush`: called after each progress. `looks_again`: whether to ask the server again what an
+        earlier operation has learned.
         """
 
         def tell(progress: Progress) -> None:

@@ -1,5 +1,12 @@
 """The exit statuses, which --help lists and docs/reference.md documents."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # --help needs no results
+    from tt_migrate.results import Count, Migration
+
 DONE = 0
 LEFT_BEHIND = 1
 USAGE = 2
@@ -15,3 +22,14 @@ Exit status:
   4    cancelled at the prompt
   129  stopped by SIGHUP, 130 by SIGINT, 143 by SIGTERM
 """
+
+
+def of_check(count: Count) -> int:
+    """The exit status of --check."""
+    return LEFT_BEHIND if count.undone else DONE
+
+
+def of_migration(migration: Migration) -> int:
+    """The exit status of a run that migrated and ended by itself."""
+    is_whole = migration.complete and not migration.effort.evicted
+    return DONE if is_whole else LEFT_BEHIND

@@ -164,8 +164,7 @@ class _Command:
         self._check_leftovers(migrator)
         if options.check:
             count = watch.follow(partial(self._checked, migrator))
-            status = exit_status.LEFT_BEHIND if count.undone else exit_status.DONE
-            return Ending(status, partial(self._report.tell, count))
+            return Ending(exit_status.of_check(count), partial(self._report.tell, count))
         if options.dry_run:
             preview = watch.follow(migrator.preview)
             return Ending(exit_status.DONE, partial(self._report.tell, preview))
@@ -205,9 +204,7 @@ class _Command:
         return self._migrated(self._watch.follow(run.migrate))
 
     def _migrated(self, migration: Migration) -> Ending:
-        is_whole = migration.complete and not migration.effort.evicted
-        status = exit_status.DONE if is_whole else exit_status.LEFT_BEHIND
-        return Ending(status, partial(self._told, migration))
+        return Ending(exit_status.of_migration(migration), partial(self._told, migration))
 
     def _told(self, migration: Migration) -> None:
         if self._options.force:

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis import exceptions as redis_errors
 
-from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.refusals import Refusals
 from tt_migrate.engine.calls.replies import InspectReply, Word, malformed_as_invalid, names, whole
 from tt_migrate.engine.calls.scripts import Script, ScriptCaller
 from tt_migrate.engine.calls.server import (

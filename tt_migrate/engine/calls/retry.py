@@ -41,7 +41,7 @@ class PassingError(redis_errors.ConnectionError):
 def as_passing(error: redis_errors.RedisError) -> redis_errors.RedisError:
     """A cluster's error as a PassingError, if it says to ask another server, or to ask later.
 
-    Other errors are returned as they are. redis-py has taken the code from most texts.
+    Other errors are returned as they are. redis-py strips the code from most messages.
     """
     text = str(error)
     if isinstance(error, PassingError):
@@ -65,7 +65,7 @@ class CutOffError(redis_errors.ConnectionError):
 
 
 class UncarriedError(redis_errors.ResponseError):
-    """The connection was closed each time in calls about one key: none can carry what it holds."""
+    """The connection was closed each time in calls about one key: no call can carry its value."""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
-from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.refusals import Refusals
 from tt_migrate.engine.calls.replies import Word, malformed_as_invalid
 from tt_migrate.plan import Plan
 
@@ -35,7 +35,7 @@ _READING = (
     *("facts", "weigh"),
 )
 KEEPS_CURSOR = ("migrate", "count", "left")
-"""The operations whose scripts can keep their cursor (see flight.lua)."""
+"""The operations whose scripts can keep their cursor (see kept_cursor.lua)."""
 
 _FLUSHES = 20
 """How often SCRIPT FLUSH may come between loading a script and calling it."""
@@ -164,7 +164,7 @@ class Script:
 
 @dataclass(frozen=True)
 class Call:
-    """A script and its ARGV. No script takes KEYS.
+    """A script and its ARGV.
 
     `about`: what the pass must know of the call when its reply comes, or when it does not. `keeps`:
     whether the server is asked to keep the cursor.

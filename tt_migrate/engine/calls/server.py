@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tt_migrate.engine.calls.idle import is_watched
-from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.refusals import Refusals
 from tt_migrate.engine.calls.replies import ask, malformed_as_invalid, mapping, whole
 from tt_migrate.results import Server
 

@@ -18,7 +18,7 @@ from redis.sentinel import SentinelConnectionPool
 
 from tt_migrate.engine.calls.idle import heard, wake, watch
 from tt_migrate.engine.calls.inspection import Inspection, Process
-from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.refusals import Refusals
 from tt_migrate.engine.calls.scripts import (
     CLUSTER_GUARDS,
     GUARDS,
@@ -129,7 +129,7 @@ class Session:
 
     @property
     def least_size(self) -> int | None:
-        """What a database's size of 0 means: None, unknown, if DBSIZE is refused."""
+        """The size to report for a reply of 0: None, unknown, if DBSIZE is refused."""
         return None if "DBSIZE" in self._refusals.refused else 0
 
     @property
@@ -343,7 +343,7 @@ def held_connection(client: Redis) -> Iterator[Redis]:
 
     If that client holds a connection itself (`single_connection_client`), this connection is used.
     It is not watched then, and if it is lost it comes back to the database that it has selected.
-    One of the pool is made anew if it was silent for a while. The connection's settings are
+    A pooled connection is reopened if it was silent for a while. The connection's settings are
     restored. Raises redis.exceptions.RedisError if the connection cannot be opened.
     """
     pool = client.connection_pool

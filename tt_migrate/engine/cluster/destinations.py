@@ -39,7 +39,7 @@ class Destinations:
         return family_and_id(key, self._start)[0].encode()
 
     def taken(self, moves: Collection[bytes]) -> dict[bytes, bytes]:
-        """The keys whose destination exists, or will be a rival's, each with that key."""
+        """The keys whose destination is taken or will be, each with the key that takes it."""
         destinations = {key: self._plan.destination(self._town, key) for key in moves}
         kinds = self.facts(destinations.values(), "type")
         taken = {}

@@ -35,7 +35,7 @@ class Transfer(NamedTuple):
 
     @property
     def hidden(self) -> bytes:
-        """The key's name on the way, in its own slot. Everything can be told from it."""
+        """The key's name in transit, in its own slot. It encodes the whole transfer."""
         key = self.key
         return b"tt:{%b}:moving:%b:%d:%b%b" % (tag(key), self.nonce, len(key), *self[:2])
 

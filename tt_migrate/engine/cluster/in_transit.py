@@ -60,9 +60,10 @@ class InTransit:
             time.sleep(worker.pace.rest(time.monotonic() - began))
 
     def orphans(self, before: int, own: Container[bytes]) -> tuple[list[bytes], bool]:
-        """The marks from before a time whose keys are not hidden, and whether others have younger.
+        """Old marks whose keys are not hidden, and whether other runs have newer ones.
 
-        `before`: in milliseconds since 1970. `own`: the names of this run.
+        `before`: marks of that time, in milliseconds since 1970, are not old. `own`: the names of
+        this run.
         """
         orphans = [mark for mark in self._marks if mark.nonce not in self._nonces]
         young = [mark for mark in orphans if time_of(mark.nonce) >= before]

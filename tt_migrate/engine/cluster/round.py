@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from tt_migrate.engine.calls.retry import PassingError
 from tt_migrate.engine.calls.slots import check_still
+from tt_migrate.engine.cluster.finding import MovingPass
 from tt_migrate.engine.cluster.hidden import Transfer
 from tt_migrate.engine.cluster.in_transit import InTransit
-from tt_migrate.engine.cluster.moving import MovingPass
 from tt_migrate.engine.cluster.relocation import TAKE_OVER_MILLISECONDS, Outcome, Relocation
 from tt_migrate.engine.cluster.side_by_side import Worker
 from tt_migrate.engine.cluster.workers import WorkerPool

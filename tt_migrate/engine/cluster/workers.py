@@ -13,7 +13,7 @@ from typing import TypeVar
 from redis import Redis
 from redis import exceptions as redis_errors
 
-from tt_migrate.engine.calls.permissions import Refusals
+from tt_migrate.engine.calls.refusals import Refusals
 from tt_migrate.engine.calls.retry import (
     TEMPORARY,
     CutOffError,
@@ -81,8 +81,8 @@ class WorkerPool:
     def begin(self, scripts: tuple[str, ...] = (), *, looks_again: bool = False) -> None:
         """Begin an operation: count anew what it costs.
 
-        `scripts`: those that write. `looks_again`: whether what an earlier operation of the run was
-        told about the servers may not be trusted.
+        `scripts`: those that write. `looks_again`: whether to ask the servers again what an earlier
+        operation has learned.
         """
         self._started, self._reconnects, self._scripts = time.monotonic(), 0, scripts
         self._last, self._has_begun = None, False
@@ -106,7 +106,7 @@ class WorkerPool:
         return self._tried(attempt)
 
     def _begin(self) -> None:
-        """Connect to all servers. The client may know those of an hour ago."""
+        """Connect to all servers. The client's list may be an hour old."""
         known = self.shards.version
         try:
             self._tried(lambda: None)

@@ -127,7 +127,7 @@ class Driver:
         return found
 
     def has_moved(self) -> bool:
-        """Whether the run must be made again on another server. Then it is connected there."""
+        """Whether the run must be repeated on another server. If so, connects there."""
         if not self._asked(lambda: self.session.has_moved() or self._is_other_process()):
             return False
         self._dropped()

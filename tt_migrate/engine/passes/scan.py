@@ -72,7 +72,7 @@ class Pass(Protocol):
 
 
 class Place:
-    """Where a scan has got to, here and on the server (see flight.lua).
+    """Where a scan has got to, here and on the server (see kept_cursor.lua).
 
     `cursor`: of the last reply, None at the end. `is_kept`: whether the server keeps it.
     `is_left`: whether a key that kept it may still be there. `why_alone`: as in Pass.

@@ -324,7 +324,7 @@ def failovers(cluster: Cluster, chance: random.Random, rounds: int, names: int) 
         # A master that comes back before its replica takes over would be an empty one.
         wait_until(partial(is_master, replica))
         victim.restart()
-        wait_until(lambda: is_whole(cluster))
+        wait_until(cluster.has_replicas)
     for server in cluster.servers:
         server.client().config_set("cluster-node-timeout", NODE_TIMEOUT_MS)
     finish_run(cluster)
@@ -338,13 +338,6 @@ def is_master(server: Server) -> bool:
 def replica_of(cluster: Cluster, master: Server) -> Server:
     ports = [int(port) for _, port, _ in master.tcp_client().role()[2]]
     return next(server for server in cluster.servers if server.port in ports)
-
-
-def is_whole(cluster: Cluster) -> bool:
-    """Whether each master has a replica that is up to date."""
-    roles = [server.tcp_client().role() for server in cluster.servers]
-    heads = [role for role in roles if role[0] == b"master"]
-    return len(heads) == len(cluster.masters) and all(len(role[2]) == 1 for role in heads)
 
 
 class Fault(NamedTuple):

@@ -81,7 +81,13 @@ def test_a_run_survives_the_death_of_the_master(kind: Kind, own_server: StartSer
 
 
 def fail_over(watched: Watched) -> None:
-    """Make the Sentinels name another master. The old one takes writes for a while."""
+    """Make the Sentinels name another master. The old one takes writes for a while.
+
+    A replica that is connected may get nothing before its master hears of it again, a second later.
+    """
+    master = watched.master().client(password=MASTER_PASSWORD)
+    written = master.role()[1]
+    wait_until(lambda: all(int(read) >= written for _, _, read in master.role()[2]))
     sentinel = watched.sentinels[0].client(password=SENTINEL_PASSWORD, decode_responses=True)
     before = int(state_of(sentinel)["port"])
 

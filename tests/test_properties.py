@@ -13,7 +13,7 @@ from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
 from tt_migrate import Migrator
 from tt_migrate.escape import shown
-from tt_migrate.keyspace import FAMILIES, in_order, new_key, old_key_start, town_bytes
+from tt_migrate.keyspace import FAMILIES, in_order, old_key_start, town_bytes
 from tt_migrate.plan import RENAME, REVERSE, Plan
 from tt_migrate.results import Effort, Preview
 from tt_migrate.terminal.output import Output
@@ -104,10 +104,10 @@ def test_exactly_the_right_keys_move_and_nothing_is_lost(
         write(redis, key, *value)
     for n, key in enumerate(keyspace):
         if n in taken and is_old(key):
-            redis.set(new_key(town, key), b"taken")
+            redis.set(RENAME.destination(town, key), b"taken")
     before = contents(redis)
     old = {key for key in before if is_old(key)}
-    blocked = {key for key in old if new_key(town, key) in before}
+    blocked = {key for key in old if RENAME.destination(town, key) in before}
 
     preview = Migrator(redis, town).preview()
     assert contents(redis) == before
@@ -117,7 +117,7 @@ def test_exactly_the_right_keys_move_and_nothing_is_lost(
     result = Migrator(redis, town).migrate()
     after = contents(redis)
     expected = {
-        (new_key(town, key) if key in old - blocked else key): content
+        (RENAME.destination(town, key) if key in old - blocked else key): content
         for key, content in before.items()
     }
     assert after == expected
@@ -143,7 +143,7 @@ def test_keys_are_listed_by_family_then_bytewise_by_id(keys: list[bytes]) -> Non
 def test_a_preview_shows_each_key_and_its_destination(
     keys: list[bytes], town: str, plan: Plan
 ) -> None:
-    moves = keys if plan == RENAME else [new_key(town, key) for key in keys]
+    moves = keys if plan == RENAME else [RENAME.destination(town, key) for key in keys]
     written = BytesIO()
     out = Output(TextIOWrapper(written, "utf-8"))
     preview = Preview(
@@ -183,5 +183,5 @@ def test_two_names_that_need_escapes_are_never_shown_alike(one: bytes, other: by
 
 @given(towns, old_keys)
 def test_a_new_key_is_the_old_one_with_the_town_put_in(town: str, key: bytes) -> None:
-    assert new_key(town, key) == b"tt:" + town_bytes(town) + b":" + key[3:]
-    assert not is_old(new_key(town, key))
+    assert RENAME.destination(town, key) == b"tt:" + town_bytes(town) + b":" + key[3:]
+    assert not is_old(RENAME.destination(town, key))

@@ -13,8 +13,8 @@ from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.servers import Server
 from tests.tables import each
 from tests.test_properties import foreign_keys, old_keys, towns, values, write
-from tt_migrate import REVERSE, Migrator
-from tt_migrate.keyspace import new_key, town_bytes
+from tt_migrate import RENAME, REVERSE, Migrator
+from tt_migrate.keyspace import town_bytes
 
 TOWNS = ["task", "agent", "backlog", "a:b", "x[1]*?\\^-", "日本", " ", "%", "tt", "events"]
 
@@ -188,6 +188,6 @@ def is_of_town(key: bytes, prefix: bytes) -> bool:
     return name == b"backlog" or (family in known and key_id != b"" and b":" not in key_id)
 
 
-def test_new_key_is_what_reverse_undoes() -> None:
+def test_reverse_undoes_what_rename_does_to_a_name() -> None:
     for town in TOWNS:
-        assert REVERSE.destination(town, new_key(town, b"tt:agent:1")) == b"tt:agent:1"
+        assert REVERSE.destination(town, RENAME.destination(town, b"tt:agent:1")) == b"tt:agent:1"

@@ -39,16 +39,6 @@ def town_key_start(town: str) -> int:
     return _PREFIX_LENGTH + len(town_bytes(town)) + 1
 
 
-def new_key(town: str, old: bytes) -> bytes:
-    """The town-isolated key for an old one: `tt:x` or `mt:x` becomes `tt:<town>:x`."""
-    return town_start(town) + old[_PREFIX_LENGTH:]
-
-
-def old_key(town: str, new: bytes) -> bytes:
-    """The old key for a key of the town: `tt:<town>:x` becomes `tt:x`."""
-    return b"tt:" + new[town_key_start(town) :]
-
-
 def town_start(town: str) -> bytes:
     """How all keys of a town begin: `tt:<town>:`."""
     return b"tt:" + town_bytes(town) + b":"

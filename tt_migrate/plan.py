@@ -8,8 +8,6 @@ from typing import Literal
 from tt_migrate.keyspace import (
     FAMILIES,
     SINCE_0_7,
-    new_key,
-    old_key,
     old_key_start,
     town_key_start,
     town_start,
@@ -139,9 +137,11 @@ class Plan:
 
     def destination(self, town: str, key: bytes) -> bytes:
         """The destination of a key: its new name."""
-        if self.from_town is not None:
-            return town_start(town) + key[len(self.from_start) :]
-        return old_key(town, key) if self.rename == "reverse" else new_key(town, key)
+        return self.destination_start(town) + key[self.name_start(town) :]
+
+    def destination_start(self, town: str) -> bytes:
+        """How the new names of all keys begin, up to the family's name."""
+        return b"tt:" if self.rename == "reverse" else town_start(town)
 
     def name_start(self, town: str) -> int:
         """The position of the family's name in a key to move."""

@@ -18,8 +18,8 @@ class Changes:
 
     def __init__(self, callback: ChangeCallback | None, plan: Plan, town: str) -> None:
         self._callback = callback
-        self._plan = plan
-        self._town = town
+        self._start = plan.name_start(town)
+        self._new = plan.destination_start(town)
         self._changes: list[Change] = []
         self._left: set[bytes] = set()
 
@@ -30,16 +30,16 @@ class Changes:
 
     def renamed(self, keys: Iterable[bytes]) -> None:
         """Note keys that were renamed."""
-        self._note("renamed", dict.fromkeys(keys, ""))
+        self._note("renamed", ((key, "") for key in keys))
 
     def merged(self, keys: Mapping[bytes, str]) -> None:
         """Note keys that were merged with their destination, and how."""
-        self._note("merged", keys)
+        self._note("merged", keys.items())
 
     def converted(self, keys: Iterable[bytes]) -> None:
         """Note records of the town that were converted."""
         if self._callback:
-            self._changes += (Change("converted", key, key, "") for key in keys)
+            self._changes += [Change("converted", key, key, "") for key in keys]
 
     def left(self, keys: Mapping[bytes, str]) -> None:
         """Note keys to move that were left, and why. Each is passed on once."""
@@ -67,11 +67,12 @@ class Changes:
             self._changes += (Change("left", key, destination(key), keys[key]) for key in new)
             self._left.update(new)
 
-    def _note(self, action: Action, keys: Mapping[bytes, str]) -> None:
+    def _note(self, action: Action, keys: Iterable[tuple[bytes, str]]) -> None:
         if self._callback:
-            self._changes += (
-                Change(action, key, self._destination(key), reason) for key, reason in keys.items()
-            )
+            start, new = self._start, self._new
+            self._changes += [
+                Change(action, key, new + key[start:], reason) for key, reason in keys
+            ]
 
     def _destination(self, key: bytes) -> bytes:
-        return self._plan.destination(self._town, key)
+        return self._new + key[self._start :]

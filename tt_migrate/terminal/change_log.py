@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,6 +13,8 @@ from tt_migrate.escape import shown, shown_text
 from tt_migrate.results import Change
 from tt_migrate.terminal.redaction import Redactor
 from tt_migrate.terminal.words import counted
+
+_json = json.JSONEncoder().encode
 
 
 class ChangeLogError(Exception):
@@ -49,7 +51,7 @@ class ChangeLog:
     def __call__(self, changes: Sequence[Change]) -> None:
         """Write the lines of a batch, all or none. Raises ChangeLogError."""
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        rest = "".join(self._line(change, now) for change in changes).encode()
+        rest = "".join(self._lines(changes, now)).encode()
         size = os.fstat(self._file.fileno()).st_size
         try:
             while rest:
@@ -61,20 +63,36 @@ class ChangeLog:
             self._failed.missing += sum(change.action != "left" for change in changes)
             raise self._failed from error
 
-    def _line(self, change: Change, now: str) -> str:
-        fields = {
-            "time": now,
-            "action": change.action,
-            "from": shown(change.key),
-            "to": shown(change.destination) if change.destination else None,
-            "reason": self._redactor.shown(change.reason) or None,
-        }
-        return json.dumps(fields) + "\n"
+    def _lines(self, changes: Sequence[Change], now: str) -> Iterator[str]:
+        # The server waits meanwhile: json.dumps() of a dict would take four times as long.
+        name = _plain_name if _are_plain(changes) else _name
+        for action, key, destination, reason in changes:
+            to = name(destination) if destination else "null"
+            why = _json(self._redactor.shown(reason)) if reason else "null"
+            yield (
+                f'{{"time": "{now}", "action": "{action}", "from": {name(key)}, "to": {to},'
+                f' "reason": {why}}}\n'
+            )
 
     def _error(self, error: OSError | ValueError) -> ChangeLogError:
         reason = getattr(error, "strerror", None) or str(error)
         path = shown_text(str(self._path))
         return ChangeLogError(f"cannot write the change log {path}: {reason}")
+
+
+def _are_plain(changes: Iterable[Change]) -> bool:
+    """Whether no name has a character that is escaped, as nearly always."""
+    names = b"".join([name for change in changes for name in change[1:3] if name])
+    text = names.decode("ascii") if names.isascii() else "\n"
+    return text.isprintable() and '"' not in text and "\\" not in text
+
+
+def _plain_name(name: bytes) -> str:
+    return f'"{name.decode("ascii")}"'
+
+
+def _name(name: bytes) -> str:
+    return _json(shown(name))
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -20,6 +20,7 @@ from tests.command import TT, environment, tt
 from tests.servers import Server
 from tests.waiting import wait_until
 from tt_migrate import RENAME, Change, Migrator
+from tt_migrate.escape import shown
 
 RECORD = '{"id":"%s","name":"n"}'
 
@@ -246,3 +247,19 @@ def test_a_named_pipe_with_a_reader_is_written(newest: Server, tmp_path: Path) -
         finally:
             os.close(both)
         assert read.result().count(b"\n") == 5000
+
+
+def test_odd_names_are_recorded_like_plain_ones(server: Server, tmp_path: Path) -> None:
+    redis, log = server.client(), tmp_path / "record"
+    odd = [b"\n", b"a\nb", b"\xff", "é".encode(), b'"', b"\\", b"\\n", b"plain", b"\x7f", b" "]
+    record = json.dumps({"id": "line\nfeed", "name": "n"})
+    redis.mset({**{b"tt:inbox:" + name: 1 for name in odd}, "tt:agent:line\nfeed": record})
+    assert tt("--upgrade", "--force", "--record", str(log), url=server.url).returncode == 0
+    found = told(log)
+    assert found.pop("tt:my-project:agent:line\\nfeed #") == (
+        "converted",
+        "tt:my-project:agent:line\\nfeed",
+        None,
+    )
+    names = [*(f"inbox:{shown(name)}" for name in odd), "agent:line\\nfeed"]
+    assert found == {f"tt:{name}": ("renamed", f"tt:my-project:{name}", None) for name in names}

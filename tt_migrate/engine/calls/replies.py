@@ -49,6 +49,10 @@ Times = Annotated[list[bytes], "times"]
 """Texts, each followed by how often it applies."""
 
 
+OneText = Annotated[list[bytes], "one text"]
+"""Keys joined by line feeds, then those that contain one. apart() parts them."""
+
+
 class InspectReply(NamedTuple):
     """The reply of inspect.lua. All these classes have the order of the Lua file's header."""
 
@@ -127,11 +131,11 @@ class MigrateReply(NamedTuple):
     failed: Texts
     ambiguous: list[bytes]
     postponed: list[bytes]
-    renamed: list[bytes]
+    renamed: OneText
     joined: Texts
     towns: list[bytes]
     converted: list[int]
-    changed: list[bytes]
+    changed: OneText
     unconverted: Texts
     adjusted: Times
     kept: int
@@ -180,6 +184,11 @@ def texts(flat: list[bytes]) -> dict[bytes, str]:
     return {key: text.decode("utf-8", "surrogateescape") for key, text in pairs(flat)}
 
 
+def apart(keys: list[bytes]) -> list[bytes]:
+    """The keys of a OneText, of a reply that read() has checked."""
+    return [*filter(None, keys[0].split(b"\n")), *keys[1:]] if keys else []
+
+
 @malformed_as_invalid()
 def times(flat: list[bytes]) -> Counter[str]:
     """Texts, and how often each applies. Raises InvalidResponse for anything else."""
@@ -215,6 +224,7 @@ _CHECKS: dict[Any, Callable[[Any], object]] = {
     int: whole,
     bytes: lambda text: names([text]),
     list[bytes]: names,
+    OneText: names,
     list[int]: lambda numbers: [*map(whole, numbers)],
     Texts: lambda flat: pairs(names(flat)),
     Times: lambda flat: times(names(flat)),

@@ -14,6 +14,7 @@ from tt_migrate.engine.calls.replies import (
     MigrateReply,
     PreviewReply,
     Word,
+    apart,
     error_of,
     malformed_as_invalid,
     of_families,
@@ -321,8 +322,8 @@ class MigrationTally:
         Raises redis.exceptions.ResponseError for the error that ended the batch.
         """
         conflicts, failed, joined = map(texts, (reply.conflicts, reply.failed, reply.joined))
-        unconverted = texts(reply.unconverted)
-        for keys in (conflicts, failed, reply.renamed, joined):
+        unconverted, renamed = texts(reply.unconverted), apart(reply.renamed)
+        for keys in (conflicts, failed, renamed, joined):
             of_families(keys, self._start)
         _check_ambiguous(reply.ambiguous, self._plan, self._start)
         self.keys = _added(self.keys, reply.families)
@@ -331,9 +332,9 @@ class MigrationTally:
         self.adjusted.update(times(reply.adjusted))
         self.unconverted.update(unconverted)
         self.towns.found.update(reply.towns)
-        self._changes.converted(reply.changed)
+        self._changes.converted(apart(reply.changed))
         self._changes.left_record(unconverted)
-        self._note(reply.renamed, joined, conflicts, failed)
+        self._note(renamed, joined, conflicts, failed)
         self.add_ambiguous(reply.ambiguous)
         if reply.error:
             raise error_of(reply.error)

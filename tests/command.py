@@ -7,10 +7,12 @@ import json
 import os
 import pty
 import signal
+import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import IO, Any
 from unittest.mock import patch
 
 from tt_migrate.terminal.cli import main
+from tt_migrate.terminal.output import Output
 from tt_migrate.terminal.signals import StopSignals
 
 
@@ -110,6 +113,17 @@ def tt_in_process(
     return subprocess.CompletedProcess(args, status, *written)
 
 
+class _Screen(TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+def tt_on_screen(*args: str, url: str) -> subprocess.CompletedProcess[str]:
+    """Run `tt migrate` in this process, with streams that say that they are terminals."""
+    with patch(f"{__name__}.TextIOWrapper", _Screen):
+        return tt(*args, url=url)
+
+
 @contextmanager
 def on_a_terminal(
     *args: str, stdout: IO[str] | int | None = None, variables: Mapping[str, str] = {}
@@ -151,6 +165,19 @@ def sent_to_a_terminal(
         sent = read_all(terminal)
         assert process.wait(60) == 0
     return sent
+
+
+def shown_on_a_terminal(write: Callable[[Output], None], rows: int = 0) -> list[str]:
+    """Return the lines that a function writes to a terminal with so many rows; 0: unknown."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 80, 0, 0))
+    with ThreadPoolExecutor(1) as threads:
+        read = threads.submit(read_all, ours)
+        with os.fdopen(theirs, "w", encoding="utf-8") as stream:
+            write(Output(stream))
+        shown = read.result()
+    os.close(ours)
+    return shown.splitlines()
 
 
 def read_all(terminal: int) -> str:

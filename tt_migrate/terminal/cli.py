@@ -190,7 +190,7 @@ _SECTIONS = {
             "--limit",
             metavar="N",
             type=click.IntRange(0),
-            help="List N keys of each family in a preview, 0: all."
+            help="List N keys of each family, on a terminal also of each kind of problem, 0: all."
             "  [default: 20 on a terminal, else 0]",
         ),
         _Option(

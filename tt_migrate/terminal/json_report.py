@@ -13,8 +13,9 @@ from tt_migrate.escape import printable, shown, shown_text
 from tt_migrate.keyspace import FAMILIES, RECORDS, in_order, town_key_start
 from tt_migrate.results import Count, Migration, Preview, Progress, Result
 from tt_migrate.terminal.output import Output
+from tt_migrate.terminal.reasons import ambiguous_reason
 from tt_migrate.terminal.redaction import Redactor
-from tt_migrate.terminal.text_report import FORCE_HINT, TextReport, ambiguous_reason
+from tt_migrate.terminal.text_report import FORCE_HINT, TextReport
 from tt_migrate.terminal.version import own_version
 
 _NOTHING: dict[str, Any] = {

@@ -34,6 +34,7 @@ _ASCII = Symbols(
 
 _LINES_AT_ONCE = 1000
 _COLUMNS = 80
+_LINES = 40
 
 
 class OutputError(Exception):
@@ -85,17 +86,25 @@ class Output:
     @property
     def width(self) -> int:
         """The characters that fit into a line of the terminal without moving the cursor on."""
-        try:
-            columns = os.get_terminal_size(self._stream.fileno()).columns if self._stream else 0
-        except OSError:
-            columns = 0
-        return (columns or _COLUMNS) - 1
+        return (self._size()[0] or _COLUMNS) - 1
+
+    @property
+    def height(self) -> int:
+        """The lines that a reader sees at once: those of a terminal, 40 elsewhere and at most."""
+        return min(self._size()[1] or _LINES, _LINES)
 
     def over(self, text: str) -> None:
         """Overwrite the current line of a terminal, cut to its width."""
         width = self.width
         self._write("\r" + printable(text)[:width].ljust(width))
         self.flush()
+
+    def _size(self) -> tuple[int, int]:
+        """The columns and lines of a terminal, 0 if unknown."""
+        try:
+            return os.get_terminal_size(self._stream.fileno()) if self._stream else (0, 0)
+        except OSError:
+            return 0, 0
 
     def flush(self) -> None:
         """Flush the buffer."""

@@ -36,7 +36,6 @@ from tt_migrate.terminal.text_report import TextReport
 from tt_migrate.terminal.words import counted, server_words
 
 _LONGEST_ANSWER = 100
-_SHOWN = 20
 _UNWRITTEN = logging.NullHandler()
 """Without a handler, Python writes libraries' log messages to stderr, unescaped."""
 
@@ -72,12 +71,11 @@ class _Command:
         self._watch = Watch(ProgressBar(err) if err.is_terminal else self._log)
         self._old_socket: Path | None = None
         self._remark = ""
-        plan = options.plan
-        limit = options.limit if options.limit is not None else _SHOWN if out.is_terminal else 0
+        plan, limit = options.plan, options.limit
         self._report = TextReport(out, err, plan, options.quiet, limit, options.record is not None)
         if options.json:
             self._report = JsonReport(
-                err, err, plan, stdout=out, mode=options.mode, options=options.shown
+                err, err, plan, limit=limit, stdout=out, mode=options.mode, options=options.shown
             )
 
     def end(self) -> int:

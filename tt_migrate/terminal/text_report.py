@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import groupby, islice
 
 from tt_migrate.escape import shown, shown_text
-from tt_migrate.keyspace import RECORDS, family_and_id, in_order, town_key_start
 from tt_migrate.plan import DOWNGRADE, HASH, RENAME, UPGRADE, Plan, from_town
 from tt_migrate.results import Count, Migration, Preview, Progress, Result
+from tt_migrate.terminal.lists import Lists
 from tt_migrate.terminal.output import Output
 from tt_migrate.terminal.redaction import NO_SECRETS, Redactor
 from tt_migrate.terminal.words import Words, command_for, counted, server_words, words_for
@@ -18,22 +16,19 @@ from tt_migrate.terminal.words import Words, command_for, counted, server_words,
 FORCE_HINT = "Nothing was changed. --force skips this prompt."
 _TOWNS_NAMED = 10
 _FEW = 20
+_NEAR = 10
 
 
-def ambiguous_reason(plan: Plan, town: str, key: bytes) -> str:
-    """Return why a key like `tt:task:backlog` is never renamed, or never created."""
-    if plan.from_town is not None:
-        return "name and type do not tell whose key it is: never touched"
-    old_name = key if plan.rename != "reverse" else plan.destination(town, key)
-    _, family, name = shown(old_name).split(":")
-    return f"may be the {name} of a town named '{family}': never {words_for(plan).touched}"
+class _Verdict(str):
+    """A line of a report that says in short how the run ended."""
 
 
 @dataclass(frozen=True)
 class TextReport:
     """Writes what was found and done.
 
-    `quiet`: only problems. `limit`: how many keys of each family a preview lists, 0: all.
+    `quiet`: only problems. `limit`: how many keys a list has of each family or kind of problem, 0:
+    all, None: 20 on a terminal, else all.
     `has_log`: whether --record was given. The other fields have their values once the settings are
     loaded. `server`: the redacted URL. `database`: its number in the server. `repeated`: the
     options that hints repeat. `redactor`: hides passwords in the server's text, and escapes it.
@@ -43,7 +38,7 @@ class TextReport:
     err: Output
     plan: Plan
     quiet: bool = False
-    limit: int = 0
+    limit: int | None = None
     has_log: bool = False
     town: str = ""
     server: str = ""
@@ -53,9 +48,10 @@ class TextReport:
 
     def question(self, count: Count) -> Output:
         """Show what a migration would find. Returns the output for the prompt."""
-        out = self.err if self.quiet else self.out
-        out.lines(self._question(count, out))
-        return out
+        if self.quiet and self.out is not self.err:
+            return replace(self, out=self.err).question(count)
+        self.out.lines(self._question(count))
+        return self.out
 
     def tell(self, result: Result) -> None:
         """Write the report of a run that ended: of a check, a preview or a migration."""
@@ -64,7 +60,7 @@ class TextReport:
         elif isinstance(result, Preview):
             self._tell_preview(result)
         else:
-            self.out.lines(self._migrated(result))
+            self._report(self._migrated(result))
 
     def tell_towns(self, migration: Migration) -> None:
         """Write on stderr that old keys, which name no town, went to this town of several."""
@@ -83,7 +79,7 @@ class TextReport:
         """
         if last and isinstance(last.so_far, Migration):
             title = f"{self.out.symbols.warning} {self._words.noun} stopped before it finished"
-            self.out.lines([title, *self._done(last.so_far), *_looked_at(last)])
+            self._report([_Verdict(title), *self._done(last.so_far), *_looked_at(last)])
             again = f"Run '{self._command(self.plan)}' again to do the rest."
             self.err.line(f"Error: {_sentence(error)} {again}")
         elif last:
@@ -91,6 +87,10 @@ class TextReport:
             self.err.line(f"Error: {_sentence(error)} Nothing was changed.{again}")
         else:
             self.err.line(f"Error: {error}")
+
+    def _report(self, lines: Iterable[str], more: Iterable[str] = ()) -> None:
+        """Write a report, and its verdict again at the end where it would be out of sight."""
+        self.out.lines(_ending_with_verdict(lines, more, self.out.height))
 
     def _tell_check(self, count: Count) -> None:
         town = f"(town: {self._town})"
@@ -105,14 +105,15 @@ class TextReport:
         """Write where the preview looked on stderr, and what it found on stdout."""
         refusal = list(self._refusal(preview))
         if self.quiet:
-            self.out.lines([*self._left(preview), *self._hidden(preview.hidden), *refusal])
+            lists = self._lists
+            self.out.lines([*lists.left(preview), *lists.hidden(preview.hidden), *refusal])
             return
         self.err.lines(self._where(preview))
         if preview.remaining or preview.conversions or preview.unconverted or preview.hidden:
-            self.out.lines(self._preview(preview, refusal))
+            self._report(self._preview(preview, refusal), self._staying(preview))
         else:
             notes = (*self._notes(preview.count), *refusal, *self._absent(preview))
-            self.out.lines(self._nothing_to_do(preview.ambiguous, notes))
+            self._report(self._nothing_to_do(preview.ambiguous, notes))
 
     def _migrated(self, migration: Migration) -> Iterator[str]:
         effort = migration.effort
@@ -120,7 +121,7 @@ class TextReport:
         if migration.complete and self.quiet and not effort.evicted:
             yield from self._unknown(migration)
             if migration.left and migration.changed:
-                yield from self._namesakes(migration.left.namesakes)
+                yield from self._lists.namesakes(migration.left.namesakes)
         elif migration.changed or migration.finished or troubles or not migration.complete:
             yield from self._ended(migration)
         else:
@@ -130,6 +131,19 @@ class TextReport:
     @property
     def _words(self) -> Words:
         return words_for(self.plan)
+
+    @property
+    def _lists(self) -> Lists:
+        is_terminal = self.out.is_terminal
+        return Lists(
+            self.plan,
+            self.town,
+            self.repeated,
+            self.redactor,
+            self.out.symbols,
+            limit=(_FEW if is_terminal else 0) if self.limit is None else self.limit,
+            is_grouped=is_terminal,
+        )
 
     @property
     def _town(self) -> str:
@@ -177,45 +191,6 @@ class TextReport:
         if guess is None and self.plan.from_town is not None and has_towns:
             yield _other_towns(result.towns)
 
-    def _listed(
-        self,
-        title: str,
-        keys: Collection[bytes],
-        start: int,
-        lines: Callable[[Iterable[bytes]], Iterable[str]],
-    ) -> Iterator[str]:
-        """List keys in order, of each family as many as the limit allows."""
-        if not keys:
-            return
-        yield f"   {title}:"
-        ordered = in_order(keys, start)
-        if self.limit:
-            for _, family in groupby(ordered, key=lambda key: family_and_id(key, start)[0]):
-                rest = iter(family)
-                yield from lines(islice(rest, self.limit))
-                more = sum(1 for _ in rest)
-                if more:
-                    yield f"   {self.out.symbols.more} and {more:,} more (--limit 0 shows all)"
-        else:
-            yield from lines(ordered)
-        yield ""
-
-    def _moves(
-        self, keys: Iterable[bytes], remark: Callable[[bytes], str] = lambda _: ""
-    ) -> Iterator[str]:
-        # There may be a million keys. A destination differs from its key in the beginning, which
-        # all keys share, so each key is escaped once.
-        start, arrow = self.plan.name_start(self.town), self.out.symbols.arrow
-        beginning = shown(self.plan.destination(self.town, b"-" * start))
-        shared = 0
-        for key in keys:
-            shared = shared or len(shown(key[:start]))
-            text = shown(key)
-            yield f"   {text} {arrow} {beginning}{text[shared:]}{remark(key)}"
-
-    def _in_order(self, keys: Iterable[bytes]) -> Iterator[bytes]:
-        return in_order(keys, self.plan.name_start(self.town))
-
     def _found(self, count: Count) -> Iterator[str]:
         words = self._words
         if count.total:
@@ -235,7 +210,7 @@ class TextReport:
         return f"run '{self._command(self.plan)}{'' if count.promising else ' --dry-run'}'"
 
     def _nothing_to_do(self, ambiguous: Collection[bytes], notes: Iterable[str]) -> Iterator[str]:
-        yield f"{self.out.symbols.done} {self._words.nothing_to_do}"
+        yield _Verdict(f"{self.out.symbols.done} {self._words.nothing_to_do}")
         yield from self._town_lines()
         yield from self._last_lines(ambiguous, notes)
 
@@ -243,7 +218,7 @@ class TextReport:
         """Warn that --reverse leaves hashes, which 0.6 cannot read."""
         if self.plan.name == "reverse" and count and count.hashes_total:
             hashes = counted(count.hashes_total, "record is a hash", "records are hashes")
-            yield (
+            yield _Verdict(
                 f"{self.out.symbols.warning} Tinytown 0.6 must not be used on this town:"
                 f" {hashes}, and it would lose ids from the backlog. {cure}"
             )
@@ -256,26 +231,22 @@ class TextReport:
         yield f"{self.out.symbols.preview} Migration Preview (dry run)"
         yield from self._town_lines()
         yield ""
-        words, start = self._words, self.plan.name_start(self.town)
-        yield from self._listed(f"Keys to {words.verb}", preview.moves, start, self._moves)
-        merges = partial(self._moves, remark=_reason(preview.merges, self.redactor.words))
-        title = "Keys to merge with their destination"
-        yield from self._listed(title, preview.merges, start, merges)
+        words, lists = self._words, self._lists
+        yield from lists.moves(f"Keys to {words.verb}", preview.moves)
+        yield from lists.merges("Keys to merge with their destination", preview.merges)
         title = f"Records to convert from {words.former} to {words.form}"
-        start = town_key_start(self.town)
-        yield from self._listed(title, preview.conversions, start, _names)
+        yield from lists.records(title, preview.conversions)
         changes = preview.total + len(preview.merges) + len(preview.conversions)
         if changes > _FEW:
             yield from self._summary(preview)
-        yield f"   Total: {', '.join(self._would_be(preview))}"
+        yield _Verdict(f"   Total: {', '.join(self._would_be(preview))}")
         yield from _adjusted("To be changed", preview.adjusted)
-        left = list(self._left(preview))
-        if left:
+        if preview.conflicts or preview.failed or preview.unconverted:
             yield ""
             yield "   Keys that would be left alone; nothing is ever overwritten:"
-            yield from left
-            yield from self._merge_hint(preview)
-        yield from self._hidden(preview.hidden)
+            yield from lists.left(preview)
+            yield from lists.hint(preview)
+        yield from lists.hidden(preview.hidden)
         after = self._after_renaming(preview.namesakes)
         yield from self._last_lines(
             preview.ambiguous, (*self._notes(preview.count), *after, *refusal)
@@ -295,20 +266,6 @@ class TextReport:
             if any(keys.values()):
                 yield from _families(title, keys)
 
-    def _merge_hint(self, found: Preview | Migration) -> Iterator[str]:
-        """Name --on-conflict merge where it can resolve a conflict."""
-        start = self.plan.name_start(self.town)
-        what = "Lists and stop flags"
-        if self.plan.from_town is not None:
-            what = "Lists, stop flags, active missions and events"
-        mergeable = any(_is_mergeable(key, start) for key in found.conflicts)
-        if mergeable and self.plan.rename != "reverse" and not self.plan.merge:
-            command = self._command(replace(self.plan, merge=True))
-            yield (
-                f"   {what} can be merged with their destinations: run"
-                f" '{command}' (with --dry-run to see how)."
-            )
-
     def _would_be(self, preview: Preview) -> Iterator[str]:
         if self.plan.rename:
             yield f"{preview.total} key(s) would be {self._words.done}"
@@ -317,9 +274,18 @@ class TextReport:
         if self.plan.convert:
             yield f"{counted(len(preview.conversions), 'record')} would be converted"
 
-    def _question(self, count: Count, out: Output) -> Iterator[str]:
+    def _staying(self, preview: Preview) -> Iterator[str]:
+        staying = (
+            (len(preview.conflicts) + len(preview.failed), "key"),
+            (len(preview.unconverted), "record"),
+            (len(preview.ambiguous), "ambiguous key"),
+        )
+        if found := [counted(number, what) for number, what in staying if number]:
+            yield f"   Left alone: {', '.join(found)}"
+
+    def _question(self, count: Count) -> Iterator[str]:
         yield from self._hashes_before(count)
-        yield f"{out.symbols.question} {self._words.question}"
+        yield f"{self.out.symbols.question} {self._words.question}"
         yield from self._town_lines()
         yield f"   Server: {self.server}"
         yield ""
@@ -336,7 +302,7 @@ class TextReport:
             yield from (f"   {text}" for text in self._other_towns(count.towns, "go"))
         if self.plan.from_town is not None and count.has_keys:
             yield "   The new name has keys too: the town will have both."
-        yield from self._hidden(count.hidden)
+        yield from self._lists.hidden(count.hidden)
         yield from (f"   {text}" for text in self._notes(count))
         yield ""
 
@@ -352,13 +318,14 @@ class TextReport:
         noun, symbols = self._words.noun, self.out.symbols
         notes = self._notes_after(migration)
         if not migration.complete:
-            yield f"{symbols.warning} {noun} incomplete: {', '.join(self._undone(migration))}"
+            undone = ", ".join(self._undone(migration))
+            yield _Verdict(f"{symbols.warning} {noun} incomplete: {undone}")
         elif migration.effort.evicted:
-            yield f"{symbols.warning} {noun} complete, but keys were evicted"
+            yield _Verdict(f"{symbols.warning} {noun} complete, but keys were evicted")
         else:
             unreadable = "".join(self._unreadable(migration))
             notes = self._counted(migration)
-            yield (
+            yield _Verdict(
                 f"{symbols.warning} {noun} complete, but {unreadable}"
                 if unreadable
                 else f"{symbols.done} {noun} complete!"
@@ -366,7 +333,7 @@ class TextReport:
         yield from self._done(migration)
         if migration.complete:
             yield f"   {self._words.none_left}"
-        yield from self._hidden(migration.hidden)
+        yield from self._lists.hidden(migration.hidden)
         if migration.appeared:
             yield (
                 f"   {self._words.keys(migration.appeared)} appeared while the migration ran:"
@@ -399,7 +366,7 @@ class TextReport:
         if self.plan.convert:
             yield from _families("Converted", migration.converted)
             totals.append(f"{counted(sum(migration.converted.values()), 'record')} converted")
-        yield f"   Total: {', '.join(totals)} in {migration.effort.seconds:.2f} s"
+        yield _Verdict(f"   Total: {', '.join(totals)} in {migration.effort.seconds:.2f} s")
         if migration.finished:
             keys = counted(migration.finished, "key")
             yield f"   This run finished {keys} that a run with another plan had hidden."
@@ -417,11 +384,10 @@ class TextReport:
             one, many = "record was a hash already.", "records were hashes already."
             yield f"   {counted(migration.already_hashes, one, many)}"
         yield ""
-        left = list(self._left(migration))
-        if left:
+        if migration.conflicts or migration.failed or migration.unconverted:
             yield f"   Nothing was overwritten. Keys that were not {self._words.done}:"
-            yield from left
-            yield from self._merge_hint(migration)
+            yield from self._lists.left(migration)
+            yield from self._lists.hint(migration)
 
     def _unknown(self, migration: Migration) -> Iterator[str]:
         """Say how many calls got no reply: it is not known what they did."""
@@ -434,34 +400,10 @@ class TextReport:
                 f" What {what} changed is done, but is {where}."
             )
 
-    def _left(self, found: Preview | Migration) -> Iterator[str]:
-        for reasons, show in (
-            (found.conflicts, self.redactor.words),
-            (found.failed, self.redactor.shown),
-        ):
-            yield from self._moves(self._in_order(reasons), _reason(reasons, show))
-        reason = _reason(found.unconverted, self.redactor.shown)
-        for key in in_order(found.unconverted, town_key_start(self.town)):
-            yield f"   {shown(key)}{reason(key)}"
-
-    def _hidden(self, hidden: Mapping[bytes, bytes]) -> Iterator[str]:
-        """List the keys in transit between shards, and say what to do."""
-        if hidden:
-            yield ""
-            yield "   Keys in transit between shards, safe under hidden names:"
-            for key in sorted(hidden):
-                yield f"   {shown(key)} (hidden as {shown(hidden[key])})"
-            again = self._command(self.plan)
-            yield f"   If no other run is at work on them, '{again}' finishes or returns them."
-
     def _last_lines(self, ambiguous: Collection[bytes], notes: Iterable[str]) -> Iterator[str]:
         if self.quiet:
             return
-        if ambiguous:
-            yield ""
-            yield "   Ambiguous keys, left alone:"
-            for key in self._in_order(ambiguous):
-                yield f"   {shown(key)} ({ambiguous_reason(self.plan, self.town, key)})"
+        yield from self._lists.ambiguous(ambiguous)
         lines = [f"   {note}" for note in notes]
         if lines:
             yield ""
@@ -477,18 +419,11 @@ class TextReport:
         """Say what else has to be changed where a town gets another name."""
         if self.plan.from_town is None:
             return
-        yield from self._namesakes(namesakes)
+        yield from self._lists.namesakes(namesakes)
         yield (
             "The files tinytown.toml and ~/.tt/towns.toml hold the town's name too, and are left as"
             " they are: change it there if it is still the former one."
         )
-
-    def _namesakes(self, namesakes: Mapping[bytes, Collection[bytes]]) -> Iterator[str]:
-        for name, ids in namesakes.items():
-            yield (
-                f"{len(ids)} agents are called {self.redactor.shown(_text(name))}, and Tinytown"
-                f" sends to one of them only: {', '.join(map(shown, ids))}."
-            )
 
     def _notes_after(self, migration: Migration) -> Iterator[str]:
         yield from self._counted(migration)
@@ -531,24 +466,20 @@ def _looked_at(last: Progress) -> Iterator[str]:
         yield f"   It had looked at about {last.scanned} of {keys} in the database."
 
 
-def _is_mergeable(key: bytes, start: int) -> bool:
-    """Whether keys like this one can be merged, as far as the name tells."""
-    family, rest = family_and_id(key, start)
-    if family == "mission":
-        return rest == b"active" or rest.endswith(b":events")
-    return family not in (*RECORDS, "docket")
+def _ending_with_verdict(lines: Iterable[str], more: Iterable[str], height: int) -> Iterator[str]:
+    """Repeat the verdict of a report that is too high, and `more`, unless it is near its end."""
+    verdict, number, last = [], 0, 0
+    for number, line in enumerate(lines, start=1):
+        if isinstance(line, _Verdict):
+            verdict.append(line)
+            last = number
+        yield line
+    if verdict and number > height and number - last > _NEAR:
+        yield from ("", *verdict, *more)
 
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
-
-
-def _reason(reasons: Mapping[bytes, str], show: Callable[[str], str]) -> Callable[[bytes], str]:
-    return lambda key: f" ({show(reasons[key])})"
-
-
-def _names(keys: Iterable[bytes]) -> Iterator[str]:
-    return (f"   {shown(key)}" for key in keys)
 
 
 def _hidden_keys(hidden: Collection[bytes]) -> str:

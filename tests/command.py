@@ -6,19 +6,20 @@ import fcntl
 import json
 import os
 import pty
-import signal
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, cast
 from unittest.mock import patch
 
+from tests.processes import Process
+from tests.warm import Start
 from tt_migrate.terminal.cli import main
 from tt_migrate.terminal.output import Output
 from tt_migrate.terminal.signals import StopSignals
@@ -31,6 +32,7 @@ def script(name: str) -> list[str]:
 
 
 TT = [*script("tt"), "migrate"]
+_SCRIPTS = (script("tt"), script("tt-migrate"))
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -51,7 +53,7 @@ def tt(
     town: str | None = "my-project",
     answer: str = "",
     cwd: Path | None = None,
-    program: list[str] = TT,
+    program: Sequence[str] = TT,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run `tt migrate` with `answer` on its stdin and `variables` in its environment.
@@ -66,16 +68,7 @@ def tt(
     if program is TT:
         with chdir(cwd) if cwd else nullcontext():
             return tt_in_process(*args, answer=answer.encode(), name="tt", **variables)
-    done = subprocess.run(
-        [*program, *args],
-        input=answer,
-        capture_output=True,
-        encoding="utf-8",
-        cwd=cwd,
-        env=environment(**variables),
-        timeout=120,
-        check=False,
-    )
+    done = ran(*args, answer=answer, program=program, cwd=cwd, variables=variables)
     assert "Traceback" not in done.stderr + done.stdout
     return done
 
@@ -124,29 +117,67 @@ def tt_on_screen(*args: str, url: str) -> subprocess.CompletedProcess[str]:
         return tt(*args, url=url)
 
 
+def start(
+    *args: str,
+    program: Sequence[str] = TT,
+    streams: Sequence[int | None] = (None, None, None),
+    cwd: Path | None = None,
+    variables: Mapping[str, str] = {},
+    cold: bool = False,
+    **how: Any,
+) -> Process:
+    """Start the command. A stream that is not given is a pipe. `how`: see Start.
+
+    `cold`: with a new Python; so it does if Python itself reads a variable, or it is no script.
+    """
+    command = [*program, *args]
+    begin = Start(command[1:], environment(**variables), str(cwd or Path.cwd()), **how)
+    for_python = {name for name in variables if name.startswith("PYTHON")} - {"PYTHONIOENCODING"}
+    if not (cold or for_python) and command[:2] in _SCRIPTS:
+        return Process(begin, streams)
+    stdin, stdout, stderr = (subprocess.PIPE if fd is None else fd for fd in streams)
+    process = subprocess.Popen(
+        command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        encoding="utf-8",
+        cwd=begin.cwd,
+        env=begin.env,
+        preexec_fn=begin.prepare,
+    )
+    return cast(Process, process)
+
+
+@contextmanager
+def started(*args: str, **how: Any) -> Iterator[Process]:
+    """Start the command, and kill it in the end if it still runs."""
+    process = start(*args, **how)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ran(*args: str, answer: str = "", **how: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, with `answer` on its standard input."""
+    with started(*args, **how) as process:
+        out, err = process.communicate(answer, timeout=120)
+        return subprocess.CompletedProcess(args, process.wait(), out or "", err or "")
+
+
 @contextmanager
 def on_a_terminal(
-    *args: str, stdout: IO[str] | int | None = None, variables: Mapping[str, str] = {}
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    *args: str, stdout: int | None = None, variables: Mapping[str, str] = {}
+) -> Iterator[tuple[Process, int]]:
     """Start `tt migrate` on a terminal of its own. Yields the process and the terminal's other end.
 
     `stdout`: where the report goes, if not to the terminal.
     """
     ours, theirs = pty.openpty()
-
-    def before() -> None:
-        os.setsid()
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-    process = subprocess.Popen(
-        [*TT, *args],
-        stdin=theirs,
-        stdout=theirs if stdout is None else stdout,
-        stderr=theirs,
-        env=environment(**variables),
-        preexec_fn=before,
-    )
+    streams = (theirs, theirs if stdout is None else stdout, theirs)
+    process = start(*args, streams=streams, variables=variables, terminal=True)
     os.close(theirs)
     try:
         yield process, ours

@@ -12,7 +12,6 @@ import argparse
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -20,13 +19,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from redis import Redis
 from redis.exceptions import RedisError
 
+from tests import command
 from tests.clusters import NODE_TIMEOUT_MS, Cluster, fill
+from tests.processes import Process
 from tests.servers import Kind, Server, kinds
 from tests.waiting import wait_until
 
@@ -149,23 +149,15 @@ def clients_of_masters(cluster: Cluster) -> list[Redis]:
     return [server.tcp_client() for server in masters(cluster)]
 
 
-def start_run(cluster: Cluster, *options: str) -> subprocess.Popen[str]:
+def start_run(cluster: Cluster, *options: str) -> Process:
     """Start a migration in a process of its own."""
     url = next(server for server in cluster.servers if server.is_running).url
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "tt_migrate", "--force", "--on-conflict", "merge"),
-            *("--town-name", TOWN, "--redis-url", url, *options),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=cluster.masters[0].directory,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
-    )
+    where = ("--town-name", TOWN, "--redis-url", url)
+    folder = cluster.masters[0].directory
+    return command.start("--force", "--on-conflict", "merge", *where, *options, cwd=folder)
 
 
-def wait_for(run: subprocess.Popen[str], cluster: Cluster) -> None:
+def wait_for(run: Process, cluster: Cluster) -> None:
     """Wait until a run hides keys, or has ended."""
     clients = clients_of_masters(cluster)
 
@@ -180,7 +172,7 @@ def finish_run(cluster: Cluster, *, statuses: tuple[int, ...] = (0,)) -> None:
     """Migrate until nothing is left."""
     for _ in range(5):
         run = start_run(cluster)
-        said, _ = run.communicate(timeout=180)
+        said = "".join(run.communicate(timeout=180))
         if run.returncode in statuses:
             return
     raise BrokenError(f"the last run ended with {run.returncode}: {said[-2000:]}")
@@ -209,7 +201,8 @@ def stops(cluster: Cluster, chance: random.Random, rounds: int, names: int) -> s
     with messages.live():
         for _ in range(rounds):
             run = start_run(cluster)
-            time.sleep(chance.uniform(0.3, 0.9))
+            wait_for(run, cluster)
+            time.sleep(chance.uniform(0, 0.5))
             run.send_signal(signal.SIGSTOP)
             time.sleep(3.5)  # longer than the time after which others take its keys over
             finish_run(cluster, statuses=(0, 1))
@@ -227,7 +220,8 @@ def two_at_once(cluster: Cluster, chance: random.Random, rounds: int, names: int
     with messages.live():
         for _ in range(rounds):
             runs = [start_run(cluster), start_run(cluster)]
-            time.sleep(chance.uniform(0.3, 1.0))
+            wait_for(runs[0], cluster)
+            time.sleep(chance.uniform(0, 0.5))
             runs[0].kill()
             for run in runs:
                 run.communicate(timeout=120)
@@ -273,7 +267,8 @@ def _with_moving_slots(
         mover.start()
         for _ in range(rounds):
             run = start_run(cluster)
-            time.sleep(chance.uniform(0.5, 1.5))
+            wait_for(run, cluster)
+            time.sleep(chance.uniform(0, 1))
             run.kill()
             run.communicate()
         end.set()

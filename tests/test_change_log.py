@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import signal
-import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -16,7 +13,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.command import TT, environment, tt
+from tests.command import ran, started, tt
 from tests.servers import Server
 from tests.waiting import wait_until
 from tt_migrate import RENAME, Change, Migrator
@@ -155,14 +152,9 @@ def test_a_full_disk_ends_the_run_with_whole_lines_and_the_totals(
     redis.mset({f"tt:inbox:{n:05}": 1 for n in range(20_000)})
     log = tmp_path / "record"
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-
-    command = [*TT, "--force", "--max-pause", "1", "--record", str(log)]
-    command += ["--redis-url", newest.url, "--town-name", "t"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment(), preexec_fn=limit, check=False
-    )
+    options = ("--force", "--max-pause", "1", "--record", str(log))
+    where = ("--redis-url", newest.url, "--town-name", "t")
+    done = ran(*options, *where, limits=[("RLIMIT_FSIZE", 200_000)])
     assert done.returncode == 2
     assert f"cannot write the change log {log}: File too large" in done.stderr
     moved = len(redis.keys("tt:t:inbox:*"))
@@ -176,11 +168,9 @@ def test_a_run_that_is_killed_leaves_whole_lines_up_to_a_batch(
     redis = newest.client()
     redis.mset({f"tt:inbox:{n:06}": 1 for n in range(30_000)})
     log = tmp_path / "record"
-    command = [*TT, "--force", "--max-pause", "1", "--nice", "20", "--record", str(log)]
-    command += ["--redis-url", newest.url, "--town-name", "t"]
-    with subprocess.Popen(command, env=environment()) as process:
+    options = ("--force", "--max-pause", "1", "--nice", "20", "--record", str(log))
+    with started(*options, "--redis-url", newest.url, "--town-name", "t"):
         wait_until(lambda: log.exists() and log.stat().st_size > 100_000)
-        process.send_signal(signal.SIGKILL)
     renamed = {line["to"] for line in lines(log)}
     moved = {key.decode() for key in redis.scan_iter("tt:t:inbox:*")}
     assert len(lines(log)) == len(renamed)

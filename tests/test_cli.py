@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.command import TT, assert_harmless, environment, script, tt, tt_in_process
+from tests.command import TT, assert_harmless, environment, ran, script, tt, tt_in_process
 from tests.servers import Kind, Server, StartServer
 from tests.tables import each
 from tests.users import refusals, user_without
@@ -259,46 +257,38 @@ def test_ascii_output_has_ascii_symbols(newest: Server) -> None:
     assert done.returncode == 0
 
 
-@pytest.fixture
-def no_reader() -> Iterator[int]:
-    """The writing end of a pipe whose other end is closed."""
+def redirected(
+    *options: str, to: Mapping[int, str], cold: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run `tt migrate` with streams that are closed, or that nobody takes anything from."""
     reading, writing = os.pipe()
     os.close(reading)
-    yield writing
-    os.close(writing)
-
-
-def redirected(options: str, where: str, *fds: int) -> subprocess.CompletedProcess[str]:
-    """Run `tt migrate` with streams that a shell redirects."""
-    return subprocess.run(
-        ["bash", "-c", f"exec {shlex.join(TT)} {options} {where}"],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        pass_fds=fds,
-        check=False,
-    )
+    with Path("/dev/full").open("w") as full, open(writing, "w") as no_reader:  # noqa: PTH123
+        places = {"full disk": full.fileno(), "no reader": no_reader.fileno()}
+        streams = [places.get(to.get(fd, "")) for fd in range(3)]
+        closed = [fd for fd, where in to.items() if where == "closed"]
+        return ran(*options, streams=streams, closed=closed, cold=cold)
 
 
 @pytest.mark.parametrize("options", ["--dry-run", "--json --dry-run", "--force", "--check"])
-def test_a_reader_who_leaves_is_no_error(newest: Server, no_reader: int, options: str) -> None:
+def test_a_reader_who_leaves_is_no_error(newest: Server, options: str) -> None:
     redis = newest.client()
     redis.mset({f"tt:agent:{n}": n for n in range(5000)})
-    where = f"--town-name t --redis-url {newest.url}"
-    done = redirected(f"{options} {where}", f">&{no_reader}", no_reader)
+    where = ("--town-name", "t", "--redis-url", newest.url)
+    done = redirected(*options.split(), *where, to={1: "no reader"})
     assert done.returncode == (1 if options == "--check" else 0)
     assert len(done.stderr.splitlines()) == (3 if options == "--dry-run" else 0)
     if options == "--force":
         assert len(redis.keys("tt:t:agent:*")) == 5000
 
 
-STREAMS = {
-    "full disk": (">/dev/full", 2),
-    "closed": (">&-", 2),
-    "no reader": (">&{no_reader}", 0),
-    "full disk for errors": ("2>/dev/full", 0),
-    "errors closed": ("2>&-", 0),
-    "all closed": (">&- 2>&-", 2),
+STREAMS: dict[str, tuple[dict[int, str], int]] = {
+    "full disk": ({1: "full disk"}, 2),
+    "closed": ({1: "closed"}, 2),
+    "no reader": ({1: "no reader"}, 0),
+    "full disk for errors": ({2: "full disk"}, 0),
+    "errors closed": ({2: "closed"}, 0),
+    "all closed": ({1: "closed", 2: "closed"}, 2),
 }
 
 
@@ -314,11 +304,12 @@ STREAMS = {
     ],
 )
 def test_streams_that_cannot_be_written_give_a_documented_status(
-    example: Server, no_reader: int, options: str, where: str
+    example: Server, options: str, where: str
 ) -> None:
     to, status = STREAMS[where]
-    url = f"--town-name t --redis-url {example.url}"
-    done = redirected(f"{options} {url}", to.format(no_reader=no_reader), no_reader)
+    url = ("--town-name", "t", "--redis-url", example.url)
+    # A new Python finds the streams as it starts.
+    done = redirected(*options.split(), *url, to=to, cold=options == "--help")
     assert done.returncode == status
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
@@ -335,43 +326,32 @@ def test_streams_that_cannot_be_written_give_a_documented_status(
         *(("--json --nonsense", where) for where in ("full disk", "closed", "no reader")),
     ],
 )
-def test_wrong_usage_is_status_2_wherever_it_is_said(
-    no_reader: int, options: str, where: str
-) -> None:
-    to, _ = STREAMS[where]
-    done = redirected(options, to.format(no_reader=no_reader), no_reader)
+def test_wrong_usage_is_status_2_wherever_it_is_said(options: str, where: str) -> None:
+    done = redirected(*options.split(), to=STREAMS[where][0])
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("source", "options"),
-    [("cat /dev/zero", ""), ("yes | tr -d '\\n'", "--json"), ("yes yes | tr '\\n' ' '", "")],
+    [("cat /dev/zero", ()), ("yes | tr -d '\\n'", ("--json",)), ("yes yes | tr '\\n' ' '", ())],
 )
-def test_an_answer_without_an_end_is_no_yes(example: Server, source: str, options: str) -> None:
-    shell = f"{source} | {' '.join(TT)} {options} --town-name t --redis-url {example.url}"
-    done = subprocess.run(
-        ["bash", "-c", f"ulimit -v 4000000; set -o pipefail; {shell}; exit ${{PIPESTATUS[-1]}}"],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=60,
-        check=False,
-    )
+def test_an_answer_without_an_end_is_no_yes(
+    example: Server, source: str, options: tuple[str, ...]
+) -> None:
+    where = ("--town-name", "t", "--redis-url", example.url)
+    with subprocess.Popen(["sh", "-c", source], stdout=subprocess.PIPE) as answers:
+        assert answers.stdout
+        streams = (answers.stdout.fileno(), None, None)
+        done = ran(*options, *where, streams=streams, limits=[("RLIMIT_AS", 4_096_000_000)])
     assert done.returncode == 4
     assert example.client().exists("tt:agent:abc123") == 1
 
 
 def test_a_prompt_that_nobody_can_see_is_not_answered(example: Server) -> None:
-    command = f"{' '.join(TT)} --json --town-name t --redis-url {example.url} 2>/dev/full"
-    done = subprocess.run(
-        ["sh", "-c", command],
-        input="y\n",
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=False,
-    )
+    where = ("--json", "--town-name", "t", "--redis-url", example.url)
+    with Path("/dev/full").open("w") as full:
+        done = ran(*where, answer="y\n", streams=(None, None, full.fileno()))
     assert done.returncode == 4
     assert "cancelled" in json.loads(done.stdout)["error"]
     assert example.client().exists("tt:agent:abc123") == 1
@@ -609,18 +589,13 @@ def test_a_report_that_finds_no_room_is_no_success_however_python_buffers(
 ) -> None:
     newest.client().mset({f"tt:agent:{n}": n for n in range(300)})
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-
+    where = ("--town-name", "town", "--redis-url", newest.url)
     with (tmp_path / "report").open("w") as report:
-        done = subprocess.run(
-            [*TT, *options, "--town-name", "town", "--redis-url", newest.url],
-            stdout=report,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(PYTHONUNBUFFERED=unbuffered),
-            preexec_fn=limit,
-            check=False,
+        done = ran(
+            *(*options, *where),
+            streams=(None, report.fileno(), None),
+            variables={"PYTHONUNBUFFERED": unbuffered},
+            limits=[("RLIMIT_FSIZE", 10_000)],
         )
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("Error: cannot write the report: ")
@@ -719,13 +694,9 @@ def test_a_wrong_variable_is_named_and_json_of_a_variable_gives_a_document() -> 
 
 
 def test_what_stands_before_the_command_overrides_a_variable(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*script("tt"), "-t", str(tmp_path / "given"), "migrate"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(TT_MIGRATE_TOWN=str(tmp_path / "other")),
-    )
+    before = ("-t", str(tmp_path / "given"))
+    variables = {"TT_MIGRATE_TOWN": str(tmp_path / "other")}
+    done = ran(*before, "migrate", program=script("tt"), variables=variables)
     assert f"no tinytown.toml in {tmp_path}/given" in done.stderr
 
 

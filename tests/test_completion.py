@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import environment, script
+from tests.command import environment, ran, script
 
 SHELLS = ["bash", "zsh", "fish"]
 
 
 def run(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        script(program), capture_output=True, text=True, env=environment(**variables), check=False
-    )
+    return ran(program=script(program), variables=variables)
 
 
 @pytest.mark.parametrize(

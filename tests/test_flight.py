@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,9 +23,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from bench.machinery.process import delayed
-from tests.command import TT, environment
+from tests.command import environment, started
 from tests.midway import cut_connections, quick_retry, stay_near
 from tests.midway import fill as fill_with
+from tests.processes import Process
 from tests.servers import Kind, Server, StartServer
 from tests.tables import each
 from tests.test_recovery import at_batch
@@ -450,18 +451,10 @@ def test_what_is_in_flight_when_the_caller_stops_is_counted(server: Server, far:
     assert flight_keys(admin) == []
 
 
-@contextmanager
-def slow_run(port: int) -> Iterator[subprocess.Popen[str]]:
+def slow_run(port: int) -> AbstractContextManager[Process]:
     """A process that migrates with calls in flight. It takes some seconds for `fill()`."""
     options = ("--force", "--max-pause", "1", "--nice", "200", "--town-name", "town")
-    with subprocess.Popen(
-        [*TT, *options, "--redis-url", f"redis://127.0.0.1:{port}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    ) as process:
-        yield process
+    return started(*options, "--redis-url", f"redis://127.0.0.1:{port}")
 
 
 def test_a_signal_lets_what_is_in_flight_finish_and_counts_it(newest: Server, line: Line) -> None:

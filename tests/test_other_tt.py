@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import environment, script
+from tests.command import ran, script
 
 OURS = script("tt")
 
@@ -25,14 +25,7 @@ def program(folder: Path, text: str, mode: int = 0o755) -> Path:
 
 def run(*args: str, path: list[Path]) -> subprocess.CompletedProcess[str]:
     places = os.pathsep.join(map(str, path))
-    return subprocess.run(
-        [*OURS, *args],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env=environment(PATH=f"{places}{os.pathsep}{os.defpath}"),
-    )
+    return ran(*args, program=OURS, variables={"PATH": f"{places}{os.pathsep}{os.defpath}"})
 
 
 @pytest.mark.parametrize("args", [("spawn", "--force", "a b"), ("-t", "x", "list"), ("task", "-h")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from urllib.parse import quote
 
@@ -101,7 +102,7 @@ def test_the_bar_shows_no_words_of_the_server() -> None:
         where = ("--town-name", "t", "--redis-url", f"redis://:hunter2hunter2@{address}")
         with on_a_terminal("--force", *where) as (process, terminal):
             sent = read_until(terminal, "read-only server")
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
             shown = sent + read_all(terminal)
     assert "\x1b" not in shown
     assert "hunter2" not in shown

@@ -11,8 +11,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,16 @@ from redis import Redis
 
 from tests.command import (
     TT,
-    environment,
     on_a_terminal,
     read_all,
     read_until,
     script,
     sent_to_a_terminal,
+    started,
     tt,
 )
 from tests.hostile import bulk, hello, hostile_server
+from tests.processes import Process
 from tests.servers import Server, StartServer
 from tests.waiting import wait_until
 from tt_migrate.terminal.signals import StoppedBySignal, StopSignals
@@ -53,32 +54,11 @@ def large(newest: Server) -> Server:
     return newest
 
 
-@contextmanager
 def running(
-    url: str,
-    *options: str,
-    ignored: bool = False,
-    program: list[str] = TT,
-    **variables: str,
-) -> Iterator[subprocess.Popen[str]]:
-    def before() -> None:
-        for signum, _ in SIGNALS:
-            signal.signal(signum, signal.SIG_IGN if ignored else signal.SIG_DFL)
-
-    process = subprocess.Popen(
-        [*program, "--town-name", "town", "--redis-url", url, *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(**variables),
-        preexec_fn=before,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    url: str, *options: str, program: Sequence[str] = TT, ignored: bool = False, **variables: str
+) -> AbstractContextManager[Process]:
+    where = ("--town-name", "town", "--redis-url", url)
+    return started(*where, *options, program=program, variables=variables, ignored=ignored)
 
 
 def moved(redis: Redis) -> int:
@@ -218,7 +198,7 @@ def halting(tmp_path: Path) -> Callable[[str], str]:
     return halt
 
 
-def wait_for_the_import(process: subprocess.Popen[str]) -> None:
+def wait_for_the_import(process: Process) -> None:
     assert process.stderr
     assert process.stderr.readline() == "importing\n"
 
@@ -333,7 +313,7 @@ def test_signals_that_were_ignored_at_the_start_stay_so(newest: Server) -> None:
 
 
 @contextmanager
-def writing_a_report(server: Server) -> Iterator[subprocess.Popen[str]]:
+def writing_a_report(server: Server) -> Iterator[Process]:
     """A command that is writing a document too long for the pipe."""
     server.client().mset({f"tt:agent:{n}": n for n in range(2000)})
     with running(server.url, "--json", "--dry-run") as process:
@@ -404,7 +384,7 @@ def test_a_terminal_that_is_closed_is_a_signal_like_another(
     where = ("--town-name", "town", "--redis-url", large.url)
     with (
         (tmp_path / "report").open("w+") as report,
-        on_a_terminal(*where, *SLOWLY, *options, stdout=report if options else None) as (
+        on_a_terminal(*where, *SLOWLY, *options, stdout=report.fileno() if options else None) as (
             process,
             terminal,
         ),
@@ -483,10 +463,11 @@ def test_long_work_shows_a_progress_bar_on_a_terminal_and_ends_it_before_the_rep
 def test_a_bar_needs_only_stderr_to_be_a_terminal(newest: Server) -> None:
     fill(newest.client(), 3000)
     where = ("--town-name", "town", "--redis-url", newest.url)
-    bar = sent_to_a_terminal(*where, *QUICKLY, stdout=subprocess.DEVNULL)
-    assert "/3000 " in bar
-    newest.client().set("tt:inbox:1", 1)
-    assert sent_to_a_terminal(*where, "--force", stdout=subprocess.DEVNULL) == ""
+    with Path(os.devnull).open("w") as nowhere:
+        bar = sent_to_a_terminal(*where, *QUICKLY, stdout=nowhere.fileno())
+        assert "/3000 " in bar
+        newest.client().set("tt:inbox:1", 1)
+        assert sent_to_a_terminal(*where, "--force", stdout=nowhere.fileno()) == ""
 
 
 def test_there_is_no_bar_where_stderr_is_no_terminal(newest: Server) -> None:

@@ -268,14 +268,14 @@ class Server:
 
     def empty(self) -> None:
         """Remove data, scripts and statistics."""
-        assert b"-" not in self._say(_EMPTY), "a command was refused"
+        assert b"-" not in self.say(_EMPTY), "a command was refused"
 
     def restore(self) -> None:
         """Let the server run, with the settings of the first call and without other users."""
         if not self.is_running:
             self.restart()
         os.kill(self.pid, signal.SIGCONT)
-        state = self._say(_STATE)
+        state = self.say(_STATE)
         if not self._clean:
             self._clean, self._settings = state, self._settings_now()
         elif state != self._clean:
@@ -375,7 +375,7 @@ class Server:
             except OSError:
                 return b""
 
-    def _say(self, commands: str) -> bytes:
+    def say(self, commands: str) -> bytes:
         """Return what the server replies to commands, one a line.
 
         A client and its parser would take ten times as long.

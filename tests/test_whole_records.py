@@ -44,12 +44,25 @@ def put(redis: Redis, plan: Plan) -> None:
             redis.pexpireat(key, EXPIRY)
 
 
-def state_of(redis: Redis) -> State:
-    """What each record has, and when it expires, by its id and its key. Fields have no order."""
+def put_again(redis: Redis, dumps: dict[bytes, tuple[bytes, int]]) -> None:
+    """Write what contents() has found, in a twentieth of the time of put()."""
+    batch = redis.pipeline(transaction=False)
+    batch.flushdb()
+    for key, (dump, expiry) in dumps.items():
+        batch.restore(key, max(0, expiry * EXPIRY_STEP_MS), dump, absttl=True)
+    batch.execute()
+
+
+def state_of(redis: Redis, known: dict[bytes, Any]) -> State:
+    """What each record has, and when it expires, by its id and its key. Fields have no order.
+
+    `known`: what is in a DUMP, of those that were read before.
+    """
     state: State = {}
     for key, (dump, expiry) in contents(redis).items():
-        value = dump if redis.type(key) == b"string" else read_hash(redis, key)
-        state.setdefault(key.rpartition(b":")[2], {})[key] = (value, expiry)
+        if dump not in known:
+            known[dump] = dump if redis.type(key) == b"string" else read_hash(redis, key)
+        state.setdefault(key.rpartition(b":")[2], {})[key] = (known[dump], expiry)
     return state
 
 
@@ -70,10 +83,12 @@ def test_a_refused_command_leaves_each_record_whole_and_listed(either: Server, p
     layout: Layout = "shard" if redis.info("cluster")["cluster_enabled"] else "server"
     script, args = source("migrate", plan, layout), ("town", 0, 1000, 60_000_000, "", "", "", 0, 0)
     put(redis, plan)
-    before = state_of(redis)
+    dumps, known = contents(redis), dict[bytes, Any]()
+    put_again(redis, dumps)  # a hash that was restored can have its fields in another order
+    before = state_of(redis, known)
     sha: Any = redis.script_load(script)
     redis.evalsha(sha, 0, *args)
-    after = state_of(redis)
+    after = state_of(redis, known)
     assert all(before[record] != after[record] for record in before)
     commands = (*plan.commands, *OPTIONAL_COMMANDS, *(COPYING_COMMANDS * (layout == "shard")))
     wrong: list[tuple[object, ...]] = []
@@ -84,13 +99,13 @@ def test_a_refused_command_leaves_each_record_whole_and_listed(either: Server, p
             redis.execute_command("ACL", "SETUSER", "less", "reset", "on", ">secret", *rule)
         except ResponseError:  # Redis 6.2 has no rules for a command on some keys.
             continue
-        put(redis, plan)
+        put_again(redis, dumps)
         try:
             reply: Any = less.evalsha(sha, 0, *args)
             said, changed, ended = repr(reply), True, reply[-1] != b""
         except ResponseError as error:
             said, changed, ended = str(error), False, True
-        found = state_of(redis)
+        found = state_of(redis, known)
         if not changed and found != before:
             wrong.append((rule, "raised", said))
         for record in before:

@@ -179,14 +179,14 @@ def test_records_that_take_time_are_postponed_and_converted_later(
     server: Server, plan: Plan, denied: tuple[str, ...]
 ) -> None:
     redis = server.client()
-    for n in range(30):
+    for n in range(15):
         task = {**WHOLE_TASK, "id": str(UUID(int=n)), "result": "x" * 300_000}
         put(redis, f"tt:{'' if plan is UPGRADE else 'town:'}task:{task['id']}", task)
     if plan is DOWNGRADE:
         convert(redis)
-    run = Migrator(user_without(server, *denied), "town", plan, max_pause_ms=1)
+    run = Migrator(user_without(server, *denied), "town", plan, max_pause_ms=0.5)
     preview, result = run.preview(), run.migrate()
-    assert len(preview.conversions) == result.converted["task"] == 30
+    assert len(preview.conversions) == result.converted["task"] == 15
     assert (result.complete, result.unconverted) == (True, {})
     for effort in (preview.effort, result.effort):
         assert effort.batches > 5

@@ -97,7 +97,7 @@ def town(size: int = 16) -> Iterator[tuple[str, ...]]:
     task = {"id": str(UUID(int=1)), "description": "d", "state": "in_flight"}
     task |= dict.fromkeys(("created_at", "updated_at"), AGENT["created_at"])
     yield "HSET", f"tt:town:task:{task['id']}", *(text for field in task.items() for text in field)
-    for n in range(8):
+    for n in range(size // 2):
         key = f"{n:032x}"
         yield "RPUSH", f"tt:town:inbox:{key}", f"new{n}"
         yield "LPUSH", f"tt:town:activity:{key}", f"a{n}-new", f"a{n}-newer"
@@ -270,7 +270,7 @@ def test_a_service_that_wants_declared_keys_is_left_like_a_single_server(
     newest_cluster: Cluster, newest: Server, plan: Plan
 ) -> None:
     # Each call is about one key, and goes through the imitation.
-    commands = commands_for(plan, 9)
+    commands = commands_for(plan, 6)
     fill(newest_cluster, commands)
     redis = newest.client()
     send(redis, commands)

@@ -204,12 +204,13 @@ def test_seconds_go_on_until_a_run_gives_up() -> None:
         if calls.count(b"EVALSHA") == 2 and command[0] == b"EVALSHA":
             numbers = b"*7\r\n" + b":0\r\n" * 7
             return (
-                b"*19\r\n$1\r\n7\r\n:1\r\n:1000\r\n:3\r\n"
+                b"*20\r\n$1\r\n7\r\n:1\r\n:1000\r\n:3\r\n"
                 + numbers * 2
                 + b"*0\r\n" * 7
                 + b"*2\r\n:0\r\n:0\r\n"
                 + b"*0\r\n" * 3
-                + b":0\r\n"
+                + b"*9\r\n"
+                + b":0\r\n" * 10
                 + b"$0\r\n\r\n"
             )
         if command[0] == b"EVALSHA":

@@ -34,9 +34,7 @@ LISTS: dict[str, Any] = {
     "effort": Effort(1, 1.0, None, 0),
 }
 PREVIEW = Preview(moves=[], merges={}, conversions=[], dbsize=1, count=None, **LISTS)
-MIGRATION = Migration(
-    keys={"inbox": 3}, merged={}, converted={"agent": 2}, before=None, left=None, **LISTS
-)
+MIGRATION = Migration(keys={"inbox": 3}, merged={}, converted={"agent": 2}, left=None, **LISTS)
 TOTALS = {
     Preview: "   Total: 0 key(s) would be migrated, 0 records would be converted",
     Migration: "   Total: 3 keys migrated, 2 records converted in 1.00 s",
@@ -144,7 +142,6 @@ def test_every_other_list_is_cut_on_a_terminal_too() -> None:
         keys={"agent": 1},
         merged={},
         converted={},
-        before=None,
         left=Left({"agent": 0}, {"agent": 0, "task": 0}, None, namesakes),
         hidden={b"tt:o:agent:%d" % n: b"tt:x:%d" % n for n in NUMBERS},
         **lists,

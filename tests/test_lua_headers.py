@@ -37,7 +37,7 @@ ITEMS = [
 ]
 """The operations of clusters with several shards. test_lua_items.py calls them."""
 MERGE = replace(UPGRADE, merge=True)
-CHOSEN = ("moves", "conversions", "conflicts", "renames", "destinations", "counts")
+CHOSEN = ("moves", "conversions", "conflicts", "renames", "destinations", "counts", "scopes")
 """The folders of which the plan or the layout chooses a file."""
 
 

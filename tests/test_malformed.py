@@ -140,6 +140,7 @@ REPLIES: dict[str, list[Any]] = {
         [NAME],
         [b"tt:town:task:2", b"is a list"],
         [b"a missing cli became empty", b"1"],
+        [1, 0, 1, 0, 1, 1, 0, 1, 0],
         0,
         b"",
     ],

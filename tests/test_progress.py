@@ -34,7 +34,6 @@ def migration(total: int) -> Migration:
         ambiguous=(),
         unconverted={},
         towns=(),
-        before=None,
         left=None,
         effort=Effort(1, 1.0, 5.0, 0),
     )

@@ -50,6 +50,19 @@ def test_keys_without_an_old_form_and_other_towns_stay_and_are_counted(redis: Re
     assert sorted(redis.keys()) == sorted(map(str.encode, [*stay, *others, "tt:task:1"]))
 
 
+@each("town", TOWNS)
+def test_what_is_left_is_counted_whatever_the_town_is_called(redis: Redis, town: str) -> None:
+    start = f"tt:{town}:"
+    redis.mset({f"{start}agent:1": 1, f"{start}agent:2": 1, "tt:agent:2": 1})
+    redis.hset(f"{start}task:1", mapping={"id": "1"})
+    redis.set(f"{start}mission:1", 1)
+    result = Migrator(redis, town, REVERSE).migrate()
+    assert (result.total, result.remaining, result.hashes_before) == (2, 1, 1)
+    assert result.left is not None
+    assert result.left.count is not None
+    assert (result.left.strings["agent"], result.left.count.new_only) == (1, 1)
+
+
 def test_an_old_key_is_never_overwritten(redis: Redis) -> None:
     redis.set("tt:agent:1", "old")
     redis.set("tt:town:agent:1", "new")

@@ -7,7 +7,8 @@ from typing import Any
 from tt_migrate.engine.calls.replies import COUNTED, MigrateReply, PreviewReply
 from tt_migrate.engine.passes.changes import Changes
 from tt_migrate.engine.passes.tallies import MigrationTally, PreviewTally
-from tt_migrate.plan import RENAME
+from tt_migrate.plan import RENAME, REVERSE
+from tt_migrate.results import Effort, Server
 
 KEY = b"tt:agent:1"
 NOTHING = PreviewReply(
@@ -42,8 +43,24 @@ def test_a_key_left_alone_twice_is_listed_once_and_renames_add_up() -> None:
         tally.add(
             MigrateReply(
                 *(b"0", 1, 10, 3, [1, *[0] * 6], [0] * 7, *left, [], [], [], [], []),
-                *([0, 0], [], [], [], 0, b""),
+                *([0, 0], [], [], [], [0] * COUNTED, 0, b""),
             )
         )
     assert (tally.keys["agent"], tally.conflicts) == (2, {KEY: "why"})
     assert tally.failed == {b"tt:stop:1": "ERR no"}
+    assert tally.has_changed
+
+
+def test_what_a_pass_has_left_is_counted_anew_when_it_starts_over() -> None:
+    tally = MigrationTally(REVERSE, "town", Changes(None, REVERSE, "town"))
+    key = b"tt:town:agent:1"
+    for _ in range(2):
+        tally.restart()
+        tally.add(
+            MigrateReply(
+                *(b"0", 1, 10, 3, [0] * 7, [0] * 7, [key, b"why"], [], [], [], [], [], []),
+                *([0, 0], [], [], [], [*[0] * 4, 1, *[0] * 4], 0, b""),
+            )
+        )
+    left = tally.left(Effort(1, 0, 0, 0), Server("redis", "8.2", "master"))
+    assert (left.total, left.hashes, tally.has_changed) == (1, 1, False)

@@ -113,13 +113,19 @@ class Plan:
     @property
     def operations(self) -> tuple[str, ...]:
         """The scripts that a migration with this plan calls."""
+        warning = ("hashes",) if self.warns_of_hashes else ()
         naming = ("agents",) if self.from_town is not None else ()
-        return ("migrate", *naming, "count" if self.needs_count else "left")
+        return (*warning, "migrate", *naming, "verify" if self.needs_count else "left")
 
     @property
     def needs_count(self) -> bool:
         """Whether a report needs more numbers than those of the keys to move."""
         return self.convert is not None or self.rename == "reverse"
+
+    @property
+    def warns_of_hashes(self) -> bool:
+        """Whether the plan leads back to Tinytown 0.6 and leaves hashes, which that cannot read."""
+        return self.rename == "reverse" and not self.convert
 
     def towns(self, town: str) -> tuple[str, ...]:
         """A town's names: the present one, and the former one if it has one."""

@@ -277,7 +277,7 @@ class Preview(Found):
             ambiguous=self.ambiguous,
             unconverted=self.unconverted,
             towns=self.towns,
-            before=count,
+            hashes_before=count.hashes_total,
             left=Left(count.keys, count.strings, count, self.namesakes),
             effort=self.effort,
             server=self.server,
@@ -293,11 +293,12 @@ class Migration(Found):
 
     `keys`: keys renamed, by family, as the server replied. `merged`: keys merged with their
     destination, by family. `converted`: records that became hashes, by family. `conflicts`,
-    `failed`, `unconverted`: keys that were left as they are, as in Preview. `before`: what a
-    REVERSE counted before it began. `left`: what the final pass found left to do. Both are None if
-    the run had no such pass. `adjusted`: what DOWNGRADE had to change in records so that 0.6 can
-    read them, and how often. `finished`: keys that a run with another plan had hidden in a cluster,
-    and that now have the names which it chose. The other fields: as in Found.
+    `failed`, `unconverted`: keys that were left as they are, as in Preview. `left`: what the final
+    pass found left to do, None if the run has not reached it; a pass that changed nothing is the
+    final one. `hashes_before`: the town's records that were hashes before a REVERSE began.
+    `adjusted`: what DOWNGRADE had to change in records so that 0.6 can read them, and how often.
+    `finished`: keys that a run with another plan had hidden in a cluster, and that now have the
+    names which it chose. The other fields: as in Found.
     """
 
     keys: Mapping[str, int]
@@ -307,8 +308,8 @@ class Migration(Found):
     failed: Mapping[bytes, str]
     ambiguous: Collection[bytes]
     unconverted: Mapping[bytes, str]
-    before: Count | None
     left: Left | None
+    hashes_before: int = 0
     adjusted: Mapping[str, int] = field(default_factory=dict)
     finished: int = 0
 

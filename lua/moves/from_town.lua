@@ -1,7 +1,7 @@
 -- moves/from_town.lua: which keys move, and to which destination: those of a town's former name get its new one.
 --
 -- Needs  batch, keyspace, owner, towns
--- Gives  FAMILIES, movers(town), ALL_NAMED, move_of(prefix, key), rival_of, in place of keyspace.lua's FAMILIES
+-- Gives  FAMILIES, movers(town), ALL_NAMED, all_of(town), move_of(prefix, key), rival_of, in place of keyspace.lua's FAMILIES
 
 local FROM = ARGV[6]
 if FROM == '' or FROM == prefix_of(ARGV[1] or '') then
@@ -15,6 +15,10 @@ local function movers(town)
 end
 
 local ALL_NAMED = 'tt:*'
+
+local function all_of(town)
+  return ALL_NAMED
+end
 
 -- Returns the family and the destination of a key of the former name, AMBIGUOUS if name and type do not tell
 -- whose key it is or would be, nil for any other key.

@@ -1,7 +1,7 @@
 -- moves/old_keys.lua: which keys move, and to which destination: keys of the old format get the town's name.
 --
 -- Needs  keyspace
--- Gives  movers(town), ALL_NAMED, move_of(prefix, key), rival_of
+-- Gives  movers(town), ALL_NAMED, all_of(town), move_of(prefix, key), rival_of
 
 -- Returns a glob that matches the keys to move and few others. SCAN returns most renamed keys again, so the
 -- glob must not match them.
@@ -11,6 +11,11 @@ end
 
 -- A glob that matches the keys to move and the keys of all towns.
 local ALL_NAMED = 'tt:*'
+
+-- Returns a glob that matches the keys to move and those of the town.
+local function all_of(town)
+  return ALL_NAMED
+end
 
 -- How the old keys of each family begin, and the position of the id. The index is the family's second letter,
 -- which is different for each family.

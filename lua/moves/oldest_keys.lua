@@ -1,7 +1,7 @@
 -- moves/oldest_keys.lua: which keys move: those of old_keys.lua, and mt:agent|inbox|task:<id> of version 0.1.
 --
 -- Needs  keyspace, moves/old_keys
--- Gives  movers(town), ALL_NAMED, move_of(prefix, key), rival_of(key), in place of old_keys.lua's
+-- Gives  movers(town), ALL_NAMED, all_of(town), move_of(prefix, key), rival_of(key), in place of old_keys.lua's
 
 local movers_of_old_keys, move_of_old_key = movers, move_of
 local MAY_BE_V0_1 = {agent = true, inbox = true, task = true}
@@ -11,6 +11,10 @@ local function movers(town)
 end
 
 local ALL_NAMED = '[mt]t:*'
+
+local function all_of(town)
+  return ALL_NAMED
+end
 
 -- As in old_keys.lua. Version 0.1 had no towns, so its keys are never ambiguous.
 local function move_of(prefix, key)

@@ -1,13 +1,14 @@
 -- moves/town_keys.lua: which keys move, and to which destination: keys of one town get their old names back.
 --
 -- Needs  batch, keyspace, owner
--- Gives  movers(town), ALL_NAMED, move_of(prefix, key), rival_of
+-- Gives  movers(town), ALL_NAMED, all_of(town), move_of(prefix, key), rival_of
 
 local function movers(town)
   return prefix_of(escaped(town)) .. '*'
 end
 
 local ALL_NAMED = 'tt:*'
+local all_of = movers
 
 -- Returns the family and the old name of a key of the town, AMBIGUOUS if the key or its old name may belong
 -- to another town, nil for any other key.

@@ -5,8 +5,8 @@
 --        CURSOR_WORDS, scan_argument_error(more, takes_keys), plain_error(err, command), is_key_error(err),
 --        caught(err), try(command, ...), call(command, ...), take_back(key), note(list, key, text),
 --        key_total(), CHUNK,
---        scan(cursor, count, budget, pattern, visit, before_step),
---        scan_or_visit(cursor, count, budget, pattern, visit, from, before_step)
+--        scan(cursor, count, budget, pattern, visit, before_step, kind),
+--        scan_or_visit(cursor, count, budget, pattern, visit, from, before_step, kind)
 
 -- On Redis 6.2 with `lua-replicate-commands no`, a script may write after SCAN or TIME only if it makes
 -- this call. Later versions always replicate a script's effects. Some compatible servers have no such function,
@@ -166,15 +166,19 @@ end
 -- Runs SCAN steps of `count` keys from `cursor`, and calls visit(key) for each key that the glob `pattern`
 -- matches. Ends when the cursor is '0' again, when another step as long as the last one would exceed `budget`
 -- microseconds, when SCAN fails, or when visit returns an error. before_step(cursor), if given, is called
--- before each step. If it returns true after at least one step, the batch ends.
+-- before each step. If it returns true after at least one step, the batch ends. kind: the type of the keys, nil for any; a
+-- server that cannot filter by it gives keys of others too.
 -- Returns the next cursor and the number of steps, or nil, nil and the error.
-local function scan(cursor, count, budget, pattern, visit, before_step)
+local function scan(cursor, count, budget, pattern, visit, before_step, kind)
   local steps, elapsed = 0, spent()
   repeat
     if before_step and before_step(cursor) and steps > 0 then
       break
     end
-    local reply = try('SCAN', cursor, 'MATCH', pattern, 'COUNT', count)
+    local reply = kind and try('SCAN', cursor, 'MATCH', pattern, 'COUNT', count, 'TYPE', kind)
+    if not reply or reply.err then
+      reply = try('SCAN', cursor, 'MATCH', pattern, 'COUNT', count)
+    end
     if reply.err then
       return nil, nil, plain_error(reply.err, 'SCAN')
     end
@@ -197,9 +201,9 @@ end
 
 -- Like scan(), but if ARGV holds keys (at position `from` and after), which an earlier batch has postponed or the
 -- client has found, calls visit(key) for them instead.
-local function scan_or_visit(cursor, count, budget, pattern, visit, from, before_step)
+local function scan_or_visit(cursor, count, budget, pattern, visit, from, before_step, kind)
   if #ARGV < from then
-    return scan(cursor, count, budget, pattern, visit, before_step)
+    return scan(cursor, count, budget, pattern, visit, before_step, kind)
   end
   for n = from, #ARGV do
     -- Meanwhile the key may have expired or been consumed.

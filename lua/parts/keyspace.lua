@@ -3,7 +3,7 @@
 -- Needs  nothing
 -- Gives  FAMILIES, RECORDS, IS_RECORD, AMBIGUOUS, WITH_ID, SINCE_0_7, TOWN_WIDE, prefix_of(town),
 --        family_at(key, from), is_town_wide(key, from), escaped(text), glob_of(names, letters),
---        record_of(prefix, key), has_no_old_form(prefix, key), zeros(names), in_order(names, counts), and
+--        records_glob(town), record_of(prefix, key), has_no_old_form(prefix, key), zeros(names), in_order(names, counts), and
 --        short names for string functions: find, sub, match, byte
 
 local find, sub, match, byte = string.find, string.sub, string.match, string.byte
@@ -66,6 +66,11 @@ local function glob_of(names, letters)
     glob[n] = '[' .. table.concat(set) .. ']'
   end
   return table.concat(glob) .. '*'
+end
+
+-- Returns a glob that matches the records of a town, and few other keys.
+local function records_glob(town)
+  return prefix_of(escaped(town)) .. glob_of(RECORDS, 4)
 end
 
 local RECORD_BY_LETTER = {}

@@ -5,105 +5,99 @@
 
 -- The towns found so far, each once.
 local towns = {}
-local seen = {}
 
--- What follows the town in a key has one to three parts.
-local READINGS = {'^tt:(.+):[^:]+$', '^tt:(.+):[^:]+:[^:]+$', '^tt:(.+):[^:]+:[^:]+:[^:]+$'}
+local town_of, is_unknown, note_town
+do
+  -- What follows the town in a key has one to three parts.
+  local READINGS = {'^tt:(.+):[^:]+$', '^tt:(.+):[^:]+:[^:]+$', '^tt:(.+):[^:]+:[^:]+:[^:]+$'}
 
--- Returns the town of a key whose name no Tinytown uses: broadcast, and unknown names after a word of SINCE_0_7.
-local function town_of_odd(key)
-  local town, part = match(key, '^tt:(.+):(%l+)$')
-  if part == 'broadcast' then
-    return town
-  end
-  town, part = match(key, '^tt:(.-):(%l+):')
-  if town and town ~= '' and SINCE_0_7[part] then
-    return town
-  end
-  return nil
-end
-
--- Returns the town of a key of the new format, nil for any other key.
-local function town_of(key)
-  for _, reading in ipairs(READINGS) do
-    local town = match(key, reading)
-    local family = town and family_of(prefix_of(town), key)
-    if family and family ~= AMBIGUOUS then
+  -- Returns the town of a key whose name no Tinytown uses: broadcast, and unknown names after a word of SINCE_0_7.
+  local function town_of_odd(key)
+    local town, part = match(key, '^tt:(.+):(%l+)$')
+    if part == 'broadcast' then
       return town
     end
-  end
-  return town_of_odd(key)
-end
-
--- Returns whether a migration has made the key: kept_cursor.lua's key for a cursor, and the hidden names and marks of
--- clusters.
-local function is_ours(key)
-  return find(key, ':flight:%x+:0x%x+$') or find(key, '^tt:{.*}:mov[ie]%l+:%d+%-%x+%-%d+:')
-end
-
--- Returns whether a key begins like those of the town with this prefix, and its name has no known form, of this town
--- or another. A future Tinytown may have made it.
-local function is_unknown(prefix, key)
-  for _, reading in ipairs(READINGS) do
-    local town = match(key, reading)
-    if town and form_of(prefix_of(town), key) then
-      return false
+    town, part = match(key, '^tt:(.-):(%l+):')
+    if town and town ~= '' and SINCE_0_7[part] then
+      return town
     end
+    return nil
   end
-  local town = town_of_odd(key)
-  return (not town or prefix_of(town) == prefix) and not family_at(key, #'tt:' + 1) and not is_ours(key)
-end
 
--- Returns the positions of the last two colons of a key. colon: that of an earlier one. The first position is nil if
--- there is none after it.
-local function last_colons(key, colon)
-  local before
-  repeat
-    local following = find(key, ':', colon + 1, true)
-    if following then
-      before, colon = colon, following
+  -- Returns the town of a key of the new format, nil for any other key.
+  function town_of(key)
+    for _, reading in ipairs(READINGS) do
+      local town = match(key, reading)
+      local family = town and family_of(prefix_of(town), key)
+      if family and family ~= AMBIGUOUS then
+        return town
+      end
     end
-  until not following
-  return before, colon
-end
-
--- Returns whether the name of a key can be of a town, by its parts. word: the last but one.
-local function has_known_part(key, word)
-  return WITH_ID[word] or find(key, ':mission:', 1, true) or find(key, ':events:', 1, true)
-    or find(key, ':docket:', 1, true)
-end
-
--- Returns whether the town of a key is surely known, or whether it surely has none. colon: the position of the first
--- colon after `tt:`.
-local function is_settled(key, colon)
-  local before, last = last_colons(key, colon)
-  -- The last part can be one of TOWN_WIDE: then what precedes it is another town.
-  local is_long = #key - last > LONGEST_TOWN_WIDE
-  if not before then
-    return is_long
-  elseif is_long and seen[sub(key, #'tt:' + 1, before - 1)] then
-    return true
+    return town_of_odd(key)
   end
-  return (is_long or not TOWN_WIDE[sub(key, last + 1)]) and not has_known_part(key, sub(key, before + 1, last - 1))
-end
 
--- Whether it is known that the run's town has keys.
-local has_own = false
+  -- Returns whether a migration has made the key: kept_cursor.lua's key for a cursor, and the hidden names and marks of
+  -- clusters.
+  local function is_ours(key)
+    return find(key, ':flight:%x+:0x%x+$') or find(key, '^tt:{.*}:mov[ie]%l+:%d+%-%x+%-%d+:')
+  end
 
--- Adds the town of a key to towns. prefix: of the run's town, which has most keys. is_own: whether the key is surely
--- one of them; else that is found out.
-local function note_town(prefix, key, is_own)
-  if is_own and has_own then
-    return
+  -- Returns whether a key begins like those of the town with this prefix, and its name has no known form, of this town
+  -- or another. A future Tinytown may have made it.
+  function is_unknown(prefix, key)
+    for _, reading in ipairs(READINGS) do
+      local town = match(key, reading)
+      if town and form_of(prefix_of(town), key) then
+        return false
+      end
+    end
+    local town = town_of_odd(key)
+    return (not town or prefix_of(town) == prefix) and not family_at(key, #'tt:' + 1) and not is_ours(key)
   end
-  has_own = has_own or is_own
-  local colon = find(key, ':', #'tt:' + 1, true)
-  if not colon or is_settled(key, colon) then
-    return
+
+  local seen = {}
+
+  -- Returns whether the town of a key is surely known, or whether it surely has none. colon: the position of the first
+  -- colon after `tt:`.
+  local function is_settled(key, colon)
+    -- The positions of the last two colons.
+    local before, last = nil, colon
+    repeat
+      local following = find(key, ':', last + 1, true)
+      if following then
+        before, last = last, following
+      end
+    until not following
+    -- The last part can be one of TOWN_WIDE: then what precedes it is another town.
+    local is_long = #key - last > LONGEST_TOWN_WIDE
+    if not before then
+      return is_long
+    elseif is_long and seen[sub(key, #'tt:' + 1, before - 1)] then
+      return true
+    end
+    return (is_long or not TOWN_WIDE[sub(key, last + 1)]) and not WITH_ID[sub(key, before + 1, last - 1)]
+      and not find(key, ':mission:', 1, true) and not find(key, ':events:', 1, true)
+      and not find(key, ':docket:', 1, true)
   end
-  local town = not is_ours(key) and town_of(key)
-  if town and not seen[town] then
-    seen[town] = true
-    towns[#towns + 1] = town
+
+  -- Whether it is known that the run's town has keys.
+  local has_own = false
+
+  -- Adds the town of a key to towns. prefix: of the run's town, which has most keys. is_own: whether the key is surely
+  -- one of them; else that is found out.
+  function note_town(prefix, key, is_own)
+    if is_own and has_own then
+      return
+    end
+    has_own = has_own or is_own
+    local colon = find(key, ':', #'tt:' + 1, true)
+    if not colon or is_settled(key, colon) then
+      return
+    end
+    local town = not is_ours(key) and town_of(key)
+    if town and not seen[town] then
+      seen[town] = true
+      towns[#towns + 1] = town
+    end
   end
 end

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from redis import Redis
@@ -108,19 +109,19 @@ class OneServer:
             session = driver.session
             driver.prepare(self._plan.operations)
             moved = MigrationTally(self._plan, self._town, changes)
-            before: Count | None = None
+            hashes = 0
 
             def result(left: Left | None = None) -> Migration:
                 cost, server = driver.effort(), session.server
-                return moved.result(cost, server, before=before, left=left)
+                return moved.result(cost, server, hashes_before=hashes, left=left)
 
-            if self._plan.rename == "reverse":
-                before = self._count(driver, "counting", result)
+            if self._plan.warns_of_hashes:
+                hashes = self._count(driver, "counting", result, "hashes").hashes_total
             while True:
+                found: Left | None = None
                 for _ in range(self._plan.passes(self._town)):
-                    moved.restart()
-                    driver.drive(ScanPass(session, "migrate", moved), "migrating", result)
-                left = driver.while_still(lambda: self._left(driver, result))
+                    found = self._migrated(driver, moved, result)
+                left = driver.while_still(partial(self._left, driver, moved, result, found))
                 if not driver.has_moved():
                     break
                 moved.restart()
@@ -139,20 +140,53 @@ class OneServer:
         with self._options.shield():
             return replace(result, databases=databases_of(session.client, self._refusals))
 
-    def _left(self, driver: Driver, so_far: Callable[[], Result]) -> Left:
-        if self._plan.needs_count:
-            count = self._count(driver, "verifying", so_far)
-            return Left(count.keys, count.strings, count)
-        tally = LeftTally(self._plan)
-        driver.drive(ScanPass(driver.session, "left", tally), "verifying", so_far)
+    def _migrated(
+        self, driver: Driver, moved: MigrationTally, so_far: Callable[[], Result]
+    ) -> Left | None:
+        """Make one pass over all keys. If it has changed nothing, returns what it has left.
+
+        Such a pass has seen what a final pass would see: every key that was there all the time. It
+        has not if a call may have changed keys unnoticed, or a slot of the cluster has moved, or if
+        the user may not run TYPE, which a final pass does without.
+        """
+        lost = driver.effort().lost_replies
+        can_count = b"TYPE" not in driver.session.denied.split()
+        work = ScanPass(driver.session, "migrate", moved)
+        moved.restart()
+        is_still = driver.is_still(lambda: driver.drive(work, "migrating", so_far))
+        is_known = can_count and is_still and driver.effort().lost_replies == lost
+        if moved.has_changed or not is_known or not self._plan.rename:
+            return None
+        return moved.left(driver.effort(), driver.session.server)
+
+    def _left(
+        self,
+        driver: Driver,
+        moved: MigrationTally,
+        so_far: Callable[[], Result],
+        found: Left | None,
+    ) -> Left:
+        """What is left to do. `found`: what the last pass has left, if it has changed nothing."""
+        if found:
+            left = found
+        elif self._plan.needs_count:
+            left = moved.verified(self._count(driver, "verifying", so_far, "verify"))
+        else:
+            tally = LeftTally(self._plan)
+            driver.drive(ScanPass(driver.session, "left", tally), "verifying", so_far)
+            left = tally.result()
         if self._plan.from_town is None:
-            return tally.result()
+            return left
         agents = AgentsTally()
         driver.drive(ScanPass(driver.session, "agents", agents), "verifying", so_far)
-        return replace(tally.result(), namesakes=agents.namesakes)
+        return replace(left, namesakes=agents.namesakes)
 
     def _count(
-        self, driver: Driver, stage: Stage, so_far: Callable[[], Result] | None = None
+        self,
+        driver: Driver,
+        stage: Stage,
+        so_far: Callable[[], Result] | None = None,
+        operation: str = "count",
     ) -> Count:
         tally = CountTally(self._plan, self._town)
 
@@ -162,7 +196,7 @@ class OneServer:
 
         if self._plan.convert and b"TYPE" in driver.session.denied.split():
             raise NoPermissionError("NOPERM the user has no permissions to run TYPE")
-        driver.drive(ScanPass(driver.session, "count", tally), stage, so_far or result)
+        driver.drive(ScanPass(driver.session, operation, tally), stage, so_far or result)
         return result()
 
     @contextmanager

@@ -214,17 +214,18 @@ class TextReport:
         yield from self._town_lines()
         yield from self._last_lines(ambiguous, notes)
 
-    def _hashes(self, count: Count | None, cure: str) -> Iterator[str]:
+    def _hashes(self, number: int, cure: str) -> Iterator[str]:
         """Warn that --reverse leaves hashes, which 0.6 cannot read."""
-        if self.plan.name == "reverse" and count and count.hashes_total:
-            hashes = counted(count.hashes_total, "record is a hash", "records are hashes")
+        if self.plan.warns_of_hashes and number:
+            hashes = counted(number, "record is a hash", "records are hashes")
             yield _Verdict(
                 f"{self.out.symbols.warning} Tinytown 0.6 must not be used on this town:"
                 f" {hashes}, and it would lose ids from the backlog. {cure}"
             )
 
     def _hashes_before(self, count: Count | None) -> Iterator[str]:
-        return self._hashes(count, f"Use '{self._command(DOWNGRADE)}' instead.")
+        number = count.hashes_total if count else 0
+        return self._hashes(number, f"Use '{self._command(DOWNGRADE)}' instead.")
 
     def _preview(self, preview: Preview, refusal: Iterable[str]) -> Iterator[str]:
         yield from self._hashes_before(preview.count)
@@ -314,7 +315,7 @@ class TextReport:
     def _ended(self, migration: Migration) -> Iterator[str]:
         """Report a migration that changed something, or that left something to do."""
         cure = f"Run '{self._command(RENAME)}', then '{self._command(DOWNGRADE)}'."
-        yield from self._hashes(migration.before, cure)
+        yield from self._hashes(migration.hashes_before, cure)
         noun, symbols = self._words.noun, self.out.symbols
         notes = self._notes_after(migration)
         if not migration.complete:
@@ -411,7 +412,7 @@ class TextReport:
 
     def _counted(self, migration: Migration) -> Iterator[str]:
         if migration.left:
-            yield from self._notes(migration.before or migration.left.count)
+            yield from self._notes(migration.left.count)
             if migration.changed or not migration.complete:
                 yield from self._after_renaming(migration.left.namesakes)
 

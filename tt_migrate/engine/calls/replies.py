@@ -138,6 +138,7 @@ class MigrateReply(NamedTuple):
     changed: OneText
     unconverted: Texts
     adjusted: Times
+    counted: list[int]
     kept: int
     error: bytes
 

@@ -22,6 +22,8 @@ from tt_migrate.plan import Plan
 
 _FILES = {
     "find": "preview",
+    "hashes": "count",
+    "verify": "count",
     **{
         name: f"cluster/{name}"
         for name in ("freeze", "apply", "finish", "forget", "give_back", "facts", "weigh")
@@ -31,10 +33,10 @@ _FILES = {
 
 _READING = (
     "find",
-    *("inspect", "locate", "count", "preview", "left", "agents"),
+    *("inspect", "locate", "count", "hashes", "verify", "preview", "left", "agents"),
     *("facts", "weigh"),
 )
-KEEPS_CURSOR = ("migrate", "count", "left")
+KEEPS_CURSOR = ("migrate", "count", "hashes", "verify", "left")
 """The operations whose scripts can keep their cursor (see kept_cursor.lua)."""
 
 _FLUSHES = 20
@@ -99,7 +101,8 @@ def source(operation: str, plan: Plan, layout: Layout = "server") -> str:
         "moves": _moves(operation, plan, layout),
         "conversions": "as_they_are" if operation == "find" else plan.conversions,
         "conflicts": plan.conflicts,
-        "counts": "everything" if plan.needs_count and operation != "find" else "nothing",
+        "counts": _counts(operation, plan, layout),
+        "scopes": {"verify": "town", "hashes": "hashes"}.get(operation, "database"),
         **_CHOSEN[layout],
     }
     texts: dict[str, str] = {}
@@ -120,9 +123,19 @@ def _moves(operation: str, plan: Plan, layout: Layout) -> str:
     """The Lua file that defines which keys move."""
     if operation == "find":
         return "string_keys" if plan.convert == "json" else plan.moves
-    # Between shards, `migrate` only converts: keys are moved in another way.
-    stays = operation == "migrate" and (not plan.rename or layout == "shards")
-    return "nothing" if stays else plan.moves
+    return "nothing" if _only_converts(operation, plan, layout) else plan.moves
+
+
+def _counts(operation: str, plan: Plan, layout: Layout) -> str:
+    """The Lua file that counts records."""
+    if operation == "migrate":
+        return "nothing" if _only_converts(operation, plan, layout) else "everything"
+    return "everything" if plan.needs_count and operation != "find" else "nothing"
+
+
+def _only_converts(operation: str, plan: Plan, layout: Layout) -> bool:
+    """Whether a script that migrates moves no keys: between shards, they move in another way."""
+    return operation == "migrate" and (not plan.rename or layout == "shards")
 
 
 def _text(name: str) -> str:

@@ -30,6 +30,8 @@ _CALLS_AHEAD = 100
 
 _SCRIPTS: dict[str, tuple[Any, int]] = {
     "count": (CountReply, 8),
+    "hashes": (CountReply, 8),
+    "verify": (CountReply, 8),
     "left": (LeftReply, 8),
     "preview": (PreviewReply, 6),
     "migrate": (MigrateReply, 9),

@@ -62,7 +62,7 @@ class Sharded:
     def count(self) -> Count:
         """Count what there is to do. Reads only."""
         self._pool.begin()
-        return self._count("counting")
+        return self._count()
 
     def preview(self) -> Preview:
         """List what the plan would change. Reads only."""
@@ -88,12 +88,13 @@ class Sharded:
         self._pool.begin(("find", *self._plan.operations, *_MOVING), looks_again=True)
         moved = MigrationTally(self._plan, self._town, self._changes)
         records = MigrationTally(self._plan, self._town, self._changes)
-        before: Count | None = None
+        records.towns = moved.towns
+        hashes = 0
         hidden: dict[bytes, bytes] = {}
 
         def result(left: Left | None = None) -> Migration:
             cost, server = self._pool.effort(), self._pool.server
-            migration = moved.result(cost, server, before=before, left=left)
+            migration = moved.result(cost, server, hashes_before=hashes, left=left)
             return replace(
                 migration,
                 converted=records.converted,
@@ -102,8 +103,10 @@ class Sharded:
                 hidden=hidden,
             )
 
-        if self._plan.rename == "reverse":
-            before = self._count("counting", result)
+        if self._plan.warns_of_hashes:
+            before = CountTally(self._plan, self._town)
+            self._read({"hashes": before}, "counting", result, {})
+            hashes = before.count(self._pool.effort(), self._pool.server).hashes_total
         for _ in range(_STEADY_TRIES):
             if self._plan.convert == "json":
                 self._until_steady(lambda: self._converted(records, result))
@@ -111,7 +114,7 @@ class Sharded:
                 self._until_steady(lambda: self._moved(moved, result))
             if self._plan.convert == "hash":
                 self._until_steady(lambda: self._converted(records, result))
-            left = self._left(result, hidden)
+            left = self._left(moved, result, hidden)
             if self._stuck.issuperset(hidden.values()):
                 break  # Else another run has begun.
         self._pool.count_evictions()
@@ -155,7 +158,7 @@ class Sharded:
     def _preview_tally(self) -> PreviewTally:
         return PreviewTally(self._plan, self._town)
 
-    def _count(self, stage: Stage, result: Callable[[], Result] | None = None) -> Count:
+    def _count(self) -> Count:
         found = self._preview_tally()
         counted: CountTally | PreviewTally = found
         looks: dict[str, Tally] = {"preview": found}
@@ -168,15 +171,17 @@ class Sharded:
         def so_far() -> Count:
             return counted.count(self._pool.effort(), self._pool.server)
 
-        self._read(looks, stage, result or so_far, hidden)
+        self._read(looks, "counting", so_far, hidden)
         return self._corrected(counted, found.moves, hidden)
 
-    def _left(self, result: Callable[[], Result], hidden: dict[bytes, bytes]) -> Left:
+    def _left(
+        self, moved: MigrationTally, result: Callable[[], Result], hidden: dict[bytes, bytes]
+    ) -> Left:
         hidden.clear()
         if self._plan.needs_count:
-            count = self._count("verifying", result)
-            hidden.update(count.hidden)
-            return Left(count.keys, count.strings, count)
+            verified = CountTally(self._plan, self._town)
+            self._read({"verify": verified}, "verifying", result, hidden)
+            return moved.verified(verified.count(self._pool.effort(), self._pool.server))
         tally, agents = LeftTally(self._plan), AgentsTally()
         self._read({"left": tally, "agents": agents}, "verifying", result, hidden)
         return replace(tally.result(), namesakes=agents.namesakes)

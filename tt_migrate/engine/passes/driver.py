@@ -126,6 +126,16 @@ class Driver:
             raise found
         return found
 
+    def is_still(self, act: Callable[[], object]) -> bool:
+        """Carry something out. Returns whether no slot has moved meanwhile, or was about to."""
+        before = self._asked(self.session.look)
+        act()
+        try:
+            check_still(before, self._asked(self.session.look))
+        except MovingSlotsError:
+            return False
+        return True
+
     def has_moved(self) -> bool:
         """Whether the run must be repeated on another server. If so, connects there."""
         if not self._asked(lambda: self.session.has_moved() or self._is_other_process()):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from operator import add
 from typing import Any, Protocol, TypeVar
 
 from tt_migrate.engine.calls.replies import (
@@ -79,10 +81,10 @@ class _Numbers:
         self._keys = dict.fromkeys(plan.families, 0)
         self._records = dict.fromkeys(range(COUNTED), 0)
 
-    def add(self, reply: CountReply | PreviewReply) -> None:
-        """Add a reply."""
-        self._keys = _added(self._keys, reply.families)
-        self._records = _added(self._records, reply.counted)
+    def add(self, families: list[int], counted: list[int]) -> None:
+        """Add what a reply counts."""
+        self._keys = _added(self._keys, families)
+        self._records = _added(self._records, counted)
 
     def count(self, effort: Effort, server: Server, towns: Towns, **rest: Any) -> Count:
         """What was counted. `rest`: the other fields of the Count."""
@@ -126,7 +128,7 @@ class CountTally:
 
     def add(self, reply: CountReply) -> None:
         """Add a reply."""
-        self._numbers.add(reply)
+        self._numbers.add(reply.families, reply.counted)
         self._conflicts += reply.conflicts
         self._ambiguous += reply.ambiguous
         self._towns.found.update(reply.towns)
@@ -199,7 +201,7 @@ class PreviewTally:
 
     def add(self, reply: PreviewReply) -> None:
         """Add a reply."""
-        self._numbers.add(reply)
+        self._numbers.add(reply.families, reply.counted)
         moves = {*reply.odd_moves, *reply.moves.split(b"\n")} - {b""}
         merges, conflicts, failed = map(texts, (reply.merges, reply.conflicts, reply.failed))
         for keys in (moves, merges, conflicts, failed):
@@ -311,6 +313,9 @@ class MigrationTally:
 
     def restart(self) -> None:
         """Forget the keys that were left alone. Keys that were changed stay counted."""
+        self._changed_before = self._changed
+        self._counted = [0] * COUNTED
+        self._dbsize = 0
         self.conflicts: dict[bytes, str] = {}
         self.failed: dict[bytes, str] = {}
         self.ambiguous: set[bytes] = set()
@@ -332,6 +337,8 @@ class MigrationTally:
         self.adjusted.update(times(reply.adjusted))
         self.unconverted.update(unconverted)
         self.towns.found.update(reply.towns)
+        self._counted = [*map(add, self._counted, reply.counted)]
+        self._dbsize = reply.dbsize
         self._changes.converted(apart(reply.changed))
         self._changes.left_record(unconverted)
         self._note(renamed, joined, conflicts, failed)
@@ -376,11 +383,44 @@ class MigrationTally:
         found = Counter(family_and_id(key, self._start)[0] for key in keys)
         return [found[family] for family in self._plan.families]
 
+    @property
+    def _changed(self) -> int:
+        numbers = (self.keys, self.merged, self.converted)
+        return sum(sum(counted.values()) for counted in numbers)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether this pass has changed a key."""
+        return self._changed > self._changed_before
+
+    def left(self, effort: Effort, server: Server) -> Left:
+        """What this pass has left, which has looked at all keys and has changed none."""
+        names = {*self.conflicts, *self.failed}
+        if self._plan.convert == "json":
+            names |= self.unconverted.keys() - self.ambiguous
+        numbers = _Numbers(self._plan, self._town)
+        numbers.add(self._numbers(names), self._counted)
+        rest = {"conflicts": 0, "ambiguous": len(self.ambiguous), "dbsize": self._dbsize}
+        return self.verified(numbers.count(effort, server, self.towns, **rest))
+
+    def verified(self, count: Count) -> Left:
+        """What the final pass has counted, with what only the passes before it know."""
+        if not self._plan.needs_count:
+            return Left(count.keys, count.strings)
+        number, towns = len(self.conflicts), self.towns.others
+        count = replace(count, conflicts=number, towns=towns, has_keys=self.has_keys)
+        return Left(count.keys, count.strings, count)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether the town has keys in the new format now."""
+        gave_names = self._plan.rename != "reverse" and self._changed > 0
+        return self.towns.has_own or gave_names
+
     def result(
-        self, effort: Effort, server: Server, *, before: Count | None, left: Left | None
+        self, effort: Effort, server: Server, *, hashes_before: int, left: Left | None
     ) -> Migration:
-        """What was done so far. `before`, `left`: as in Migration."""
-        count = left.count if left else None
+        """What was done so far. `hashes_before`, `left`: as in Migration."""
         return Migration(
             plan=self._plan,
             town=self._town,
@@ -393,9 +433,9 @@ class MigrationTally:
             unconverted=self.unconverted,
             adjusted=self.adjusted,
             finished=self.finished,
-            towns=count.towns if count else self.towns.others,
-            has_keys=count.has_keys if count else self.towns.has_own,
-            before=before,
+            towns=self.towns.others,
+            has_keys=self.has_keys,
+            hashes_before=hashes_before,
             left=left,
             effort=effort,
             server=server,

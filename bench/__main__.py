@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bench import cluster, distance, far, foreign, gentle, local, shard, size, upgrade
+from bench import cluster, distance, far, foreign, gentle, idle, local, shard, size, upgrade
 from bench.machinery import Run
 from bench.plots import draw
 from bench.results import Latency, Results
@@ -59,6 +59,7 @@ def _measured(
         "far": far.runs(kind, keys),
         "upgrade": upgrade.runs(kind, keys),
         "foreign": foreign.runs(kind, keys),
+        "idle": idle.runs(kind, keys),
         "shard": shard.runs(kind, keys),
         "cluster": cluster.runs(kind, keys),
         "size": size.runs(kind, most),

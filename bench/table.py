@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isnan
 
-from bench import cluster, distance, far, foreign, gentle, local, shard, size, upgrade
+from bench import cluster, distance, far, foreign, gentle, idle, local, shard, size, upgrade
 from bench.machinery import PARTS
 from bench.machinery.contestants import LIMIT, OURS
 from bench.results import Bar, Results
@@ -25,7 +25,7 @@ _TITLES = {
 
 def bars(results: Results) -> list[Bar]:
     """All bars in the order of the table."""
-    experiments = (local, upgrade, distance, far, foreign, shard, cluster, gentle, size)
+    experiments = (local, idle, upgrade, distance, far, foreign, shard, cluster, gentle, size)
     return [bar for of in experiments for bar in of.bars(results)]
 
 

@@ -98,10 +98,10 @@ def check_moved(redis: Redis, result: Migration, keys: int = KEYS) -> None:
 
 
 def scan(redis: Redis, cursor: object, kept_in: str = KEPT, nice: object = 0) -> list[Any]:
-    """Call left.lua for a batch of one step of 10 keys."""
-    args = ("town", cursor, 10, 1, "", "", kept_in, nice)
-    reply: list[Any] = redis.eval(source("left", RENAME), 0, *args)  # type: ignore[arg-type]
-    return reply
+    """Call migrate.lua for a batch of one step of 10 keys. The last field is `kept`."""
+    args = ("town", cursor, 10, 1, "", "", kept_in, nice, 0)
+    reply: list[Any] = redis.eval(source("migrate", RENAME), 0, *args)  # type: ignore[arg-type]
+    return reply if len(reply) == 1 else reply[:-1]
 
 
 def next_batch(redis: Redis) -> list[Any]:
@@ -146,7 +146,7 @@ def test_nice_is_kept_by_the_server(redis: Redis) -> None:
     scan(redis, 0, nice=1000)
     [key] = flight_keys(redis)
     at_once = redis.pipeline()
-    at_once.eval(source("left", RENAME), 0, "town", "kept", 10, 1, "", "", KEPT, 1000)
+    at_once.eval(source("migrate", RENAME), 0, "town", "kept", 10, 1, "", "", KEPT, 1000, 0)
     at_once.get(key)
     at_once.time()
     reply, kept, (seconds, micros) = at_once.execute()

@@ -20,14 +20,14 @@ from tt_migrate.keyspace import FAMILIES, RECORDS, SINCE_0_7
 LUA = Path(__file__).parent.parent / "lua"
 FILES = sorted(str(path.relative_to(LUA).with_suffix("")) for path in LUA.rglob("*.lua"))
 SCAN = ("town", "0", "100", "1000000", "", "")
-FLIGHT = (*SCAN, "", "0")
+READING, KEEPING = (*SCAN, "0", "0"), (*SCAN, "", "0")
 CALLS: dict[str, tuple[object, ...]] = {
     "inspect": ("town", "0", "", "GET"),
-    "count": FLIGHT,
-    "left": FLIGHT,
-    "preview": SCAN,
-    "agents": SCAN,
-    "migrate": (*FLIGHT, "0"),
+    "count": READING,
+    "left": READING,
+    "preview": READING,
+    "agents": READING,
+    "migrate": (*KEEPING, "0"),
     "locate": (),
 }
 """The operations, each with valid arguments."""

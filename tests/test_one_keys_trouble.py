@@ -282,9 +282,10 @@ def test_a_server_that_answered_before_is_not_blamed_for_tls(newest: Server) -> 
         held_connection(client) as held,
     ):
         session = Session(held, RENAME, "my-project", Refusals())
+        call = Call(session.script("count"), ("my-project", "0", 10, 1000, "", "", 0, 0))
         newest.client().execute_command("CLIENT", "PAUSE", 2_000, "ALL")
         with pytest.raises(RedisTimeoutError) as raised:
-            session.call(Call(session.script("count"), ("my-project", "0", 10, 1000, "", "")))
+            session.call(call)
     said = explain(raised.value, url)
     assert "it answered before, but now not in time" in said
     assert "TLS" not in said

@@ -12,7 +12,8 @@ from tt_migrate.results import Effort, Server
 
 KEY = b"tt:agent:1"
 NOTHING = PreviewReply(
-    b"0", 1, 10, 3, b"", [], [], [], [], [], [], [], b"", [], [], [], [0] * 7, [0] * COUNTED
+    *(b"0", 1, 10, 3, b"", [], [], [], [], [], [], []),
+    *(b"", [], [], [], [0] * 7, [0] * COUNTED, b"0", 0),
 )
 
 

@@ -2,11 +2,10 @@
 --
 -- Needs  nothing
 -- Gives  denied, deny(names), spent(), is_time_spent(budget, unknown), whole_number(text, lowest, highest),
---        CURSOR_WORDS, scan_argument_error(more, takes_keys), plain_error(err, command), is_key_error(err),
---        caught(err), try(command, ...), call(command, ...), take_back(key), note(list, key, text),
---        key_total(), CHUNK,
---        scan(cursor, count, budget, pattern, visit, before_step, kind),
---        scan_or_visit(cursor, count, budget, pattern, visit, from, before_step, kind)
+--        CURSOR_WORDS, scan_argument_error(more), plain_error(err, command), is_key_error(err), caught(err),
+--        try(command, ...), call(command, ...), take_back(key), note(list, key, text), key_total(), CHUNK,
+--        scan(cursor, count, budget, pattern, visit, before_step, kind, most),
+--        scan_or_visit(cursor, count, budget, pattern, visit, from, before_step, kind, most)
 
 -- On Redis 6.2 with `lua-replicate-commands no`, a script may write after SCAN or TIME only if it makes
 -- this call. Later versions always replicate a script's effects. Some compatible servers have no such function,
@@ -66,12 +65,12 @@ local CURSOR_WORDS = {}
 
 -- Checks the arguments town, cursor, count, budget, denied and from, and begins the batch. Returns the message
 -- for the first wrong argument, nil if all are valid. more: the names of further arguments, separated by commas.
--- takes_keys: whether keys may follow. A service can require that such a key is in KEYS too.
-local function scan_argument_error(more, takes_keys)
-  local names = 'town, cursor, count, budget, denied, from' .. (more and ', ' .. more or '')
+-- Keys may follow. A service can require that such a key is in KEYS too.
+local function scan_argument_error(more)
+  local names = 'town, cursor, count, budget, denied, from, ' .. more
   local _, commas = string.gsub(names, ',', '')
-  local is_named = #KEYS == 0 or (takes_keys and #ARGV == commas + 2 and #KEYS == 1 and KEYS[1] == ARGV[#ARGV])
-  if not is_named or #ARGV <= commas or (#ARGV > commas + 1 and not takes_keys) then
+  local is_named = #KEYS == 0 or (#ARGV == commas + 2 and #KEYS == 1 and KEYS[1] == ARGV[#ARGV])
+  if not is_named or #ARGV <= commas then
     return 'BADARG takes no KEYS and ' .. commas + 1 .. ' ARGV: ' .. names
   end
   if ARGV[1] == '' then
@@ -167,9 +166,9 @@ end
 -- matches. Ends when the cursor is '0' again, when another step as long as the last one would exceed `budget`
 -- microseconds, when SCAN fails, or when visit returns an error. before_step(cursor), if given, is called
 -- before each step. If it returns true after at least one step, the batch ends. kind: the type of the keys, nil for any; a
--- server that cannot filter by it gives keys of others too.
+-- server that cannot filter by it gives keys of others too. It ends after `most` steps, if given and not 0.
 -- Returns the next cursor and the number of steps, or nil, nil and the error.
-local function scan(cursor, count, budget, pattern, visit, before_step, kind)
+local function scan(cursor, count, budget, pattern, visit, before_step, kind, most)
   local steps, elapsed = 0, spent()
   repeat
     if before_step and before_step(cursor) and steps > 0 then
@@ -195,15 +194,15 @@ local function scan(cursor, count, budget, pattern, visit, before_step, kind)
     local step = now - elapsed
     elapsed = now
     -- If the clock did not advance during a step, it cannot limit the next one.
-  until cursor == '0' or step <= 0 or elapsed + step > budget
+  until cursor == '0' or steps == most or step <= 0 or elapsed + step > budget
   return cursor, steps
 end
 
 -- Like scan(), but if ARGV holds keys (at position `from` and after), which an earlier batch has postponed or the
 -- client has found, calls visit(key) for them instead.
-local function scan_or_visit(cursor, count, budget, pattern, visit, from, before_step, kind)
+local function scan_or_visit(cursor, count, budget, pattern, visit, from, before_step, kind, most)
   if #ARGV < from then
-    return scan(cursor, count, budget, pattern, visit, before_step, kind)
+    return scan(cursor, count, budget, pattern, visit, before_step, kind, most)
   end
   for n = from, #ARGV do
     -- Meanwhile the key may have expired or been consumed.

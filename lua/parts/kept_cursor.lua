@@ -9,7 +9,7 @@
 -- clock.
 --
 -- Needs  batch
--- Gives  cursor_argument_error(more, takes_keys), kept_cursor(), keep(cursor)
+-- Gives  cursor_argument_error(more), kept_cursor(), keep(cursor)
 
 CURSOR_WORDS.kept, CURSOR_WORDS['end'] = true, true
 
@@ -18,8 +18,8 @@ local KEPT_MILLISECONDS = 10000
 local SHORTEST_PAUSE = 200
 
 -- Like scan_argument_error(), for scripts whose arguments `kept_in` and `nice` follow `from`.
-local function cursor_argument_error(more, takes_keys)
-  local problem = scan_argument_error('kept_in, nice' .. (more and ', ' .. more or ''), takes_keys)
+local function cursor_argument_error(more)
+  local problem = scan_argument_error('kept_in, nice, ' .. more)
   local nice = tonumber(ARGV[8])
   if problem then
     return problem

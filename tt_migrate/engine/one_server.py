@@ -18,7 +18,7 @@ from tt_migrate.engine.calls.server import databases_of
 from tt_migrate.engine.calls.session import Session, held_connection
 from tt_migrate.engine.passes.changes import Changes
 from tt_migrate.engine.passes.driver import Driver, RunOptions
-from tt_migrate.engine.passes.scan import Pass, ScanPass, SideBySide
+from tt_migrate.engine.passes.scan import ScanPass
 from tt_migrate.engine.passes.tallies import (
     AgentsTally,
     CountTally,
@@ -89,10 +89,9 @@ class OneServer:
             size = preview.dbsize or session.least_size
             return replace(preview, dbsize=size, namesakes=agents.namesakes)
 
-        passes: list[Pass] = [ScanPass(session, "preview", found)]
+        driver.drive(ScanPass(session, "preview", found), "previewing", result)
         if self._plan.from_town is not None:
-            passes.append(ScanPass(session, "agents", agents))
-        driver.drive(SideBySide(passes), "previewing", result)
+            driver.drive(ScanPass(session, "agents", agents), "previewing", result)
         found.release()
         count = found.count(driver.effort(), session.server) if self._plan.needs_count else None
         return replace(result(), count=count)

@@ -80,7 +80,8 @@ class CountReply(NamedTuple):
     ambiguous: int
     towns: list[bytes]
     counted: list[int]
-    kept: int
+    begin: bytes
+    passing: int
 
 
 class LeftReply(NamedTuple):
@@ -92,7 +93,8 @@ class LeftReply(NamedTuple):
     dbsize: int
     families: list[int]
     strings: list[int]
-    kept: int
+    begin: bytes
+    passing: int
 
 
 class PreviewReply(NamedTuple):
@@ -116,6 +118,8 @@ class PreviewReply(NamedTuple):
     adjusted: Times
     families: list[int]
     counted: list[int]
+    begin: bytes
+    passing: int
 
 
 class MigrateReply(NamedTuple):
@@ -151,6 +155,8 @@ class AgentsReply(NamedTuple):
     elapsed: int
     dbsize: int
     agents: Texts
+    begin: bytes
+    passing: int
 
 
 def read(kind: type[_R], reply: Any) -> _R:

@@ -36,8 +36,6 @@ _READING = (
     *("inspect", "locate", "count", "hashes", "verify", "preview", "left", "agents"),
     *("facts", "weigh"),
 )
-KEEPS_CURSOR = ("migrate", "count", "hashes", "verify", "left")
-"""The operations whose scripts can keep their cursor (see kept_cursor.lua)."""
 
 _FLUSHES = 20
 """How often SCRIPT FLUSH may come between loading a script and calling it."""
@@ -179,14 +177,12 @@ class Script:
 class Call:
     """A script and its ARGV.
 
-    `about`: what the pass must know of the call when its reply comes, or when it does not. `keeps`:
-    whether the server is asked to keep the cursor.
+    `about`: what the pass must know of the call when its reply comes, or when it does not.
     """
 
     script: Script
     args: tuple[Word, ...]
     about: tuple[Any, ...] = ()
-    keeps: bool = False
 
 
 def script_for(operation: str, plan: Plan, layout: Layout = "server") -> Script:

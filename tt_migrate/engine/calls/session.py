@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
@@ -22,7 +21,6 @@ from tt_migrate.engine.calls.refusals import Refusals
 from tt_migrate.engine.calls.scripts import (
     CLUSTER_GUARDS,
     GUARDS,
-    KEEPS_CURSOR,
     NO_HEADS,
     Call,
     Layout,
@@ -87,7 +85,6 @@ class Session:
         heads = CLUSTER_GUARDS if self.server.in_cluster else GUARDS
         heads = heads if guards else NO_HEADS
         self._caller = ScriptCaller(client, refusals, heads=heads, loads=guards)
-        self._may_keep_cursor = False
         self._inspection = Inspection(
             *(self._caller, refusals, self.script, town),
             has_slots=self._is_shard or self.server.in_cluster,
@@ -112,11 +109,10 @@ class Session:
         self._check_commands()
 
     def prepare(self, operations: Sequence[str]) -> None:
-        """Get ready to write: let scripts keep their cursors, and send those of some operations.
+        """Get ready to write: send the scripts of some operations.
 
         They are sent with the next call, so that a refusal comes before the first write.
         """
-        self._may_keep_cursor = True
         if self._caller.begin_loading():
             # What is refused shows now, and once, and not for each script.
             self.inspect()
@@ -150,10 +146,7 @@ class Session:
 
     def script(self, operation: str) -> Script:
         """An operation's script."""
-        script = script_for(operation, self.plan, self.layout)
-        # A script that keeps its cursor writes, so it cannot have the flag that refuses writes.
-        keeps_cursor = self._may_keep_cursor and operation in KEEPS_CURSOR
-        return replace(script, reads=script.reads and not keeps_cursor)
+        return script_for(operation, self.plan, self.layout)
 
     def kept_in(self) -> bytes:
         """What the name of the key begins with that keeps a cursor for this connection."""
@@ -162,7 +155,7 @@ class Session:
     def why_alone(self, *, keeps_cursor: bool) -> str:
         """Why calls must be sent one at a time; empty if they need not.
 
-        `keeps_cursor`: whether a script is to keep its cursor for the calls that follow.
+        `keeps_cursor`: whether the server is to keep the cursor for the calls that follow.
         """
         connection = self.client.connection
         if isinstance(connection, CacheProxyConnection):
@@ -172,8 +165,6 @@ class Session:
             return "the client decodes replies"
         if not keeps_cursor:
             return ""
-        if not self._may_keep_cursor:
-            return "nothing is written"
         if self._is_shard:
             return "the cluster has several shards"
         if self.server.name not in ("redis", "valkey"):

@@ -33,10 +33,10 @@ _SCRIPTS: dict[str, tuple[Any, int]] = {
     "hashes": (CountReply, 8),
     "verify": (CountReply, 8),
     "left": (LeftReply, 8),
-    "preview": (PreviewReply, 6),
+    "preview": (PreviewReply, 8),
     "migrate": (MigrateReply, 9),
-    "find": (PreviewReply, 6),
-    "agents": (AgentsReply, 6),
+    "find": (PreviewReply, 8),
+    "agents": (AgentsReply, 8),
 }
 """The operations' replies, and how many arguments come before the key."""
 
@@ -66,7 +66,7 @@ class DeclaringSession(Session):
             families = len(self.plan.families)
             zeros = {"families": families, "merged": families}
             zeros |= {"strings": len(RECORDS), "converted": len(RECORDS), "counted": COUNTED}
-            said = _together(kind, replies, zeros, steps=1, dbsize=self._dbsize)
+            said = _together(kind, replies, zeros, steps=1, dbsize=self._dbsize, begin=cursor)
         said[0] = b"%d" % following
         return said
 
@@ -92,18 +92,18 @@ class DeclaringSession(Session):
 
 
 def _together(
-    kind: Any, replies: Sequence[list[Any]], zeros: Mapping[str, int], **numbers: int
+    kind: Any, replies: Sequence[list[Any]], zeros: Mapping[str, int], **known: Word
 ) -> list[Any]:
     """Put replies of one kind together.
 
-    `zeros`: the fields that are lists of counts, and their lengths. `numbers`: values of fields.
+    `zeros`: the fields that are lists of counts, and their lengths. `known`: values of fields.
     """
     parts = [kind(*reply)._asdict() for reply in replies]
     said: list[Any] = []
     for name, hint in get_type_hints(kind).items():
         values = [part[name] for part in parts]
-        if name in numbers:
-            said.append(numbers[name])
+        if name in known:
+            said.append(known[name])
         elif name == "elapsed":
             said.append(max(values, default=0))
         elif name in zeros:

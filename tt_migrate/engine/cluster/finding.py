@@ -30,6 +30,11 @@ class MovingPass(ScanPass):
         self._oldest = oldest
 
     @property
+    def why_alone(self) -> str:
+        """Keys move meanwhile."""
+        return "the cluster has several shards"
+
+    @property
     def over(self) -> bool:
         """Whether all keys are found and moved."""
         return super().over and not self._found.moves

@@ -16,7 +16,7 @@ from tt_migrate.engine.cluster.side_by_side import Worker
 from tt_migrate.engine.cluster.workers import WorkerPool
 from tt_migrate.engine.passes.changes import Changes
 from tt_migrate.engine.passes.driver import RunOptions
-from tt_migrate.engine.passes.scan import ScanPass, SideBySide
+from tt_migrate.engine.passes.scan import ScanPass
 from tt_migrate.engine.passes.tallies import (
     AgentsTally,
     CountTally,
@@ -202,12 +202,11 @@ class Sharded:
         needed = {name for name in looks if name != "agents" or self._plan.from_town is not None}
 
         def read(worker: Worker) -> None:
-            session, lock = worker.session, self._pool.lock
-            passes = [
-                ScanPass(session, name, looks[name], lock) for name in looks if name in needed
-            ]
-            worker.driver.drive(SideBySide(passes), stage, result)
-            in_transit.look(worker, self._pool.lock)
+            lock = self._pool.lock
+            for name in filter(needed.__contains__, looks):
+                work = ScanPass(worker.session, name, looks[name], lock)
+                worker.driver.drive(work, stage, result)
+            in_transit.look(worker, lock)
 
         def attempt() -> None:
             check_still(self._pool.look())

@@ -230,7 +230,7 @@ class WorkerPool:
             reconnects=self._reconnects + sum(effort.reconnects for effort in efforts),
             lost_replies=sum(effort.lost_replies for effort in efforts),
             evicted=sum(effort.evicted for effort in efforts),
-            one_at_a_time=self.session.why_alone(keeps_cursor=True) if self._workers else "",
+            one_at_a_time=next(filter(None, (effort.one_at_a_time for effort in efforts)), ""),
         )
 
     def _connect(self) -> None:

@@ -24,7 +24,7 @@ from tt_migrate.engine.calls.session import Session
 from tt_migrate.engine.calls.slots import MovingSlotsError, check_still
 from tt_migrate.engine.passes.changes import ChangeCallback
 from tt_migrate.engine.passes.in_flight import CallsInFlight, Sent
-from tt_migrate.engine.passes.scan import Pass
+from tt_migrate.engine.passes.scan import ScanPass
 from tt_migrate.results import Effort, Progress, Result, Stage
 
 _R = TypeVar("_R")
@@ -77,6 +77,7 @@ class Driver:
         self._in_flight = CallsInFlight(session.trip)
         self._is_reading = False
         self._why_alone = ""
+        self._was_alone = ""
         self._must_load = False
         self._last: Progress | None = None
 
@@ -89,7 +90,7 @@ class Driver:
             reconnects=self._reconnects,
             lost_replies=self._lost_replies,
             evicted=self._evicted,
-            one_at_a_time=self._why_alone,
+            one_at_a_time=self._was_alone or self._why_alone,
         )
 
     def count_evictions(self) -> None:
@@ -186,7 +187,7 @@ class Driver:
             self._process = replace(self.session.process, evicted=0)
         return not is_same
 
-    def drive(self, work: Pass, stage: Stage, so_far: Callable[[], Result]) -> None:
+    def drive(self, work: ScanPass, stage: Stage, so_far: Callable[[], Result]) -> None:
         """Drive one pass until it is over. `stage` and `so_far` go into each Progress.
 
         Raises redis.exceptions.RedisError for an error that retried() does not retry, or when the
@@ -206,6 +207,7 @@ class Driver:
                 )
                 if not self._in_flight.calls and not work.over:
                     time.sleep(self._pace.rest(held))
+            self._was_alone = self._was_alone or self._why_alone
             retried(
                 self._options.retry,
                 lambda: self._forget(work),
@@ -216,7 +218,7 @@ class Driver:
             self._land(work, position)
             raise
 
-    def _attempt(self, work: Pass, position: _Position) -> float:
+    def _attempt(self, work: ScanPass, position: _Position) -> float:
         """Send what may be sent and read a reply. Returns how long it blocked the server."""
         self._connect()
         if self._is_other_process():
@@ -236,7 +238,7 @@ class Driver:
                 self._tell(position, "nice pause" if waits else "")
         return held
 
-    def _next_reply(self, work: Pass, position: _Position) -> float:
+    def _next_reply(self, work: ScanPass, position: _Position) -> float:
         """Send what may be sent, and read a reply. Returns for how many seconds it blocked."""
         flight = self._in_flight
         near = "" if flight.is_worth_it else "a round trip takes less than a millisecond"
@@ -254,7 +256,7 @@ class Driver:
         flight.calls.append(Sent(call, self._pace, time.monotonic()))
         return self._read(work, position, lambda: self.session.call(call))
 
-    def _send_ahead(self, work: Pass) -> None:
+    def _send_ahead(self, work: ScanPass) -> None:
         """Send calls when they are due, until a reply has come."""
         flight, guarded = self._in_flight, work.is_guarded
         while flight.has_room(guarded=guarded):
@@ -266,7 +268,7 @@ class Driver:
             flight.sent(call, self._pace, guarded=guarded)
             self.session.send(call)
 
-    def _read(self, work: Pass, position: _Position, receive: Callable[[], Any]) -> float:
+    def _read(self, work: ScanPass, position: _Position, receive: Callable[[], Any]) -> float:
         """Read the oldest reply. An error is raised after the other replies are read."""
         try:
             return self._read_one(work, position, receive)
@@ -279,7 +281,7 @@ class Driver:
                 return 0.0
             raise
 
-    def _read_one(self, work: Pass, position: _Position, receive: Callable[[], Any]) -> float:
+    def _read_one(self, work: ScanPass, position: _Position, receive: Callable[[], Any]) -> float:
         sent = self._in_flight.calls[0]
         self._is_reading = True
         try:
@@ -296,7 +298,7 @@ class Driver:
             work.lost([sent.call])
             raise
 
-    def _take(self, work: Pass, position: _Position, sent: Sent, reply: Any) -> float:
+    def _take(self, work: ScanPass, position: _Position, sent: Sent, reply: Any) -> float:
         """Take a reply. Returns how many seconds the call blocked the server."""
         seconds = time.monotonic() - sent.at
         self._calls += 1
@@ -311,7 +313,7 @@ class Driver:
         # If there is no clock, the round trip is the best estimate.
         held = elapsed / 1_000_000 or seconds
         # An estimate from COUNT: MATCH hides how many keys a step visited.
-        position.advance(taken.steps * sent.pace.count // work.breadth or 1, taken.dbsize)
+        position.advance(taken.keys, taken.dbsize)
         self._small = max(0, self._small - 1)
         if not self._small:
             self._pace = self._pace.as_large_as(self._options.pace)
@@ -321,7 +323,7 @@ class Driver:
         self._in_flight.took(seconds, held, self._pace.rest(held))
         return held
 
-    def _land(self, work: Pass, position: _Position) -> None:
+    def _land(self, work: ScanPass, position: _Position) -> None:
         """Read the replies that are still to come, for some seconds, and forget the kept cursor."""
         until = time.monotonic() + _LANDING_SECONDS
         if not self._is_reading:
@@ -341,7 +343,7 @@ class Driver:
             self.session.drop()
         self._in_flight.calls.clear()
 
-    def _forget(self, work: Pass) -> None:
+    def _forget(self, work: ScanPass) -> None:
         """Make the server forget a cursor that no last batch has removed."""
         call = work.end_call(replace(self._pace, ahead=True))
         if call:
@@ -351,7 +353,7 @@ class Driver:
         """How many calls in flight may change something."""
         return sum(sent.call.script.changes for sent in self._in_flight.calls)
 
-    def _lost(self, error: Exception, work: Pass, position: _Position) -> None:
+    def _lost(self, error: Exception, work: ScanPass, position: _Position) -> None:
         """Note a lost connection or a PassingError. Raises it if the pass stood still too long."""
         self._is_reading = False
         calls = [sent.call for sent in self._in_flight.calls]
@@ -405,11 +407,11 @@ class _Position:
         self.reached = 0
         self.standstill = Standstill()
 
-    def advance(self, keys: int, dbsize: int | None) -> None:
-        """Add keys that were scanned. `dbsize`: keys in the database, None if not asked."""
+    def advance(self, keys: int, dbsize: int) -> None:
+        """Add keys that were scanned. `dbsize`: keys in the database."""
         self.reached += keys
         self.standstill.reached(self.reached)
-        self._dbsize = self._dbsize if dbsize is None else dbsize
+        self._dbsize = dbsize
 
     def progress(self, waiting: str) -> Progress:
         """The state of the run, for the caller."""

@@ -50,8 +50,10 @@ class CallsInFlight:
 
     def has_room(self, *, guarded: bool) -> bool:
         """Whether another call may be sent before the next reply."""
-        ahead = (self._trip + self._held) / self._period(guarded) + 2
-        return len(self.calls) < min(_MOST_AHEAD, ahead)
+        period = self._period(guarded)
+        # The calls of a guarded pass cost little if they come too early.
+        ahead = (self._trip + self._held) / period + 2 if guarded else self._trip / period + 1
+        return len(self.calls) < min(_MOST_AHEAD, int(ahead))
 
     def wait(self) -> float:
         """Seconds until the next call is due."""

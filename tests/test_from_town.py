@@ -457,8 +457,7 @@ def test_prompt_check_preview_and_json_serve_a_renaming(newest: Server) -> None:
     both_names(redis)
     check = tt("--from-town", "old", "--check", url=url, town="new")
     assert check.stdout == (
-        "⚠️ 6 keys have the town's former name, 5 in conflict: run 'tt migrate --from-town old'"
-        " (town: new)\n"
+        "⚠️ 6 keys have the town's former name: run 'tt migrate --from-town old' (town: new)\n"
     )
     options = ("--from-town", "old", "--on-conflict", "merge")
     asked = tt(*options, url=url, town="new", answer="no\n")

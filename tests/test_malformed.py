@@ -106,8 +106,8 @@ KEY, NAME = b"tt:agent:1", b"tt:town:agent:1"
 BATCH: list[Any] = [b"0", 1, 10, 3]
 REPLIES: dict[str, list[Any]] = {
     "inspect": [b"0" * 40, 0, 0, [b"TIME"], [], b""],
-    "count": [*BATCH, SEVEN, 1, 1, [b"other"], [1, 0, 1, 0, 1, 1, 0, 1, 0], 0],
-    "left": [*BATCH, SEVEN, [1, 0], 0],
+    "count": [*BATCH, SEVEN, 1, 1, [b"other"], [1, 0, 1, 0, 1, 1, 0, 1, 0], b"0", 0],
+    "left": [*BATCH, SEVEN, [1, 0], b"0", 0],
     "preview": [
         *BATCH,
         KEY,
@@ -124,6 +124,8 @@ REPLIES: dict[str, list[Any]] = {
         [b"a missing cli became empty", b"1"],
         SEVEN,
         [1, 0, 1, 0, 1, 1, 0, 1, 0],
+        b"0",
+        0,
     ],
     "migrate": [
         *BATCH,
@@ -183,6 +185,7 @@ def test_a_part_of_another_type_is_no_internal_error(operation: str) -> None:
     if operation == "left":
         options, plan = ["--force"], RENAME
     scripts = [(name, script_for(name, plan)) for name in REPLIES]
+    scripts.append(("count", script_for("check", plan)))
     shas = {headed(script, GUARDS).sha.encode(): name for name, script in scripts}
     shas |= {script.sha.encode(): name for name, script in scripts}
     said: dict[str, bytes] = {}

@@ -6,6 +6,7 @@ import gc
 import time
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis import BlockingConnectionPool, Redis
@@ -14,13 +15,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
+from tests.clusters import Cluster
 from tests.command import tt
 from tests.keyspaces import EXPIRY_STEP_MS, contents
 from tests.midway import fill, follow
 from tests.servers import Server, StartServer
 from tests.tables import each
 from tests.waiting import wait_until
-from tt_migrate import RENAME, Migration, Migrator, Progress
+from tt_migrate import RENAME, UPGRADE, Migration, Migrator, Progress
 from tt_migrate.engine.calls.scripts import GUARDS, headed, script_for
 
 
@@ -368,3 +370,34 @@ def test_few_round_trips_come_before_the_first_batch(newest: Server) -> None:
     # HELLO when connecting; the scripts and the call of inspect.lua together; one batch for each
     # pass.
     assert calls == {"cmdstat_hello": 1, "cmdstat_script|load": 3, "cmdstat_evalsha": 3}
+
+
+@pytest.mark.every_kind
+def test_a_count_without_conflicts_looks_for_no_new_name(either: Server) -> None:
+    redis = either.client()
+    for n in range(300):
+        redis.set(f"tt:inbox:{n}", n)
+        redis.set(f"tt:task:{n}", "{}")
+    redis.set("tt:town:inbox:7", 1)
+    for plan in (RENAME, UPGRADE):
+        redis.config_resetstat()
+        quick = Migrator(redis, "town", plan).count(conflicts=False)
+        asked: Any = redis.info("commandstats").get("cmdstat_exists", {"calls": 0})
+        # That of inspect.lua.
+        assert asked["calls"] <= 2
+        whole = Migrator(redis, "town", plan).count()
+        assert (quick.conflicts, whole.conflicts) == (0, 1)
+        assert (quick.keys, quick.old_strings) == (whole.keys, whole.old_strings)
+        assert (quick.towns, quick.has_keys) == (whole.towns, whole.has_keys)
+
+
+def test_a_count_of_shards_without_conflicts_asks_no_other_shard(newest_cluster: Cluster) -> None:
+    client = newest_cluster.client()
+    for n in range(60):
+        client.set(f"tt:inbox:{n}", n)
+    client.set("tt:town:inbox:7", 1)
+    migrator = Migrator(newest_cluster.client(), "town")
+    quick, whole = migrator.count(conflicts=False), migrator.count()
+    assert (quick.total, quick.conflicts, quick.dbsize) == (60, 0, 61)
+    assert (whole.total, whole.conflicts, whole.dbsize) == (60, 1, 61)
+    assert quick.effort.batches < whole.effort.batches

@@ -110,9 +110,10 @@ class Count(Found):
     """How much there is to do.
 
     `keys`: keys to move, by family, including those with conflicts: old keys, or with REVERSE the
-    town's keys. `conflicts`: how many of them have a destination that exists. `dbsize`: keys in the
-    database, None if unknown. `strings`: agents and tasks of the town that are JSON strings.
-    `old_strings`: agents and tasks that are JSON strings in old keys whose destination is free.
+    town's keys. `conflicts`: how many of them have a destination that exists, 0 if that was
+    not asked. `dbsize`: keys in the database, None if unknown. `strings`: agents and tasks of the
+    town that are JSON strings. `old_strings`: agents and tasks that are JSON strings in old keys
+    whose destination is free, or was not asked for.
     `hashes`: agents and tasks of the town that are hashes. `others`: agents and tasks that have
     another type or whose type the user may not read. `new_only`: keys of the town that do not exist
     in the old format. The other fields: as in Found.

@@ -59,11 +59,12 @@ class OneServer:
         """Return the connection."""
         self._held.close()
 
-    def count(self) -> Count:
-        """Count what there is to do. Reads only."""
+    def count(self, *, conflicts: bool = True) -> Count:
+        """Count what there is to do. Reads only. `conflicts`: as in Migrator.count()."""
         with self._driver() as driver:
-            count = driver.while_still(lambda: self._count(driver, "counting"))
-            return self._with_databases(driver, count)
+            operation = "count" if conflicts else "check"
+            look = partial(self._count, driver, "counting", operation=operation)
+            return self._with_databases(driver, driver.while_still(look))
 
     def check(self) -> None:
         """Raise what migrate() would raise before its first write. Reads only.

@@ -181,17 +181,18 @@ class _Command:
         former = self._options.from_town
         problem = town_name_problem("--from-town", former) if former else None
         # Without progress, because it would pass for the run itself.
-        if problem and not replace(migrator, progress=None).count().total:
+        if problem and not replace(migrator, progress=None).count(conflicts=False).total:
             raise ConfigError(f"{problem}; no key has the name as it is")
 
     def _checked(self, migrator: Migrator) -> Count:
         try:
-            return migrator.count()
+            return migrator.count(conflicts=False)
         except NoPermissionError:
             if not self._options.checks_everything:
                 raise
             # Without TYPE, a user can at least learn which keys have old names.
-            return migrator.with_plan(replace(migrator.plan, convert=None)).count()
+            plan = replace(migrator.plan, convert=None)
+            return migrator.with_plan(plan).count(conflicts=False)
 
     def _asked_and_migrated(self, run: Run) -> Ending:
         count = self._watch.follow(run.count)

@@ -194,9 +194,8 @@ class TextReport:
     def _found(self, count: Count) -> Iterator[str]:
         words = self._words
         if count.total:
-            conflicts = f", {count.conflicts} in conflict" if count.conflicts else ""
             need = words.needs if count.total == 1 else words.need
-            yield f"{words.keys(count.total)} {need}{conflicts}"
+            yield f"{words.keys(count.total)} {need}"
         records = sum(count.to_convert.values()) + count.others
         if self.plan.convert and records:
             need = counted(records, "record needs", "records need")

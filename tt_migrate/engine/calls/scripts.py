@@ -24,6 +24,7 @@ _FILES = {
     "find": "preview",
     "hashes": "count",
     "verify": "count",
+    "check": "count",
     **{
         name: f"cluster/{name}"
         for name in ("freeze", "apply", "finish", "forget", "give_back", "facts", "weigh")
@@ -32,7 +33,7 @@ _FILES = {
 """The Lua files of operations whose names differ from the operation's."""
 
 _READING = (
-    "find",
+    *("find", "check"),
     *("inspect", "locate", "count", "hashes", "verify", "preview", "left", "agents"),
     *("facts", "weigh"),
 )
@@ -103,6 +104,8 @@ def source(operation: str, plan: Plan, layout: Layout = "server") -> str:
         "scopes": {"verify": "town", "hashes": "hashes"}.get(operation, "database"),
         **_CHOSEN[layout],
     }
+    if operation == "check":
+        chosen["destinations"] = "elsewhere"
     texts: dict[str, str] = {}
 
     def add(name: str) -> None:

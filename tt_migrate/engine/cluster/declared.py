@@ -32,6 +32,7 @@ _SCRIPTS: dict[str, tuple[Any, int]] = {
     "count": (CountReply, 8),
     "hashes": (CountReply, 8),
     "verify": (CountReply, 8),
+    "check": (CountReply, 8),
     "left": (LeftReply, 8),
     "preview": (PreviewReply, 8),
     "migrate": (MigrateReply, 9),

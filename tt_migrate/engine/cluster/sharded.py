@@ -59,10 +59,20 @@ class Sharded:
         self._pool.begin(looks_again=True)
         self._pool.tried(self._pool.now)
 
-    def count(self) -> Count:
-        """Count what there is to do. Reads only."""
+    def count(self, *, conflicts: bool = True) -> Count:
+        """Count what there is to do. Reads only. `conflicts`: as in Migrator.count()."""
         self._pool.begin()
-        return self._count()
+        return self._count() if conflicts else self._checked()
+
+    def _checked(self) -> Count:
+        counted = CountTally(self._plan, self._town)
+        hidden: dict[bytes, bytes] = {}
+
+        def result() -> Count:
+            return self._with_size(counted, hidden)
+
+        self._read({"check": counted}, "counting", result, hidden)
+        return result()
 
     def preview(self) -> Preview:
         """List what the plan would change. Reads only."""
@@ -227,17 +237,18 @@ class Sharded:
         hidden: Mapping[bytes, bytes],
     ) -> Count:
         """A count with what only other servers can tell: which destinations exist."""
-        count = counted.count(self._pool.effort(), self._pool.server)
+        count = self._with_size(counted, hidden)
         taken = self._destinations.taken(moves)
         old_strings = dict(count.old_strings)
         for key, kind in self._destinations.facts(taken, "type").items():
             family, _ = family_and_id(key, self._plan.name_start(self._town))
             if kind == b"string" and old_strings.get(family):
                 old_strings[family] -= 1
-        return replace(
-            count,
-            conflicts=len(taken),
-            old_strings=old_strings,
-            dbsize=self._pool.dbsize or self._pool.session.least_size,
-            hidden=dict(hidden),
-        )
+        return replace(count, conflicts=len(taken), old_strings=old_strings)
+
+    def _with_size(
+        self, counted: CountTally | PreviewTally, hidden: Mapping[bytes, bytes]
+    ) -> Count:
+        count = counted.count(self._pool.effort(), self._pool.server)
+        size = self._pool.dbsize or self._pool.session.least_size
+        return replace(count, dbsize=size, hidden=dict(hidden))

@@ -17,7 +17,7 @@ _MOST_AHEAD = 96
 _STEP_KEYS, _MORE = 40, 1.01
 # How much of its time a call is planned to take, and how much of that it may pass over steps.
 _PLANNED, _PASSING = 0.8, 0.45
-_PASSING_A_KEY, _LEAST = 0.15, 0.01
+_LEAST = 0.01
 # A call that takes longer than planned breaks the chain. So costs are rather taken too high.
 _UP, _DOWN = 0.5, 0.1
 
@@ -146,8 +146,7 @@ class ReadingPlace:
         self._chain: deque[tuple[Call, int]] = deque()
         self._longest = float(_MOST_AHEAD)
         # What a key costs the server, in microseconds: to read it, unknown at first, and to pass.
-        self._reading = 0.0
-        self._passing = _PASSING_A_KEY
+        self._reading = self._passing = 0.0
         self._scanned = self._dbsize = 0
 
     def start(self, pace: Pace, *, alone: bool) -> Start | None:
@@ -219,6 +218,9 @@ class ReadingPlace:
         count, ahead = int(call.args[2]), int(call.args[6])
         if said.steps and said.elapsed:
             cost = (said.elapsed - said.passing) / (said.steps * count)
+            if not self._reading:
+                # Until it is known: more than on most servers.
+                self._passing = max(_LEAST, cost / 6)
             self._reading = _learnt(self._reading or cost, max(_LEAST, cost))
         if ahead and said.begin:
             self._passing = _learnt(self._passing, said.passing / (ahead * count))

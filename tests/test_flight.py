@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
@@ -33,7 +34,8 @@ from tests.test_recovery import at_batch
 from tests.users import refusals, user_without
 from tests.waiting import wait_until
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migration, Migrator, Plan, Progress
-from tt_migrate.engine.calls.scripts import source
+from tt_migrate.engine.calls.scripts import Call, source
+from tt_migrate.engine.calls.session import Session
 from tt_migrate.engine.passes.driver import Driver
 from tt_migrate.results import Server as SaidServer
 
@@ -696,6 +698,36 @@ def test_merges_work_at_a_distance(newest: Server, far: Far) -> None:
     assert sum(result.merged.values()) == 300
     assert admin.lrange("tt:town:inbox:7", 0, -1) == [b"old", b"new"]
     assert result.complete
+
+
+def test_postponed_keys_are_sent_ahead_too(
+    newest: Server, monkeypatch: pytest.MonkeyPatch, far: Far
+) -> None:
+    """A call that is made alone costs a round trip, and another to drain what is in flight."""
+    admin = newest.client()
+    for n in range(1500):
+        admin.rpush(f"tt:inbox:{n}", "old")
+        admin.rpush(f"tt:town:inbox:{n}", "new")
+    made: Counter[str] = Counter()
+
+    def noting(name: str) -> Callable[[Session, Call], Any]:
+        way = getattr(Session, name)
+
+        def note(self: Session, call: Call) -> Any:
+            made[name] += bool(call.about)
+            return way(self, call)
+
+        return note
+
+    monkeypatch.setattr(Session, "call", noting("call"))
+    monkeypatch.setattr(Session, "send", noting("send"))
+    with far(newest) as redis:
+        plan = replace(RENAME, merge=True)
+        result = Migrator(redis, "town", plan, max_pause_ms=PAUSE_MS).migrate()
+    assert (sum(result.merged.values()), result.complete) == (1500, True)
+    assert all(admin.llen(f"tt:town:inbox:{n}") == 2 for n in range(0, 1500, 50))
+    # At the end of the scan, some are left.
+    assert made["send"] > 4 * made["call"]
 
 
 def test_a_flight_key_is_no_town_and_no_key_to_move(newest: Server) -> None:

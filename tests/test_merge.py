@@ -578,6 +578,6 @@ def test_a_postponed_key_that_is_gone_is_not_previewed(server: Server) -> None:
     script = source("preview", replace(RENAME, merge=True))
     redis.rpush("tt:town:inbox:1", "new")
     _, _, _, _, moves, odd, merges, conflicts, failed, *_ = redis.eval(
-        script, 0, "town", "0", 100, 1000, "", "", "tt:inbox:1", "tt:inbox:2"
+        script, 0, "town", "0", 100, 1000, "", "", 0, 0, "tt:inbox:1", "tt:inbox:2"
     )
     assert (moves, odd, merges, conflicts, failed) == (b"", [], [], [], [])

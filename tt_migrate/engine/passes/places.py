@@ -13,8 +13,9 @@ from tt_migrate.engine.calls.session import Session
 _MOST_LOSSES = 3
 _MOST_AHEAD = 96
 # If another client adds or removes a key, steps end elsewhere than in the call before, but after a
-# few steps they end at the same places again. So steps are short. A step scans 1 % more than that.
-_STEP_KEYS, _MORE = 40, 1.01
+# few steps they end at the same places again. So steps are short: so many keys, and if keys are
+# costly, fewer, for a call has eight steps at least. A step scans about 1 % more than that.
+_FEWEST, _MOST, _STEPS, _MORE = 10, 40, 8, 1.01
 # How much of its time a call is planned to take, and how much of that it may pass over steps.
 _PLANNED, _PASSING = 0.8, 0.45
 _LEAST = 0.01
@@ -148,6 +149,8 @@ class ReadingPlace:
         # What a key costs the server, in microseconds: to read it, unknown at first, and to pass.
         self._reading = self._passing = 0.0
         self._scanned = self._dbsize = 0
+        # The COUNT hint of all calls of a chain.
+        self._keys = _MOST
 
     def start(self, pace: Pace, *, alone: bool) -> Start | None:
         """From the last good cursor, after passing over the steps of the chain.
@@ -159,14 +162,17 @@ class ReadingPlace:
             return None
         if not pace.ahead or not self._reading:
             return self.here(pace) if alone else None
-        ahead = sum(steps for _, steps in self._chain)
         planned = pace.budget * _PLANNED
-        passing = ahead * _STEP_KEYS * self._passing
+        if not self._chain:
+            fitting = int(planned / self._reading / _STEPS)
+            self._keys = max(_FEWEST, min(_MOST, fitting))
+        ahead = sum(steps for _, steps in self._chain)
+        passing = ahead * self._keys * self._passing
         is_long = len(self._chain) >= self._longest or passing > planned * _PASSING
         if self._chain and (is_long or self._reaches_end(ahead)):
             return None
-        steps = int((planned - passing) / (_STEP_KEYS * self._reading))
-        return Start(self.cursor, _STEP_KEYS, (ahead, max(1, steps)))
+        steps = int((planned - passing) / (self._keys * self._reading))
+        return Start(self.cursor, self._keys, (ahead, max(1, steps)))
 
     def here(self, pace: Pace) -> Start:
         """From the last good cursor, until the time is spent."""
@@ -211,7 +217,7 @@ class ReadingPlace:
 
     def _reaches_end(self, ahead: int) -> bool:
         """Whether the chain seems to reach the end of the scan, so that no more is to be read."""
-        reached = (self._scanned + ahead * _STEP_KEYS) * _MORE
+        reached = (self._scanned + ahead * self._keys) * _MORE
         return self._scanned < self._dbsize <= reached
 
     def _learn(self, call: Call, said: Any) -> None:

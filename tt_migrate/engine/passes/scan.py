@@ -75,14 +75,17 @@ class ScanPass:
 
         `alone`: whether no call is in flight. Then there is a call, unless the pass is over.
         """
-        if self._postponed and (alone or not self.is_guarded):
-            keys, self._postponed = self._postponed[: pace.keys], self._postponed[pace.keys :]
-            return self._call(pace, self._place.here(pace), keys)
-        start = None if self._postponed else self._place.start(pace, alone=alone)
+        keys, place = self._postponed[: pace.keys], self._place
+        # The server keeps the distance only between calls with a kept cursor.
+        start = place.start(pace, alone=alone) if self.is_guarded or not keys else None
+        if keys and (alone or not self.is_guarded):
+            start = start or place.here(pace)
         if start is None:
             return None
-        call = self._call(pace, start)
-        self._place.sent(call)
+        self._postponed = self._postponed[len(keys) :]
+        call = self._call(pace, start, keys)
+        if not keys:
+            place.sent(call)
         return call
 
     def _call(self, pace: Pace, start: Start, postponed: Iterable[bytes] = ()) -> Call:
@@ -98,13 +101,15 @@ class ScanPass:
         redis.exceptions.InvalidResponse if the reply is malformed.
         """
         if self._place.is_early(call, reply):
+            self._requeue([call])
             return None
         said = read(self._tally.Reply, reply)
         keys = 0
-        if call.about or self._place.goes_on(call, said):
+        has_place = self.is_guarded or not call.about
+        if not has_place or self._place.goes_on(call, said):
             with self._lock:
                 self._tally.add(said)
-            if not call.about:
+            if has_place:
                 self._place.reached(call, said)
             self._postponed = getattr(said, "postponed", []) + self._postponed
             keys = said.steps * int(call.args[2]) or 1
@@ -120,6 +125,9 @@ class ScanPass:
     def lost(self, calls: Iterable[Call]) -> None:
         """These calls got no reply: requeue their work, and go on from the last reply's cursor."""
         self._place.lost()
+        self._requeue(calls)
+
+    def _requeue(self, calls: Iterable[Call]) -> None:
         self._postponed = [*(key for call in calls for key in call.about), *self._postponed]
 
     def restart(self) -> None:

@@ -507,3 +507,16 @@ def test_only_a_node_that_keeps_all_slots_is_migrated(kind: Kind, own_server: St
     batch.execute(raise_on_error=False)
     wait_until(lambda: cluster_state(redis)["cluster_size"] == "2")
     refused(redis, UnsupportedServerError, "one of 2 shards of a cluster")
+
+
+@pytest.mark.every_kind
+@pytest.mark.parametrize("plan", [RENAME, from_town("{old}")], ids=lambda plan: plan.name)
+def test_the_strings_of_a_town_with_a_hash_tag_are_counted_once(shard: Server, plan: Plan) -> None:
+    """All its keys are in one slot, and a pattern with its name looks at that slot only."""
+    redis = shard.client()
+    for n in range(300):
+        redis.set(f"tt:{{x}}:task:{n}", "{}")
+        redis.set(f"foreign:{n}", n)
+    left = Migrator(redis, "{x}", plan, max_pause_ms=0.1).migrate().left
+    assert left
+    assert left.strings == {"agent": 0, "task": 300}

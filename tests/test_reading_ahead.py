@@ -92,7 +92,7 @@ def test_a_malformed_number_of_steps_is_named(newest: Server, operation: str) ->
 
 
 @pytest.mark.every_kind
-def test_passing_over_looks_at_the_same_slot_as_reading(shard: Server) -> None:
+def test_passing_over_looks_at_the_same_slots_as_reading(shard: Server) -> None:
     """In cluster mode, a pattern that begins with a hash tag looks at one slot only."""
     redis = shard.client()
     for n in range(300):

@@ -207,7 +207,6 @@ class Driver:
                 )
                 if not self._in_flight.calls and not work.over:
                     time.sleep(self._pace.rest(held))
-            self._was_alone = self._was_alone or self._why_alone
             retried(
                 self._options.retry,
                 lambda: self._forget(work),
@@ -244,6 +243,7 @@ class Driver:
         near = "" if flight.is_worth_it else "a round trip takes less than a millisecond"
         alone = self.session.why_alone(keeps_cursor=work.is_guarded)
         self._why_alone = alone or near or work.why_alone
+        self._was_alone = self._was_alone or alone or work.why_alone
         self._pace = replace(self._pace, ahead=not self._why_alone)
         if self._pace.ahead and not self._must_load:
             self._send_ahead(work)

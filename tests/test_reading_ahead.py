@@ -404,6 +404,21 @@ def test_the_end_is_only_believed_of_a_call_that_goes_on() -> None:
     assert chain.send(alone=True) is None
 
 
+def test_where_reading_costs_as_little_as_passing_each_call_is_alone() -> None:
+    chain = Chain()
+    for _ in range(40):
+        call = chain.send(alone=True)
+        assert call
+        # A key takes 0.1 microseconds, as to pass it.
+        keys = int(call.args[2]) * (int(call.args[7]) or 10)
+        chain.reply(call, b"%d" % (200 + _), steps=int(call.args[7]) or 10, elapsed=keys // 10)
+        chain.place._passing = 0.1
+    call = chain.send(alone=True)
+    assert call
+    assert call.args[6:] == (0, 0)
+    assert chain.send() is None
+
+
 def test_no_call_is_sent_beyond_the_end_of_the_scan() -> None:
     few = Chain(dbsize=3000).filled()
     assert sum(int(call.args[7]) for call in few[:-1]) * 40 < 3000

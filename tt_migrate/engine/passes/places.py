@@ -156,11 +156,12 @@ class ReadingPlace:
         """From the last good cursor, after passing over the steps of the chain.
 
         The first call is made alone: it sends the script, and shows what a key costs. Passing over
-        takes less than half of a call, so that the server has at most twice as much to do.
+        takes less than half of a call, so that the server has at most twice as much to do. Where
+        reading a key costs little more than passing it, nothing is won, and each call is alone.
         """
         if self.cursor is None:
             return None
-        if not pace.ahead or not self._reading:
+        if not pace.ahead or self._passing >= _PASSING * self._reading:
             return self.here(pace) if alone else None
         planned = pace.budget * _PLANNED
         if not self._chain:

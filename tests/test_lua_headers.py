@@ -24,7 +24,7 @@ READING, KEEPING = (*SCAN, "0", "0"), (*SCAN, "", "0")
 CALLS: dict[str, tuple[object, ...]] = {
     "inspect": ("town", "0", "", "GET"),
     "count": READING,
-    "left": READING,
+    "left": KEEPING,
     "preview": READING,
     "agents": READING,
     "migrate": (*KEEPING, "0"),

@@ -107,7 +107,7 @@ BATCH: list[Any] = [b"0", 1, 10, 3]
 REPLIES: dict[str, list[Any]] = {
     "inspect": [b"0" * 40, 0, 0, [b"TIME"], [], b""],
     "count": [*BATCH, SEVEN, 1, 1, [b"other"], [1, 0, 1, 0, 1, 1, 0, 1, 0], b"0", 0],
-    "left": [*BATCH, SEVEN, [1, 0], b"0", 0],
+    "left": [*BATCH, SEVEN, [1, 0], 0],
     "preview": [
         *BATCH,
         KEY,

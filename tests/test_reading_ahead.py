@@ -23,7 +23,7 @@ from tests.test_flight import RTT_MS, Far, Line, far, line
 from tests.users import user_without
 from tt_migrate import HASH, RENAME, REVERSE, UPGRADE, Migrator, Plan, Preview, Progress, from_town
 from tt_migrate.engine.calls.pacing import Pace
-from tt_migrate.engine.calls.replies import LeftReply
+from tt_migrate.engine.calls.replies import CountReply
 from tt_migrate.engine.calls.scripts import Call, Script, source
 from tt_migrate.engine.calls.session import Session
 from tt_migrate.engine.passes.places import ReadingPlace
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.far
 __all__ = ["far", "line"]
 
 KEYS, PAUSE_MS = 3000, 0.5
-LOOKS = ("count", "left", "preview", "agents")
+LOOKS = ("count", "preview", "agents")
 SCRIPT = Script("", reads=True)
 
 
@@ -41,12 +41,10 @@ def fill(redis: Redis, keys: int = KEYS) -> None:
     fill_with(redis, keys, "tt:inbox:")
 
 
-def left(
-    redis: Redis, cursor: bytes, ahead: int, steps: int, budget: int = 10**6, plan: Plan = RENAME
-) -> LeftReply:
-    """Call left.lua, which counts keys, with a COUNT hint of 10."""
-    args: Any = ("town", cursor, 10, budget, "", plan.from_start, ahead, steps)
-    return LeftReply(*redis.eval(source("left", plan), 0, *args))
+def counted(redis: Redis, cursor: bytes, ahead: int, steps: int, budget: int = 10**6) -> CountReply:
+    """Call count.lua with a COUNT hint of 10."""
+    args: Any = ("town", cursor, 10, budget, "", "", ahead, steps)
+    return CountReply(*redis.eval(source("count", RENAME), 0, *args))
 
 
 @pytest.mark.every_kind
@@ -55,9 +53,9 @@ def test_a_call_begins_where_the_calls_before_it_end(redis: Redis, ahead: int) -
     fill(redis, 1000)
     cursor, found, steps = b"0", 0, 3
     while cursor != b"0" or not found:
-        first = left(redis, cursor, 0, ahead)
+        first = counted(redis, cursor, 0, ahead)
         assert (first.begin, first.passing) == (cursor, 0)
-        following = left(redis, cursor, ahead, steps)
+        following = counted(redis, cursor, ahead, steps)
         if first.cursor == b"0":
             assert (following.begin, following.cursor, following.steps) == (b"", b"0", 0)
             assert sum(following.families) == 0
@@ -73,7 +71,7 @@ def test_a_call_begins_where_the_calls_before_it_end(redis: Redis, ahead: int) -
 @pytest.mark.every_kind
 def test_a_call_whose_time_is_spent_before_it_begins_reads_nothing(redis: Redis) -> None:
     fill(redis, 10_000)
-    said = left(redis, b"0", 900, 3, budget=1)
+    said = counted(redis, b"0", 900, 3, budget=1)
     assert (said.begin, said.cursor, said.steps) == (b"", b"0", 0)
     assert sum(said.families) == 0
 
@@ -89,22 +87,6 @@ def test_a_malformed_number_of_steps_is_named(newest: Server, operation: str) ->
             newest.client().eval(source(operation, RENAME), 0, *args, ahead, steps)
     with pytest.raises(ResponseError, match=r"^BADARG takes .*: .*, from, ahead, steps"):
         newest.client().eval(source(operation, RENAME), 0, *args, "0")
-
-
-@pytest.mark.every_kind
-def test_passing_over_looks_at_the_same_slots_as_reading(shard: Server) -> None:
-    """In cluster mode, a pattern that begins with a hash tag looks at one slot only."""
-    redis = shard.client()
-    for n in range(300):
-        redis.set(f"tt:{{x}}:inbox:{n}", n)
-        redis.set(f"tt:inbox:{n}", n)
-    plan = from_town("{x}")
-    whole = left(redis, b"0", 0, 0, plan=plan)
-    assert (sum(whole.families), whole.cursor) == (300, b"0")
-    first = left(redis, b"0", 0, 4, plan=plan)
-    following = left(redis, b"0", 4, 0, plan=plan)
-    assert first.cursor == following.begin != b"0"
-    assert sum(first.families) + sum(following.families) == 300
 
 
 @contextmanager
@@ -165,11 +147,11 @@ def test_a_look_says_the_same_far_away_as_near(server: Server, plan: Plan, far: 
     assert "cmdstat_set" not in admin.info("commandstats")
 
 
-def test_a_migration_far_away_ends_with_a_look_that_reads_ahead(newest: Server, far: Far) -> None:
+def test_an_upgrade_far_away_ends_with_a_count_that_reads_ahead(newest: Server, far: Far) -> None:
     admin = newest.client()
     fill(admin)
     with far(newest) as redis, ahead_of() as ahead:
-        result = Migrator(redis, "town", max_pause_ms=PAUSE_MS).migrate()
+        result = Migrator(redis, "town", UPGRADE, max_pause_ms=PAUSE_MS).migrate()
     assert (result.total, result.remaining, result.complete) == (KEYS, 0, True)
     assert max(ahead) > 0
 
@@ -255,15 +237,15 @@ def test_whatever_happens_each_key_that_was_there_is_found(
         )
         moves = migrator.preview().moves
         seen.clear()
-        counted = migrator.count()
+        count = migrator.count()
     assert {b"tt:inbox:%d" % n for n in range(KEYS)} <= {*moves}
     assert {key for key in moves if not key.startswith(b"tt:urgent:")} == {
         b"tt:inbox:%d" % n for n in range(KEYS)
     }
     # SCAN itself may return a key twice while the table is resized.
-    assert counted.keys["inbox"] >= KEYS
+    assert count.keys["inbox"] >= KEYS
     if not {act for _, act in acts} & {"the table grows", "the table shrinks"}:
-        assert counted.keys["inbox"] == KEYS
+        assert count.keys["inbox"] == KEYS
 
 
 @pytest.mark.every_kind
@@ -347,7 +329,7 @@ class Chain:
         begin = self.place.cursor if begin is None else begin
         assert begin is not None
         passing = int(int(call.args[6]) * 40 * 0.1)
-        said = LeftReply(cursor, steps, elapsed, self.dbsize, [], [], begin, passing)
+        said = CountReply(cursor, steps, elapsed, self.dbsize, [], 0, 0, [], [], begin, passing)
         counts = self.place.goes_on(call, said)
         if counts:
             self.place.reached(call, said)

@@ -19,7 +19,7 @@ local SHORTEST_PAUSE = 200
 
 -- Like scan_argument_error(), for scripts whose arguments `kept_in` and `nice` follow `from`.
 local function cursor_argument_error(more)
-  local problem = scan_argument_error('kept_in, nice, ' .. more)
+  local problem = scan_argument_error('kept_in, nice' .. (more and ', ' .. more or ''))
   local nice = tonumber(ARGV[8])
   if problem then
     return problem

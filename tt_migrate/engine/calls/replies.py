@@ -93,8 +93,7 @@ class LeftReply(NamedTuple):
     dbsize: int
     families: list[int]
     strings: list[int]
-    begin: bytes
-    passing: int
+    kept: int
 
 
 class PreviewReply(NamedTuple):

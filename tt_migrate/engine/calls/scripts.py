@@ -38,6 +38,9 @@ _READING = (
     *("facts", "weigh"),
 )
 
+KEEPS_CURSOR = ("migrate", "left")
+"""The operations whose scripts keep their cursor (see kept_cursor.lua), for which they write."""
+
 _FLUSHES = 20
 """How often SCRIPT FLUSH may come between loading a script and calling it."""
 
@@ -191,7 +194,8 @@ class Call:
 def script_for(operation: str, plan: Plan, layout: Layout = "server") -> Script:
     """An operation's script."""
     text = source(operation, plan, layout)
-    return Script(text, reads=operation in _READING, operation=operation)
+    reads = operation in _READING and operation not in KEEPS_CURSOR
+    return Script(text, reads, operation)
 
 
 @cache

@@ -70,7 +70,7 @@ class Place(Protocol):
 
 
 class KeptPlace:
-    """The place of a scan that writes: the server keeps the cursor (see kept_cursor.lua)."""
+    """The place of a scan of a migration: the server keeps the cursor (see kept_cursor.lua)."""
 
     def __init__(self, session: Session) -> None:
         self.cursor: bytes | None = b"0"

@@ -36,7 +36,7 @@ class Taken:
 class ScanPass:
     """Calls an operation's script from cursor 0 until it is 0 again. Sends postponed keys back.
 
-    A pass that only reads has several calls in flight that read ahead. For one that writes, the
+    A pass that only reads has several calls in flight that read ahead. For one that may write, the
     server keeps the cursor: it is guarded, since the server also keeps the distance between calls.
 
     `lock`: held while the tally adds a reply, for a tally that several threads share.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bench import cluster, distance, far, foreign, gentle, idle, local, shard, size, upgrade
+from bench import cluster, distance, far, foreign, gentle, idle, local, looks, shard, size, upgrade
 from bench.machinery import Run
 from bench.plots import draw
 from bench.results import Latency, Results
@@ -57,6 +57,7 @@ def _measured(
         ),
         "distance": distance.runs(kind, keys, rtts),
         "far": far.runs(kind, keys),
+        "looks": looks.runs(kind, keys // 2),
         "upgrade": upgrade.runs(kind, keys),
         "foreign": foreign.runs(kind, keys),
         "idle": idle.runs(kind, keys),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isnan
 
-from bench import cluster, distance, far, foreign, gentle, idle, local, shard, size, upgrade
+from bench import cluster, distance, far, foreign, gentle, idle, local, looks, shard, size, upgrade
 from bench.machinery import PARTS
 from bench.machinery.contestants import LIMIT, OURS
 from bench.results import Bar, Results
@@ -15,6 +15,7 @@ _TITLES = {
     "distance": "At a distance",
     "upgrade": "An upgrade of records",
     "far": "Calls sent ahead of replies",
+    "looks": "To look, near and far",
     "foreign": "Among other keys",
     "shard": "In a cluster with one shard",
     "cluster": "In a cluster with several shards",
@@ -25,7 +26,19 @@ _TITLES = {
 
 def bars(results: Results) -> list[Bar]:
     """All bars in the order of the table."""
-    experiments = (local, idle, upgrade, distance, far, foreign, shard, cluster, gentle, size)
+    experiments = (
+        local,
+        idle,
+        upgrade,
+        distance,
+        far,
+        looks,
+        foreign,
+        shard,
+        cluster,
+        gentle,
+        size,
+    )
     return [bar for of in experiments for bar in of.bars(results)]
 
 

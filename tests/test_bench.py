@@ -103,7 +103,8 @@ def test_batches_at_a_distance_are_as_large_as_near_by(newest: Server) -> None:
     near = Migrator(redis, data.TOWN).count().effort.batches
     with delayed(newest.port, 30) as port, Redis(port=port) as far_redis:
         far = Migrator(far_redis, data.TOWN).count().effort.batches
-    assert far <= 2 * near + 3
+    # Each passes over what those before it read, and takes less than half of its time for that.
+    assert far <= 4 * near + 10
 
 
 def answered(redis: Redis) -> int:

@@ -89,6 +89,25 @@ def test_a_malformed_number_of_steps_is_named(newest: Server, operation: str) ->
         newest.client().eval(source(operation, RENAME), 0, *args, "0")
 
 
+@pytest.mark.every_kind
+def test_passing_over_looks_at_the_same_slot_as_reading(shard: Server) -> None:
+    """In cluster mode, a glob that begins with a hash tag looks at one slot only."""
+    redis = shard.client()
+    for n in range(300):
+        redis.hset(f"tt:{{x}}:task:{n}", "id", n)
+        redis.set(f"tt:inbox:{n}", n)
+    script = source("hashes", RENAME, "shard")
+
+    def hashes(cursor: bytes, ahead: int, steps: int) -> CountReply:
+        args: Any = ("{x}", cursor, 10, 10**6, "", "", ahead, steps)
+        return CountReply(*redis.eval(script, 0, *args))
+
+    assert sum(hashes(b"0", 0, 0).counted) == 300
+    first, following = hashes(b"0", 0, 4), hashes(b"0", 4, 0)
+    assert first.cursor == following.begin != b"0"
+    assert sum(first.counted) + sum(following.counted) == 300
+
+
 @contextmanager
 def ahead_of() -> Iterator[list[int]]:
     """How many steps each call passes over that is sent before a reply."""

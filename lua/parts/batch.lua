@@ -165,8 +165,8 @@ end
 -- Runs SCAN steps of `count` keys from `cursor`, and calls visit(key) for each key that the glob `pattern`
 -- matches. Ends when the cursor is '0' again, when another step as long as the last one would exceed `budget`
 -- microseconds, when SCAN fails, or when visit returns an error. before_step(cursor), if given, is called
--- before each step. If it returns true after at least one step, the batch ends. kind: the type of the keys, nil for any; a
--- server that cannot filter by it gives keys of others too. It ends after `most` steps, if given and not 0.
+-- before each step. If it returns true after at least one step, the batch ends. kind: the type of the keys, nil for any;
+-- a server that cannot filter by it gives keys of others too. It ends after `most` steps, if given and not 0.
 -- Returns the next cursor and the number of steps, or nil, nil and the error.
 local function scan(cursor, count, budget, pattern, visit, before_step, kind, most)
   local steps, elapsed = 0, spent()

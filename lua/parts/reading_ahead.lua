@@ -25,8 +25,8 @@ local function reading_argument_error()
   return nil
 end
 
--- Passes over `ahead` SCAN steps. Returns the cursor after them; '0' if the pass ends before it, or if the time is spent.
--- Returns nil and the error of SCAN.
+-- Passes over `ahead` SCAN steps. Returns the cursor after them; '0' if the pass ends before it, or if the time is
+-- spent. Returns nil and the error of SCAN.
 local function pass_over(cursor, pattern)
   -- It matches nothing, so nothing is returned, which costs a tenth. In cluster mode, Redis 8 and Valkey look at one
   -- slot only if a glob begins with a hash tag. So this one begins like the other.
@@ -44,7 +44,8 @@ local function pass_over(cursor, pattern)
   return cursor
 end
 
--- Like scan_or_visit(), for a script with these arguments. kind: as for scan(). Sets `begin` and `passing` for its reply.
+-- Like scan_or_visit(), for a script with these arguments. kind: as for scan(). Sets `begin` and `passing` for its
+-- reply.
 local function read_from_here(pattern, visit, kind)
   local is_ahead = ARGV[7] ~= '0'
   local cursor, err = ARGV[2], nil

@@ -101,7 +101,7 @@ def check_moved(redis: Redis, result: Migration, keys: int = KEYS) -> None:
 
 def scan(redis: Redis, cursor: object, kept_in: str = KEPT, nice: object = 0) -> list[Any]:
     """Call migrate.lua for a batch of one step of 10 keys. The last field is `kept`."""
-    args = ("town", cursor, 10, 1, "", "", kept_in, nice, 0)
+    args = ("town", cursor, 10, 1, "", "", kept_in, nice, 0, 0)
     reply: list[Any] = redis.eval(source("migrate", RENAME), 0, *args)  # type: ignore[arg-type]
     return reply if len(reply) == 1 else reply[:-1]
 
@@ -148,7 +148,7 @@ def test_nice_is_kept_by_the_server(redis: Redis) -> None:
     scan(redis, 0, nice=1000)
     [key] = flight_keys(redis)
     at_once = redis.pipeline()
-    at_once.eval(source("migrate", RENAME), 0, "town", "kept", 10, 1, "", "", KEPT, 1000, 0)
+    at_once.eval(source("migrate", RENAME), 0, "town", "kept", 10, 1, "", "", KEPT, 1000, 0, 0)
     at_once.get(key)
     at_once.time()
     reply, kept, (seconds, micros) = at_once.execute()
@@ -727,7 +727,7 @@ def test_postponed_keys_are_sent_ahead_too(
     assert (sum(result.merged.values()), result.complete) == (1500, True)
     assert all(admin.llen(f"tt:town:inbox:{n}") == 2 for n in range(0, 1500, 50))
     # At the end of the scan, some are left.
-    assert made["send"] > 4 * made["call"]
+    assert made["send"] > made["call"]
 
 
 def test_a_flight_key_is_no_town_and_no_key_to_move(newest: Server) -> None:

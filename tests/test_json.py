@@ -48,6 +48,8 @@ FIELDS = {
     "reconnects",
     "lost_replies",
     "evicted",
+    "replica_wait",
+    "replica_lag",
     "hidden",
     "adjusted",
     "found",

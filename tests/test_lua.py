@@ -24,7 +24,7 @@ pytestmark = pytest.mark.every_kind
 
 OPERATIONS = ("count", "left", "preview", "migrate")
 MORE = {
-    "migrate": ("", "", "0", "0"),
+    "migrate": ("", "", "0", "0", "0"),
     "left": ("", "", "0"),
     **dict.fromkeys(("count", "preview", "agents"), ("", "0", "0")),
 }
@@ -289,7 +289,16 @@ def test_names_are_asked_for_with_1_and_not_with_0(newest: Server, names: str) -
     redis = newest.client()
     redis.set("tt:agent:1", 1)
     with pytest.raises(ResponseError, match=r"^BADARG names: "):
-        redis.eval(source("migrate", RENAME), 0, "t", "0", "10", "1000", "", "", "", "0", names)
+        redis.eval(source("migrate", RENAME), 0, "t", 0, 10, 1000, "", "", "", "0", names, "0")
+    assert redis.keys() == [b"tt:agent:1"]
+
+
+@each("max_lag", ["", "-1", "1.5", "1e3", "1000000000001", "tt:agent:1"])
+def test_how_far_a_replica_may_be_behind_is_checked(newest: Server, max_lag: str) -> None:
+    redis = newest.client()
+    redis.set("tt:agent:1", 1)
+    with pytest.raises(ResponseError, match=r"^BADARG max_lag: "):
+        redis.eval(source("migrate", RENAME), 0, "t", 0, 10, 1000, "", "", "", 0, 0, max_lag)
     assert redis.keys() == [b"tt:agent:1"]
 
 
@@ -300,7 +309,7 @@ def test_migrate_names_what_it_renamed_and_merged_if_asked(redis: Redis, names: 
     redis.rpush("tt:inbox:1", "older")
     redis.rpush("tt:town:inbox:1", "newer")
     script = source("migrate", replace(RENAME, merge=True))
-    args = ("town", 0, 100, 1_000_000, "", "", "", "0", names)
+    args = ("town", 0, 100, 1_000_000, "", "", "", "0", names, "0")
     reply = MigrateReply(*redis.eval(script, 0, *args))
     renamed, joined = reply.renamed, reply.joined
     assert reply.error == b""
@@ -559,7 +568,7 @@ def migrated(
     denied: str = "",
 ) -> MigrateReply:
     """Call migrate.lua for one batch that asks for names. `keys`: those to visit, if not all."""
-    args = ("town", 0, 1000, budget, "", "", "", "0", "1", *keys)
+    args = ("town", 0, 1000, budget, "", "", "", "0", "1", "0", *keys)
     return MigrateReply(*redis.eval(lua or source("migrate", plan), 0, *args))
 
 
@@ -774,7 +783,7 @@ def test_a_record_whose_new_name_is_taken_stays(redis: Redis, plan: Plan) -> Non
 def test_converted_records_are_named_if_asked(newest: Server, names: str) -> None:
     redis = newest.client()
     put(redis, UPGRADE)
-    reply = redis.eval(source("migrate", UPGRADE), 0, "town", 0, 9, 9, "", "", "", "0", names)
+    reply = redis.eval(source("migrate", UPGRADE), 0, "town", 0, 9, 9, "", "", "", 0, names, 0)
     done = MigrateReply(*reply)
     assert (done.converted, done.changed) == ([0, 1], [KEY.encode()] if names == "1" else [])
 

@@ -27,7 +27,7 @@ CALLS: dict[str, tuple[object, ...]] = {
     "left": KEEPING,
     "preview": READING,
     "agents": READING,
-    "migrate": (*KEEPING, "0"),
+    "migrate": (*KEEPING, "0", "0"),
     "locate": (),
 }
 """The operations, each with valid arguments."""

@@ -30,7 +30,7 @@ from tt_migrate.settings.config import Endpoint
 from tt_migrate.settings.connection import open_client
 from tt_migrate.terminal.errors import explain
 
-MIGRATE = ("my-project", "0", "1000", "1000000", "", "", "", "0", "1")
+MIGRATE = ("my-project", "0", "1000", "1000000", "", "", "", "0", "1", "0")
 """Arguments of migrate.lua for a whole pass that says what it did."""
 NO_TEXTS = "tags are no list of texts"
 
@@ -97,7 +97,7 @@ def test_an_error_of_our_own_in_one_record_is_listed_with_it(
         end
         -- migrate.lua"""
     script = source("migrate", plan).replace("-- migrate.lua", wrong)
-    *_, changed, unconverted, _, _, error = redis.eval(script, 0, *MIGRATE)
+    *_, changed, unconverted, _, _, _, error = redis.eval(script, 0, *MIGRATE)
     assert (unconverted[0], error) == (odd, b"")
     assert unconverted[1].startswith(b"ERR ")
     assert [key.rpartition(b":")[2] for key in changed] == [OTHER.encode()]

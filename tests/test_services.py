@@ -288,7 +288,7 @@ def test_a_server_that_cannot_leave_a_key_out_of_replication_keeps_no_cursor(
 ) -> None:
     redis = newest.client()
     fill(redis)
-    args = ("town", 0, 10, 1, "", "", "tt:town:flight:token:", 0, 0)
+    args = ("town", 0, 10, 1, "", "", "tt:town:flight:token:", 0, 0, 0)
     reply: list[Any] = redis.eval(WITHOUT_SET_REPL + source("migrate", RENAME), 0, *args)
     assert (reply[0] != b"0", reply[-2]) == (True, 0)
     assert redis.keys("*flight*") == []

@@ -81,7 +81,10 @@ def rules(commands: Iterable[str]) -> Iterator[tuple[str, ...]]:
 def test_a_refused_command_leaves_each_record_whole_and_listed(either: Server, plan: Plan) -> None:
     redis = either.client()
     layout: Layout = "shard" if redis.info("cluster")["cluster_enabled"] else "server"
-    script, args = source("migrate", plan, layout), ("town", 0, 1000, 60_000_000, "", "", "", 0, 0)
+    script, args = (
+        source("migrate", plan, layout),
+        ("town", 0, 1000, 60_000_000, "", "", "", 0, 0, 0),
+    )
     put(redis, plan)
     dumps, known = contents(redis), dict[bytes, Any]()
     put_again(redis, dumps)  # a hash that was restored can have its fields in another order

@@ -11,7 +11,7 @@ from redis import Redis
 from redis.cluster import RedisCluster
 from redis.retry import Retry
 
-from tt_migrate.engine.calls.pacing import pace_for
+from tt_migrate.engine.calls.pacing import MAX_LAG, pace_for
 from tt_migrate.engine.calls.refusals import Refusals
 from tt_migrate.engine.calls.retry import RETRY
 from tt_migrate.engine.calls.server import UndeclaredKeysError
@@ -44,11 +44,13 @@ class Migrator:
     `shield`: returns a context manager. It is entered around each call to the server, the reading
     of the reply, and `progress`, for a caller that must not be interrupted there, for example by a
     signal.
+    `max_lag`: how many bytes a replica may be behind. A migration waits while one is further
+    behind; 0: it never waits.
 
     Every operation raises redis.exceptions.RedisError if the server cannot be reached or refuses.
     The constructor raises TypeError for another kind of client. It raises ValueError for an empty
-    town, a town whose former name is its name, a `max_pause_ms` of 0 or less or above 60000, or a
-    `nice` outside 0 to 1000.
+    town, a town whose former name is its name, a `max_pause_ms` of 0 or less or above 60000, a
+    `nice` outside 0 to 1000, or a negative `max_lag`.
     """
 
     client: Redis | RedisCluster
@@ -60,6 +62,7 @@ class Migrator:
     record: ChangeCallback | None = None
     retry: Retry = RETRY
     shield: Shield = nullcontext
+    max_lag: int = MAX_LAG
     _refusals: Refusals = field(default_factory=Refusals, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +78,8 @@ class Migrator:
             raise ValueError("nice is not between 0 and 1000")
         if not 0 < self.max_pause_ms <= 60_000:
             raise ValueError("max_pause_ms is not between 0 and 60000")
+        if self.max_lag < 0:
+            raise ValueError("max_lag is negative")
 
     def count(self, *, conflicts: bool = True) -> Count:
         """Count what there is to do. Reads only.
@@ -121,7 +126,7 @@ class Migrator:
         `writes`: whether check() or migrate() may be among them. Then each raises what check()
         raises.
         """
-        pace = pace_for(self.max_pause_ms, self.nice)
+        pace = pace_for(self.max_pause_ms, self.nice, self.max_lag)
         options = RunOptions(pace, self.progress, self.retry, self.shield, self.record, writes)
         run = Run(self.client, self.plan, self.town, options, self._refusals)
         try:

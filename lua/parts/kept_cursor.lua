@@ -9,7 +9,7 @@
 -- clock.
 --
 -- Needs  batch
--- Gives  cursor_argument_error(more), kept_cursor(), keep(cursor)
+-- Gives  cursor_argument_error(more), kept_cursor(), put_off(cursor), keep(cursor)
 
 CURSOR_WORDS.kept, CURSOR_WORDS['end'] = true, true
 
@@ -100,6 +100,13 @@ local function kept_cursor()
   local left = ready > 0 and math.max(SHORTEST_PAUSE, math.min(ready - now, wait)) or wait
   set_kept(KEPT_MILLISECONDS, at, now + left, wait)
   return nil, {'early'}
+end
+
+-- Lets no call work for 50 ms, if the cursor is the one that is kept.
+local function put_off(cursor)
+  if ARGV[2] == 'kept' then
+    set_kept(KEPT_MILLISECONDS, cursor, clock() + 50000, 50000)
+  end
 end
 
 -- Keeps the cursor of a batch that has ended, unless ARGV's kept_in is empty. Returns 1 if the next call can go on

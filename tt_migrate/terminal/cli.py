@@ -183,6 +183,15 @@ _SECTIONS = {
             show_default=True,
             help="After each batch, wait RATIO times as long as it took.",
         ),
+        _Option(
+            "--max-lag",
+            "max_lag_mb",
+            metavar="MB",
+            type=click.IntRange(0, 1_000_000),
+            default=48,
+            show_default=True,
+            help="Wait while a replica is more than MB megabytes behind, 0: do not.",
+        ),
     ],
     "Output": [
         _flag("--json", help="Print one JSON document instead of text."),

@@ -39,6 +39,8 @@ _NOTHING: dict[str, Any] = {
     "reconnects": 0,
     "lost_replies": 0,
     "evicted": 0,
+    "replica_wait": 0,
+    "replica_lag": 0,
     "hidden": [],
     "finished": 0,
     "adjusted": {},
@@ -157,6 +159,8 @@ def _found(result: Result, redactor: Redactor) -> dict[str, Any]:
         "reconnects": effort.reconnects,
         "lost_replies": effort.lost_replies,
         "evicted": effort.evicted,
+        "replica_wait": round(effort.replica_wait, 3),
+        "replica_lag": effort.replica_lag,
         "hidden": [
             {"from": shown(key), "hidden": shown(name)}
             for key, name in sorted(result.hidden.items())

@@ -33,6 +33,7 @@ class Options:
     force: bool
     max_pause_ms: int
     nice: float
+    max_lag_mb: int
     json: bool
     limit: int | None
     record: Path | None
@@ -86,6 +87,7 @@ class Options:
             "redis_url": ("--redis-url", url),
             "max_pause_ms": ("--max-pause", self.max_pause_ms),
             "nice": ("--nice", f"{self.nice:g}"),
+            "max_lag_mb": ("--max-lag", self.max_lag_mb),
             "record": ("--record", self.record),
         }
         return "".join(

@@ -146,6 +146,7 @@ class _Command:
                 watch,
                 held.enter_context(log),
                 shield=self._signals.shield,
+                max_lag=options.max_lag_mb * 1_000_000,
             )
             if self._log:
                 self._log.write(f"{options.plan.name} begins, mode {options.mode}")
@@ -247,4 +248,5 @@ def _effort(effort: Effort) -> str:
     pause = "unknown" if effort.max_pause_ms is None else f"{effort.max_pause_ms:.1f} ms"
     batches = counted(effort.batches, "batch", "batches")
     alone = f", one at a time: {effort.one_at_a_time}" if effort.one_at_a_time else ""
-    return f"{batches} in {effort.seconds:.2f} s, longest pause {pause}{alone}"
+    lag = f", {effort.replica_wait:.2f} s for replicas" if effort.replica_wait else ""
+    return f"{batches} in {effort.seconds:.2f} s, longest pause {pause}{lag}{alone}"

@@ -10,6 +10,14 @@ _SMALLEST, _LARGEST = 10, 2000
 # both after the batch: Redis writes replies before it waits for events again.
 _SHORTEST_PAUSE_SECONDS = 0.0002
 
+MAX_LAG = 48_000_000
+"""How many bytes a replica may be behind by default.
+
+A master cuts off a replica that is 64 MB behind for a minute (redis.conf,
+`client-output-buffer-limit`). A replica confirms what it has once a second, so one that keeps up
+can seem to be behind by all that a second writes.
+"""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -22,12 +30,14 @@ class Pace:
     `budget`: microseconds that a call may take.
     `nice`: the wait before the next call, as a multiple of the time that a call blocked the server.
     `count`: COUNT hint, keys.
+    `max_lag`: bytes that a replica may be behind when a call that writes begins, 0: any number.
     `keys`: how many keys a call names at most.
     `ahead`: whether calls may be sent ahead of replies.
     """
 
     budget: int
     nice: float = 0.0
+    max_lag: int = 0
     count: int = 100
     keys: int = 1000
     ahead: bool = False
@@ -70,10 +80,11 @@ class Pace:
         return replace(self, count=max(_SMALLEST, count))
 
 
-def pace_for(max_pause_ms: float, nice: float = 0.0) -> Pace:
+def pace_for(max_pause_ms: float, nice: float = 0.0, max_lag: int = 0) -> Pace:
     """The pace for calls that block the server for at most about `max_pause_ms` milliseconds.
 
     `nice`: the wait before the next call, as a multiple of the time that a call blocked the server.
+    `max_lag`: as in Pace.
     """
     # The remaining 3 % are for building and sending the reply after the last step.
-    return Pace(budget=max(1, int(max_pause_ms * 970)), nice=nice)
+    return Pace(budget=max(1, int(max_pause_ms * 970)), nice=nice, max_lag=max_lag)

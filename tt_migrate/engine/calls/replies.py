@@ -167,6 +167,13 @@ def read(kind: type[_R], reply: Any) -> _R:
     return cast("_R", said)
 
 
+def behind(reply: Any) -> int:
+    """How many bytes a replica is behind, if a reply says that only for that nothing was done."""
+    if isinstance(reply, list) and len(reply) == 2 and reply[0] == b"behind":
+        return whole(reply[1])
+    return 0
+
+
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)

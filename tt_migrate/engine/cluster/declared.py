@@ -35,7 +35,7 @@ _SCRIPTS: dict[str, tuple[Any, int]] = {
     "check": (CountReply, 8),
     "left": (LeftReply, 8),
     "preview": (PreviewReply, 8),
-    "migrate": (MigrateReply, 9),
+    "migrate": (MigrateReply, 10),
     "find": (PreviewReply, 8),
     "agents": (AgentsReply, 8),
 }

@@ -24,6 +24,7 @@ from tt_migrate.engine.calls.session import Session
 from tt_migrate.engine.calls.slots import MovingSlotsError, check_still
 from tt_migrate.engine.passes.changes import ChangeCallback
 from tt_migrate.engine.passes.in_flight import CallsInFlight, Sent
+from tt_migrate.engine.passes.lag import Lag
 from tt_migrate.engine.passes.scan import ScanPass
 from tt_migrate.results import Effort, Progress, Result, Stage
 
@@ -79,6 +80,7 @@ class Driver:
         self._why_alone = ""
         self._was_alone = ""
         self._must_load = False
+        self._lag = Lag()
         self._last: Progress | None = None
 
     def effort(self) -> Effort:
@@ -91,6 +93,8 @@ class Driver:
             lost_replies=self._lost_replies,
             evicted=self._evicted,
             one_at_a_time=self._was_alone or self._why_alone,
+            replica_wait=self._lag.waited,
+            replica_lag=self._lag.most,
         )
 
     def count_evictions(self) -> None:
@@ -206,7 +210,7 @@ class Driver:
                     begun=True,
                 )
                 if not self._in_flight.calls and not work.over:
-                    time.sleep(self._pace.rest(held))
+                    time.sleep(max(self._pace.rest(held), self._lag.rest))
             retried(
                 self._options.retry,
                 lambda: self._forget(work),
@@ -245,7 +249,7 @@ class Driver:
         self._why_alone = alone or near or work.why_alone
         self._was_alone = self._was_alone or alone or work.why_alone
         self._pace = replace(self._pace, ahead=not self._why_alone)
-        if self._pace.ahead and not self._must_load:
+        if self._pace.ahead and not self._must_load and not self._lag.rest:
             self._send_ahead(work)
         if flight.calls:
             return self._read(work, position, self.session.receive)
@@ -304,8 +308,13 @@ class Driver:
         self._calls += 1
         self._cuts = 0
         taken = work.take(sent.call, reply)
+        self._lag.note(work.behind)
+        if self._lag.is_hopeless:
+            self._pace = replace(self._pace, max_lag=0)
         if taken is None:
             self._calls -= 1
+            if work.behind:
+                self._tell(position, "replica behind")
             return 0.0
         # The server's clock may be set during the call. The client's wait is the upper limit.
         elapsed = min(taken.elapsed, int(seconds * 1_000_000))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tt_migrate.engine.calls.pacing import Pace
-from tt_migrate.engine.calls.replies import read
+from tt_migrate.engine.calls.replies import behind, read
 from tt_migrate.engine.calls.scripts import Call
 from tt_migrate.engine.calls.session import Session
 from tt_migrate.engine.passes.places import KeptPlace, Place, ReadingPlace, Start
@@ -39,7 +39,8 @@ class ScanPass:
     A pass that only reads has several calls in flight that read ahead. For one that may write, the
     server keeps the cursor: it is guarded, since the server also keeps the distance between calls.
 
-    `lock`: held while the tally adds a reply, for a tally that several threads share.
+    `lock`: held while the tally adds a reply, for a tally that several threads share. `behind`: how
+    many bytes a replica is behind, if the last call did nothing for that reason, else 0.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class ScanPass:
         self._lock = lock
         self._place = self._new_place()
         self._postponed: list[bytes] = []
+        self._waits = operation == "migrate"
+        self.behind = 0
 
     def _new_place(self) -> Place:
         return KeptPlace(self._session) if self.is_guarded else ReadingPlace()
@@ -92,15 +95,20 @@ class ScanPass:
         session, about = self._session, tuple(postponed)
         where = (town_bytes(session.town), start.cursor, start.keys, pace.budget)
         more = (session.denied, session.plan.from_start, *start.more, *self._tally.args)
-        return Call(self._script, (*where, *more, *about), about)
+        # Where each call is about one key, half of the calls of a batch would be made in vain.
+        lag = (0 if session.declares else pace.max_lag,) if self._waits else ()
+        return Call(self._script, (*where, *more, *lag, *about), about)
 
     def take(self, call: Call, reply: list[Any]) -> Taken | None:
         """Take the reply to a call. The tally adds it up if it goes on from the one before.
 
-        Returns None if the call came too early to do anything. Raises
+        Returns None if the call did nothing: it came too early, or a replica is behind. Raises
         redis.exceptions.InvalidResponse if the reply is malformed.
         """
-        if self._place.is_early(call, reply):
+        is_early = self._place.is_early(call, reply)
+        if not is_early:
+            self.behind = behind(reply) if self._waits else 0
+        if is_early or self.behind:
             self._requeue([call])
             return None
         said = read(self._tally.Reply, reply)

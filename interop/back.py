@@ -23,7 +23,7 @@ def table(town: Town, redis: Redis, old: Path, new: Path, made: list[keys.Key]) 
     town.must(*_OURS, "--upgrade", "--force")
     town.must(*_OURS, "--downgrade", "--force")
     is_same = [*map(_timeless, keys.read(redis))] == [*map(_timeless, made)]
-    same = "the very keyspace" if is_same else "**another keyspace**"
+    same = "exactly the original keyspace" if is_same else "**another keyspace**"
     town.must(*_OURS, "--upgrade", "--force")
     work(town, new)
     said = town.must(*_OURS, "--downgrade", "--force")

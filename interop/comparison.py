@@ -141,7 +141,9 @@ def _full(outcome: Outcome, made: list[keys.Key]) -> str:
     }
     left = sum(any(name.endswith(key_id) for name in _records_of(outcome)) for key_id in ids)
     gone = len(ids) - left
-    fate = f"**{gone} of {len(ids)} records destroyed**" if gone else "every record untouched"
+    hashes = sum(outcome.after[name]["type"] == "hash" for name in _records_of(outcome))
+    kept = "every record converted" if hashes == len(ids) else "every record untouched"
+    fate = f"**{gone} of {len(ids)} records destroyed**" if gone else kept
     return f"{fate}, status {outcome.ran.status}"
 
 

@@ -726,8 +726,7 @@ def test_postponed_keys_are_sent_ahead_too(
         result = Migrator(redis, "town", plan, max_pause_ms=PAUSE_MS).migrate()
     assert (sum(result.merged.values()), result.complete) == (1500, True)
     assert all(admin.llen(f"tt:town:inbox:{n}") == 2 for n in range(0, 1500, 50))
-    # At the end of the scan, some are left.
-    assert made["send"] > made["call"]
+    assert made["send"] >= 10
 
 
 def test_a_flight_key_is_no_town_and_no_key_to_move(newest: Server) -> None:

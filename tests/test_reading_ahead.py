@@ -142,7 +142,6 @@ def facts(preview: Preview) -> list[object]:
     return [*map(set, sets), *map(dict, maps), preview.dbsize]
 
 
-@pytest.mark.every_kind
 @pytest.mark.parametrize(
     "plan", [RENAME, HASH, UPGRADE, REVERSE, from_town("old", merge=True)], ids=lambda p: p.name
 )
@@ -267,7 +266,6 @@ def test_whatever_happens_each_key_that_was_there_is_found(
         assert count.keys["inbox"] == KEYS
 
 
-@pytest.mark.every_kind
 def test_under_steady_writes_each_key_is_counted_once(server: Server, far: Far) -> None:
     admin = server.client()
     fill(admin)
@@ -294,7 +292,6 @@ def test_under_steady_writes_each_key_is_counted_once(server: Server, far: Far) 
         writer.join()
 
 
-@pytest.mark.every_kind
 def test_all_shards_of_a_cluster_are_read_ahead(cluster: Cluster, line: Line) -> None:
     client = cluster.client()
     for n in range(900):

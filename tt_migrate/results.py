@@ -48,8 +48,8 @@ class Effort:
     a migration; 0 if it evicts none or the user may not run INFO. `one_at_a_time`: why no call was
     sent ahead of the reply to the one before; empty if calls were. `lost_replies`: calls that could
     change something and to which no reply came, so that it is not known what they changed.
-    `replica_wait`: seconds for which a migration waited for replicas. `replica_lag`: the most bytes
-    that a replica was behind when it waited.
+    `replica_wait`: seconds for which a migration waited for replicas; None if INFO, which tells of
+    them, is not permitted. `replica_lag`: the most bytes that a replica was behind when it waited.
     """
 
     batches: int
@@ -59,7 +59,7 @@ class Effort:
     evicted: int = 0
     one_at_a_time: str = ""
     lost_replies: int = 0
-    replica_wait: float = 0.0
+    replica_wait: float | None = 0.0
     replica_lag: int = 0
 
 

@@ -159,7 +159,7 @@ def _found(result: Result, redactor: Redactor) -> dict[str, Any]:
         "reconnects": effort.reconnects,
         "lost_replies": effort.lost_replies,
         "evicted": effort.evicted,
-        "replica_wait": round(effort.replica_wait, 3),
+        "replica_wait": None if effort.replica_wait is None else round(effort.replica_wait, 3),
         "replica_lag": effort.replica_lag,
         "hidden": [
             {"from": shown(key), "hidden": shown(name)}

@@ -249,4 +249,6 @@ def _effort(effort: Effort) -> str:
     batches = counted(effort.batches, "batch", "batches")
     alone = f", one at a time: {effort.one_at_a_time}" if effort.one_at_a_time else ""
     lag = f", {effort.replica_wait:.2f} s for replicas" if effort.replica_wait else ""
+    if effort.replica_wait is None:
+        lag = ", replicas not watched: the user may not run INFO"
     return f"{batches} in {effort.seconds:.2f} s, longest pause {pause}{lag}{alone}"

@@ -230,7 +230,7 @@ class WorkerPool:
             reconnects=self._reconnects + sum(effort.reconnects for effort in efforts),
             lost_replies=sum(effort.lost_replies for effort in efforts),
             evicted=sum(effort.evicted for effort in efforts),
-            replica_wait=max((effort.replica_wait for effort in efforts), default=0.0),
+            replica_wait=max((effort.replica_wait or 0.0 for effort in efforts), default=0.0),
             replica_lag=max((effort.replica_lag for effort in efforts), default=0),
             one_at_a_time=next(filter(None, (effort.one_at_a_time for effort in efforts)), ""),
         )

@@ -93,7 +93,7 @@ class Driver:
             lost_replies=self._lost_replies,
             evicted=self._evicted,
             one_at_a_time=self._was_alone or self._why_alone,
-            replica_wait=self._lag.waited,
+            replica_wait=self._lag.waited if self.session.process.run_id else None,
             replica_lag=self._lag.most,
         )
 

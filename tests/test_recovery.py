@@ -17,8 +17,8 @@ from tests.midway import cut_connections, fill, quick_retry
 from tests.servers import Kind, Server, StartServer
 from tests.users import user_without
 from tt_migrate import UPGRADE, Migration, Migrator, Progress
+from tt_migrate.engine.calls.caller import ScriptCaller
 from tt_migrate.engine.calls.retry import RETRY
-from tt_migrate.engine.calls.scripts import ScriptCaller
 
 KEYS, PAUSE_MS = 2000, 0.5
 """A pass over so many keys takes several batches."""

@@ -8,9 +8,10 @@ from typing import Any
 
 from redis import exceptions as redis_errors
 
+from tt_migrate.engine.calls.caller import ScriptCaller
 from tt_migrate.engine.calls.refusals import Refusals
 from tt_migrate.engine.calls.replies import InspectReply, Word, malformed_as_invalid, names, whole
-from tt_migrate.engine.calls.scripts import Script, ScriptCaller
+from tt_migrate.engine.calls.scripts import Script
 from tt_migrate.engine.calls.server import (
     ObstacleError,
     UndeclaredKeysError,

@@ -15,6 +15,7 @@ from redis.connection import CacheProxyConnection
 from redis.retry import Retry
 from redis.sentinel import SentinelConnectionPool
 
+from tt_migrate.engine.calls.caller import ScriptCaller
 from tt_migrate.engine.calls.idle import heard, wake, watch
 from tt_migrate.engine.calls.inspection import Inspection, Process
 from tt_migrate.engine.calls.refusals import Refusals
@@ -25,7 +26,6 @@ from tt_migrate.engine.calls.scripts import (
     Call,
     Layout,
     Script,
-    ScriptCaller,
     script_for,
 )
 from tt_migrate.engine.calls.server import (

@@ -116,7 +116,9 @@ def test_a_signal_with_json_gives_a_document(large: Server) -> None:
     found = json.loads(out)
     assert (process.returncode, err) == (143, "")
     assert 0 < found["migrated"] < KEYS
-    assert 0 < found["scanned"] < found["dbsize"] == large.client().dbsize()
+    assert 0 < found["scanned"] < found["dbsize"]
+    # If the server seems far away, a key keeps the cursor meanwhile.
+    assert found["dbsize"] - large.client().dbsize() in (0, 1)
     assert found["remaining"] is None
     assert "SIGTERM" in found["error"]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import count
 
 import pytest
 from redis import Redis
@@ -11,6 +12,7 @@ from redis.retry import Retry
 
 from tests.servers import Server
 from tests.waiting import wait_until
+from tt_migrate import Progress
 from tt_migrate.engine.calls.retry import RETRY
 
 _RETRY_SECONDS = 0.01
@@ -35,6 +37,19 @@ class _Quick(AbstractBackoff):
         if self._left == 0:
             self._act()
         return _RETRY_SECONDS
+
+
+def at_batches(acts: Sequence[tuple[int, Callable[[], object]]]) -> Callable[[Progress], None]:
+    """Return a progress callback that acts after batches with these numbers, from 1."""
+    batches = count(1)
+
+    def progress(_: Progress) -> None:
+        batch = next(batches)
+        for number, act in acts:
+            if number == batch:
+                act()
+
+    return progress
 
 
 def cut_connections(admin: Redis) -> None:

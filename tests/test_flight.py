@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from redis.exceptions import ResponseError
 
 from bench.machinery.process import delayed
 from tests.command import environment, started
-from tests.midway import cut_connections, quick_retry, stay_near
+from tests.midway import at_batches, cut_connections, quick_retry, stay_near
 from tests.midway import fill as fill_with
 from tests.processes import Process
 from tests.servers import Kind, Server, StartServer
@@ -756,16 +756,13 @@ def test_every_key_is_moved_in_any_weather(
     admin = newest.client()
     admin.flushall()
     fill(admin)
-    seen: list[Progress] = []
-
-    def progress(now: Progress) -> None:
-        seen.append(now)
-        for number, act in acts:
-            if number == len(seen):
-                WEATHER[act](admin)
-                happened.add(act)
-
     happened: set[str] = set()
+
+    def act(name: str) -> None:
+        WEATHER[name](admin)
+        happened.add(name)
+
+    progress = at_batches([(number, partial(act, name)) for number, name in acts])
     with far(newest, jitter) as redis:
         result = migrator(redis, progress, max_pause_ms=pause).migrate()
     assert result.complete

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from redis.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
 from tests.clusters import Cluster
-from tests.midway import cut_connections, quick_retry
+from tests.midway import at_batches, cut_connections, quick_retry
 from tests.midway import fill as fill_with
 from tests.servers import Server
 from tests.tables import each
@@ -241,21 +243,14 @@ def test_whatever_happens_each_key_that_was_there_is_found(
     admin = server.client()
     admin.flushall()
     fill(admin)
-    seen: list[Progress] = []
 
-    def progress(now: Progress) -> None:
-        seen.append(now)
-        for number, act in acts:
-            if number == len(seen):
-                ACTS[act](admin)
+    def progress() -> Callable[[Progress], None]:
+        return at_batches([(number, partial(ACTS[act], admin)) for number, act in acts])
 
     with far(server, jitter) as redis:
-        migrator = Migrator(
-            *(redis, "town"), max_pause_ms=pause, progress=progress, retry=quick_retry()
-        )
-        moves = migrator.preview().moves
-        seen.clear()
-        count = migrator.count()
+        migrator = Migrator(redis, "town", max_pause_ms=pause, retry=quick_retry())
+        moves = replace(migrator, progress=progress()).preview().moves
+        count = replace(migrator, progress=progress()).count()
     assert {b"tt:inbox:%d" % n for n in range(KEYS)} <= {*moves}
     assert {key for key in moves if not key.startswith(b"tt:urgent:")} == {
         b"tt:inbox:%d" % n for n in range(KEYS)

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError
 from redis.retry import Retry
 
-from tests.midway import cut_connections, fill, quick_retry
+from tests.midway import at_batches, cut_connections, fill, quick_retry
 from tests.servers import Kind, Server, StartServer
 from tests.users import user_without
 from tt_migrate import UPGRADE, Migration, Migrator, Progress
@@ -26,14 +26,7 @@ KEYS, PAUSE_MS = 2000, 0.5
 
 def at_batch(number: int, act: Callable[[], object]) -> Callable[[Progress], None]:
     """Return a progress callback that acts once, after the given batch."""
-    seen: list[Progress] = []
-
-    def progress(now: Progress) -> None:
-        seen.append(now)
-        if len(seen) == number:
-            act()
-
-    return progress
+    return at_batches([(number, act)])
 
 
 def migrator(

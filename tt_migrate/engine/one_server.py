@@ -150,7 +150,7 @@ class OneServer:
         the user may not run TYPE, which a final pass does without.
         """
         lost = driver.effort().lost_replies
-        can_count = b"TYPE" not in driver.session.denied.split()
+        can_count = _may_run_type(driver)
         work = ScanPass(driver.session, "migrate", moved)
         moved.restart()
         is_still = driver.is_still(lambda: driver.drive(work, "migrating", so_far))
@@ -194,7 +194,7 @@ class OneServer:
             found = tally.count(driver.effort(), driver.session.server)
             return replace(found, dbsize=found.dbsize or driver.session.least_size)
 
-        if self._plan.convert and b"TYPE" in driver.session.denied.split():
+        if self._plan.convert and not _may_run_type(driver):
             raise NoPermissionError("NOPERM the user has no permissions to run TYPE")
         driver.drive(ScanPass(driver.session, operation, tally), stage, so_far or result)
         return result()
@@ -229,3 +229,8 @@ class OneServer:
     def _begun(self) -> Session:
         client = self._held.enter_context(held_connection(self._client))
         return Session(client, self._plan, self._town, self._refusals, writes=self._options.writes)
+
+
+def _may_run_type(driver: Driver) -> bool:
+    """Whether the user may run TYPE in a script."""
+    return b"TYPE" not in driver.session.denied.split()

@@ -31,9 +31,6 @@ _READING = (
     *("facts", "weigh"),
 )
 
-KEEPS_CURSOR = ("migrate", "left")
-"""The operations whose scripts keep their cursor (see kept_cursor.lua), for which they write."""
-
 _NEEDS = re.compile("^-- Needs +(.+)$", re.MULTILINE)
 
 
@@ -182,7 +179,8 @@ class Call:
 def script_for(operation: str, plan: Plan, layout: Layout = "server") -> Script:
     """An operation's script."""
     text = source(operation, plan, layout)
-    reads = operation in _READING and operation not in KEEPS_CURSOR
+    # left.lua changes no key of the town, but writes to keep its cursor (see kept_cursor.lua).
+    reads = operation in _READING and operation != "left"
     return Script(text, reads, operation)
 
 

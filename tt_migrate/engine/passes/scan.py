@@ -95,7 +95,7 @@ class ScanPass:
         session, about = self._session, tuple(postponed)
         where = (town_bytes(session.town), start.cursor, start.keys, pace.budget)
         more = (session.denied, session.plan.from_start, *start.more, *self._tally.args)
-        # Where each call is about one key, half of the calls of a batch would be made in vain.
+        # A session that declares keys puts many replies together, and each must be a batch's.
         lag = (0 if session.declares else pace.max_lag,) if self._waits else ()
         return Call(self._script, (*where, *more, *lag, *about), about)
 
